@@ -1,0 +1,49 @@
+# make demo and make test need only git, Python (>= 3.11) and make; .venv is made when missing or stale.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Two test processes for two cores; `make test PYTEST_ARGS="-k words"` narrows.
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types contracts mutations bench lock docs clean
+
+help:  ## Say what can be made
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+$(VENV)/.stamp: requirements/dev.txt pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: $(VENV)/.stamp  ## Run a whole HostFactory cycle in the sandbox, no AWS account needed
+	$(BIN)/hostledger demo
+
+test: $(VENV)/.stamp  ## Run the tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: lint types contracts test  ## Lint, types, import contracts and tests
+
+lint: $(VENV)/.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.stamp
+	$(BIN)/mypy
+
+contracts: $(VENV)/.stamp
+	$(BIN)/lint-imports
+
+mutations: $(VENV)/.stamp  ## Break each promise by name and see its test fail
+	$(BIN)/python -m tests.mutations
+
+bench: $(VENV)/.stamp  ## Measure the scripts against a bare Python start; writes docs/reference/performance.md
+	$(BIN)/python tests/performance/bench_scripts.py
+
+lock:  ## Compile the locked requirements anew (needs uv)
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra all --group test --group check \
+		--generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements/dev.txt
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,59 @@
+"""The command CancelRequest: the demand ends, and what came already goes back."""
+
+from __future__ import annotations
+
+from domain.identifiers import RETURN, new_id
+from domain.machine_request import MachineRequest
+from domain.refusals import UnknownRequest
+from domain.return_request import ReturnRequest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from application.request_machines import Ledger
+
+
+class CancelRequest:
+    """`machine_ids` are the living machines that the request has already."""
+
+    def __init__(
+        self,
+        request_id: str,
+        provider: str,
+        machine_ids: list[str],
+        reason: str,
+        source: str,
+        random: bytes,
+    ) -> None:
+        self.request_id = request_id
+        self.provider = provider
+        self.machine_ids = machine_ids
+        self.reason = reason
+        self.source = source
+        self.return_id = new_id(RETURN, random)
+
+
+def cancel_request(command: CancelRequest, ledger: Ledger, **metadata: Any) -> str:
+    """Cancel and hand back in one commit; the id of the return, "" when there was nothing.
+
+    What still arrives for it is surplus. Raises UnknownRequest, RequestIsFinal.
+    """
+    request = ledger.get(MachineRequest, command.request_id)
+    if request is None:
+        raise UnknownRequest(f"the ledger has no request {command.request_id}")
+    request.cancel(command.reason)
+    saved = [request]
+    if command.machine_ids:
+        saved.append(
+            ReturnRequest.hand_back(
+                command.return_id,
+                command.provider,
+                command.machine_ids,
+                [],
+                command.reason,
+                command.source,
+            )
+        )
+    ledger.save(*saved, correlation_id=command.request_id, **metadata)
+    return command.return_id if command.machine_ids else ""

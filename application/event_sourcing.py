@@ -1,0 +1,39 @@
+"""The ledger as the worker and the operator use it: the eventsourcing library's Application.
+
+`save(*aggregates, correlation_id=..., ...)` is the library's own and one commit; the keywords are
+those of the store's `append`: metadata, fence, tracking, command, bodies.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from eventsourcing.application import AggregateNotFoundError, Application
+from eventsourcing.persistence import InfrastructureFactory
+
+from domain.event_sourced import Aggregate
+
+A = TypeVar("A", bound=Aggregate)
+
+
+class Ledger(Application[str]):
+    """Loads aggregates from their events and saves them over the factory's store."""
+
+    name = "hostledger"
+
+    def __init__(self, factory: InfrastructureFactory[Any]) -> None:
+        self._given_factory = factory
+        super().__init__()
+
+    def construct_factory(self, env: Any) -> InfrastructureFactory[Any]:
+        return self._given_factory
+
+    def get(self, aggregate_class: type[A], identifier: str) -> A | None:
+        """The thing with this id; None when the log has no such stream."""
+        try:
+            return self.repository.get(
+                aggregate_class.stream(identifier),
+                projector_func=aggregate_class.project,  # type: ignore[arg-type]
+            )
+        except AggregateNotFoundError:
+            return None

@@ -1,0 +1,73 @@
+"""The command RequestMachines: somebody wants so many machines of a template."""
+
+from __future__ import annotations
+
+from domain.identifiers import REQUEST, new_id
+from domain.machine_request import MachineRequest
+from domain.template import Template, check_ask
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+
+    class Ledger(Protocol):
+        def get(self, aggregate_class: Any, identifier: str) -> Any: ...
+
+        def save(self, *aggregates: Any, **metadata: Any) -> Any: ...
+
+
+class RequestMachines:
+    """`offered` is the template as the site offers it now (template_id, revision, content), None
+    when it does not; `recorded_revision` is the one that the ledger has."""
+
+    def __init__(
+        self,
+        provider: str,
+        template_id: str,
+        machine_count: object,
+        offered: dict[str, Any] | None,
+        recorded_revision: str | None,
+        default_deadline: float,
+        source: str,
+        random: bytes,
+    ) -> None:
+        self.provider = provider
+        self.template_id = template_id
+        self.machine_count = machine_count
+        self.offered = offered
+        self.recorded_revision = recorded_revision
+        self.default_deadline = default_deadline
+        self.source = source
+        self.request_id = new_id(REQUEST, random)
+
+
+def request_machines(command: RequestMachines, ledger: Ledger) -> str:
+    """Record the request, and first the template's revision when the ledger lacks it; its id.
+
+    Raises a Refusal; then nothing was recorded.
+    """
+    offered = command.offered
+    content = offered["content"] if offered else None
+    count = check_ask(command.template_id, content, command.machine_count)
+    assert offered is not None and content is not None
+    request = MachineRequest.ask(
+        command.request_id,
+        command.provider,
+        command.template_id,
+        offered["revision"],
+        count,
+        float(content.get("fulfilment_deadline", command.default_deadline)),
+        command.source,
+    )
+    saved = [request]
+    if offered["revision"] != command.recorded_revision:
+        key = Template.key(command.provider, command.template_id)
+        template = ledger.get(Template, key) or Template(Template.stream(key))
+        template.revise(command.provider, command.template_id, offered["revision"], content)
+        saved.insert(0, template)
+    ledger.save(
+        *saved,
+        correlation_id=command.request_id,
+        command=(command.request_id, command.request_id),
+    )
+    return command.request_id

@@ -1,0 +1,114 @@
+"""A machine of ours, from its launch to its end. Its id is EC2's instance id."""
+
+from __future__ import annotations
+
+from domain.event_sourced import Aggregate, DomainEvent
+
+LAUNCHED = "launched"
+RUNNING = "running"
+TERMINATED = "terminated"
+LOST = "lost"
+
+
+class MachineLaunched(DomainEvent):
+    """EC2 gave the machine; `request_id` is whose it is, "" for surplus. `launch_time` is EC2's,
+    in whole seconds since the epoch; `name` and `private_ip_address` may be "" until it runs."""
+
+    request_id: str
+    batch_id: str
+    provider: str
+    template_id: str
+    revision: str
+    account: str
+    region: str
+    zone: str
+    instance_type: str
+    price_type: str
+    name: str
+    private_ip_address: str
+    launch_time: int
+
+
+class MachineRunning(DomainEvent):
+    name: str
+    private_ip_address: str
+    launch_time: int
+
+
+class MachineInterrupted(DomainEvent):
+    """AWS has said that it takes the machine at `until` (seconds since the epoch)."""
+
+    reason: str
+    until: int
+
+
+class MachineReturned(DomainEvent):
+    return_id: str
+    reason: str
+
+
+class MachineTerminated(DomainEvent):
+    reason: str
+
+
+class MachineLost(DomainEvent):
+    """EC2 does not know it any more, after complete sweeps and a question by id."""
+
+    reason: str
+
+
+class Machine(Aggregate):
+    STREAM = "machine"
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.state = ""
+        self.request_id = ""
+        self.returns: list[str] = []
+
+    @property
+    def is_gone(self) -> bool:
+        return self.state in (TERMINATED, LOST)
+
+    def launch(self, **facts: str | int) -> None:
+        """Record the launch; once."""
+        if not self.state:
+            self._trigger(MachineLaunched, **facts)
+
+    def run(self, name: str, private_ip_address: str, launch_time: int) -> None:
+        if self.state == LAUNCHED:
+            self._trigger(
+                MachineRunning,
+                name=name,
+                private_ip_address=private_ip_address,
+                launch_time=launch_time,
+            )
+
+    def interrupt(self, reason: str, until: int) -> None:
+        if not self.is_gone:
+            self._trigger(MachineInterrupted, reason=reason, until=until)
+
+    def hand_back(self, return_id: str, reason: str) -> None:
+        if return_id not in self.returns:
+            self._trigger(MachineReturned, return_id=return_id, reason=reason)
+
+    def terminate(self, reason: str) -> None:
+        if not self.is_gone:
+            self._trigger(MachineTerminated, reason=reason)
+
+    def lose(self, reason: str) -> None:
+        if not self.is_gone:
+            self._trigger(MachineLost, reason=reason)
+
+    def evolve(self, event: DomainEvent) -> None:
+        if isinstance(event, MachineLaunched):
+            self.state = LAUNCHED
+            self.request_id = event.request_id
+        elif isinstance(event, MachineRunning):
+            self.state = RUNNING
+        elif isinstance(event, MachineReturned):
+            self.returns.append(event.return_id)
+        elif isinstance(event, MachineTerminated):
+            self.state = TERMINATED
+        elif isinstance(event, MachineLost):
+            self.state = LOST

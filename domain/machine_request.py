@@ -1,0 +1,149 @@
+"""A request for machines: asked, given machines, and one day final."""
+
+from __future__ import annotations
+
+from domain.event_sourced import Aggregate, DomainEvent
+from domain.refusals import RequestIsFinal
+
+OPEN = "open"
+FULFILLED = "fulfilled"
+PARTLY_FULFILLED = "partly fulfilled"
+FAILED = "failed"
+CANCELLED = "cancelled"
+
+
+class MachinesRequested(DomainEvent):
+    """`fulfilment_deadline` is in seconds from here; `source` is who asked: the scripts or a person."""
+
+    provider: str
+    template_id: str
+    revision: str
+    machine_count: int
+    fulfilment_deadline: float
+    source: str
+
+
+class MachinesAssigned(DomainEvent):
+    """These machines of a batch are this request's; `units` is what they count."""
+
+    batch_id: str
+    machine_ids: list[str]
+    units: int
+
+
+class RequestFellShort(DomainEvent):
+    """A pool gave `missing` machines fewer than it was asked for, for this AWS reason."""
+
+    batch_id: str
+    pool: str
+    reason: str
+    message: str
+    missing: int
+
+
+class RequestFulfilled(DomainEvent):
+    fulfilled: int
+
+
+class RequestPartlyFulfilled(DomainEvent):
+    fulfilled: int
+    missing: int
+    message: str
+
+
+class RequestFailed(DomainEvent):
+    message: str
+
+
+class RequestCancelled(DomainEvent):
+    reason: str
+
+
+class MachineRequest(Aggregate):
+    STREAM = "request"
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.state = OPEN
+        self.machine_count = 0
+        self.machine_ids: list[str] = []
+        self.shortages: list[tuple[str, str]] = []
+
+    @classmethod
+    def ask(
+        cls,
+        request_id: str,
+        provider: str,
+        template_id: str,
+        revision: str,
+        machine_count: int,
+        fulfilment_deadline: float,
+        source: str,
+    ) -> MachineRequest:
+        self = cls(cls.stream(request_id))
+        self._trigger(
+            MachinesRequested,
+            provider=provider,
+            template_id=template_id,
+            revision=revision,
+            machine_count=machine_count,
+            fulfilment_deadline=fulfilment_deadline,
+            source=source,
+        )
+        return self
+
+    def assign(self, batch_id: str, machine_ids: list[str]) -> None:
+        """Follow a deal; machines it has already are not assigned twice."""
+        new = [machine for machine in machine_ids if machine not in self.machine_ids]
+        if new:
+            self._trigger(MachinesAssigned, batch_id=batch_id, machine_ids=new, units=len(new))
+
+    def fall_short(self, batch_id: str, pool: str, reason: str, message: str, missing: int) -> None:
+        """Record once per pool and reason why machines are missing, while it matters."""
+        if self.state == OPEN and (pool, reason) not in self.shortages:
+            self._trigger(
+                RequestFellShort,
+                batch_id=batch_id,
+                pool=pool,
+                reason=reason,
+                message=message,
+                missing=missing,
+            )
+
+    def finish(self, succeeded: int, why: str) -> None:
+        """Become final with what runs; `why` says what is missing and is for people."""
+        if self.state != OPEN:
+            return
+        if succeeded >= self.machine_count:
+            self._trigger(RequestFulfilled, fulfilled=succeeded)
+        elif succeeded:
+            missing = self.machine_count - succeeded
+            self._trigger(
+                RequestPartlyFulfilled, fulfilled=succeeded, missing=missing, message=why
+            )
+        else:
+            self._trigger(RequestFailed, message=why)
+
+    def cancel(self, reason: str) -> None:
+        """End the demand. Raises RequestIsFinal."""
+        if self.state != OPEN:
+            raise RequestIsFinal(
+                f"request {self.identifier} is {self.state}: return its machines instead"
+            )
+        self._trigger(RequestCancelled, reason=reason)
+
+    def evolve(self, event: DomainEvent) -> None:
+        if isinstance(event, MachinesRequested):
+            self.machine_count = event.machine_count
+        elif isinstance(event, MachinesAssigned):
+            self.machine_ids += event.machine_ids
+        elif isinstance(event, RequestFellShort):
+            self.shortages.append((event.pool, event.reason))
+        elif isinstance(event, RequestFulfilled):
+            self.state = FULFILLED
+        elif isinstance(event, RequestPartlyFulfilled):
+            self.state = PARTLY_FULFILLED
+        elif isinstance(event, RequestFailed):
+            self.state = FAILED
+        elif isinstance(event, RequestCancelled):
+            self.state = CANCELLED

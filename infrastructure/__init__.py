@@ -1,0 +1,1 @@
+"""With what: one folder per technology, implementing the application's ports."""

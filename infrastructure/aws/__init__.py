@@ -1,0 +1,1 @@
+"""EC2, spoken to sparingly: payloads, calls, error classes, buckets."""

@@ -1,0 +1,45 @@
+"""From the site's files to the compiled form: validation by pydantic, done once a change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from infrastructure.json_text import dumps
+from infrastructure.settings import ConfigurationProblem, read_settings
+from infrastructure.site import Site
+from infrastructure.telemetry.journal import Journal
+from infrastructure.templates.ibm import read_templates, revision, wire_template
+
+__all__ = ["ConfigurationProblem", "compile_sources"]
+
+
+def compile_sources(
+    site: Site, paths: list[str | None], environ: Mapping[str, str]
+) -> list[str]:
+    """The lines of the compiled form after its key. Raises ConfigurationProblem.
+
+    What is only doubtful (an unknown key, a template that is left out) goes to the log, once.
+    """
+    own, ibm, templates_path = paths
+    settings, warnings = read_settings(own, ibm, environ)
+    document = settings.model_dump(mode="json")
+    journal = Journal(site.log_file, document["logging"])
+    for warning in warnings:
+        journal.warn("configuration", message=warning)
+    if templates_path is None:
+        looked = ", ".join(site.candidates("templates"))
+        raise ConfigurationProblem(
+            site.conf_dir, "", "no templates file is there", f"put one in place of: {looked}"
+        )
+    templates, problems = read_templates(templates_path)
+    for problem in problems:
+        journal.warn("template", message=str(problem))
+    answer = json.dumps(
+        [wire_template(t) for t in templates], ensure_ascii=False, separators=(",", ":")
+    )
+    lines = [
+        dumps({"template_id": t["template_id"], "revision": revision(t), "content": t})
+        for t in templates
+    ]
+    return [dumps(document), answer if templates else "", *lines]

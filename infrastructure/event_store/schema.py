@@ -1,0 +1,250 @@
+"""The SQLite schema: the log, what keeps it honest, the read tables, and the worker's notebook.
+
+Numbered, forward only: `PRAGMA user_version` is `sqlite_file.SCHEMA_VERSION`.
+"""
+
+LOG = """
+CREATE TABLE events (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    event_id TEXT NOT NULL UNIQUE,
+    stream TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    topic TEXT NOT NULL,
+    class_version INTEGER NOT NULL,
+    recorded_at TEXT NOT NULL,
+    metadata TEXT NOT NULL,
+    data TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    chain TEXT NOT NULL,
+    UNIQUE (stream, version)
+);
+CREATE INDEX events_by_topic ON events (topic, position);
+CREATE TABLE store (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    deployment TEXT NOT NULL,
+    incarnation INTEGER NOT NULL,
+    inode INTEGER NOT NULL
+);
+CREATE TABLE commands (
+    command_id TEXT PRIMARY KEY,
+    result TEXT NOT NULL,
+    position INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE tracking (
+    name TEXT PRIMARY KEY,
+    position INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE bodies (
+    digest TEXT PRIMARY KEY,
+    body BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE projections (
+    name TEXT PRIMARY KEY,
+    failed_at INTEGER NOT NULL,
+    error TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+
+READ_MODELS = """
+CREATE TABLE requests (
+    request_id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    template_id TEXT NOT NULL,
+    revision TEXT NOT NULL,
+    machine_count INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    state TEXT NOT NULL,
+    message TEXT NOT NULL,
+    final INTEGER NOT NULL,
+    dealt INTEGER NOT NULL,
+    assigned INTEGER NOT NULL,
+    claimed INTEGER NOT NULL,
+    fulfilment_deadline REAL NOT NULL,
+    source TEXT NOT NULL,
+    seen INTEGER NOT NULL,
+    answered_final INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    event_id TEXT NOT NULL,
+    correlation_id TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    boot_id TEXT NOT NULL,
+    boot_seconds REAL NOT NULL,
+    updated_at TEXT NOT NULL,
+    final_at TEXT NOT NULL,
+    fragment TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX requests_by_status ON requests (status);
+CREATE INDEX requests_by_creation ON requests (created_at);
+CREATE INDEX requests_open ON requests (position) WHERE final = 0;
+CREATE INDEX requests_unseen ON requests (position) WHERE kind = 'request' AND seen = 0;
+CREATE TABLE machines (
+    machine_id TEXT PRIMARY KEY,
+    request_id TEXT NOT NULL,
+    return_id TEXT NOT NULL,
+    batch_id TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    template_id TEXT NOT NULL,
+    revision TEXT NOT NULL,
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    zone TEXT NOT NULL,
+    instance_type TEXT NOT NULL,
+    price_type TEXT NOT NULL,
+    name TEXT NOT NULL,
+    private_ip_address TEXT NOT NULL,
+    launch_time INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    result TEXT NOT NULL,
+    message TEXT NOT NULL,
+    alive INTEGER NOT NULL,
+    owed TEXT NOT NULL,
+    seen INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    event_id TEXT NOT NULL,
+    correlation_id TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    boot_id TEXT NOT NULL,
+    boot_seconds REAL NOT NULL,
+    updated_at TEXT NOT NULL,
+    fragment TEXT NOT NULL,
+    return_fragment TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX machines_by_request ON machines (request_id, position, machine_id);
+CREATE INDEX machines_by_status ON machines (status);
+CREATE INDEX machines_by_name ON machines (name);
+CREATE INDEX machines_alive ON machines (machine_id, status, name, seen) WHERE alive = 1;
+CREATE INDEX machines_owed ON machines (zone) WHERE alive = 1 AND owed <> '';
+CREATE TABLE returned_machines (
+    return_id TEXT NOT NULL,
+    ordinal INTEGER NOT NULL,
+    machine_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    ours INTEGER NOT NULL,
+    fragment TEXT,
+    PRIMARY KEY (return_id, ordinal)
+) WITHOUT ROWID;
+CREATE TABLE templates (
+    template_key TEXT PRIMARY KEY,
+    provider TEXT NOT NULL,
+    template_id TEXT NOT NULL,
+    revision TEXT NOT NULL,
+    retired INTEGER NOT NULL,
+    content TEXT NOT NULL,
+    updated_at TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE template_revisions (
+    revision_key TEXT PRIMARY KEY,
+    content TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE batches (
+    batch_id TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    token TEXT NOT NULL,
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    pool TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    template_id TEXT NOT NULL,
+    revision TEXT NOT NULL,
+    payload TEXT NOT NULL,
+    claims TEXT NOT NULL,
+    machine_count INTEGER NOT NULL,
+    code TEXT NOT NULL,
+    message TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    event_id TEXT NOT NULL,
+    correlation_id TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    boot_id TEXT NOT NULL,
+    boot_seconds REAL NOT NULL,
+    updated_at TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX batches_open ON batches (position) WHERE state IN ('open', 'doubtful');
+CREATE TABLE terminations (
+    termination_id TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    zone TEXT NOT NULL,
+    machine_ids TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    event_id TEXT NOT NULL,
+    correlation_id TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    updated_at TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX terminations_open ON terminations (position) WHERE state = 'open';
+"""
+
+NOTEBOOK = """
+CREATE TABLE leases (
+    account TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    program_version TEXT NOT NULL,
+    fence INTEGER NOT NULL,
+    boot_id TEXT NOT NULL,
+    expires REAL NOT NULL,
+    alive_at REAL NOT NULL,
+    alive_seconds REAL NOT NULL,
+    successor TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE sweeps (
+    account TEXT PRIMARY KEY,
+    began_at REAL NOT NULL,
+    boot_id TEXT NOT NULL,
+    boot_seconds REAL NOT NULL,
+    instances INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE cloud_states (
+    machine_id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    state TEXT NOT NULL,
+    boot_id TEXT NOT NULL,
+    boot_seconds REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE orphans (
+    machine_id TEXT PRIMARY KEY,
+    batch_id TEXT NOT NULL,
+    state TEXT NOT NULL,
+    zone TEXT NOT NULL,
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    launch_time INTEGER NOT NULL,
+    sweeps INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE batch_sweeps (
+    batch_id TEXT PRIMARY KEY,
+    boot_id TEXT NOT NULL,
+    boot_seconds REAL NOT NULL,
+    wall REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE missing (
+    machine_id TEXT PRIMARY KEY,
+    sweeps INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE calling (
+    name TEXT PRIMARY KEY,
+    seconds REAL NOT NULL,
+    boot_id TEXT NOT NULL,
+    last REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE unseen (
+    id TEXT PRIMARY KEY,
+    seconds REAL NOT NULL
+) WITHOUT ROWID;
+"""
+"""What the worker remembers between turns. Not history and not a read model: it may be emptied,
+and the worker then only takes longer to be sure."""
+
+READ_TABLES = (
+    "requests",
+    "machines",
+    "returned_machines",
+    "templates",
+    "template_revisions",
+    "batches",
+    "terminations",
+)

@@ -1,0 +1,120 @@
+"""Opening the SQLite file of a store: what it may be, and what is said when it may not be used.
+
+Apart from `sqlite.py` because a HostFactory read needs this and nothing else of the event store.
+"""
+
+from __future__ import annotations
+
+import os
+
+try:
+    import _sqlite3 as sqlite  # the package around it imports datetime and collections.abc
+except ImportError:
+    import sqlite3 as sqlite  # type: ignore[no-redef]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+SCHEMA_VERSION = 1
+"""`PRAGMA user_version` of the schema that this release reads and writes."""
+
+BUSY_TIMEOUT = 10.0
+"""Seconds that a writer waits for its turn before it says that the store is busy."""
+
+
+class StoreError(Exception):
+    """The store cannot be used. `str()` names the path, the cause and the next step."""
+
+
+class StoreMissing(StoreError):
+    """There is no store where one should be."""
+
+
+class StoreInert(StoreError):
+    """The file is a copy that nobody activated."""
+
+
+class StoreBusy(StoreError):
+    """Another process held the store for longer than BUSY_TIMEOUT."""
+
+
+class StoreNewer(StoreError):
+    """The file's schema is of another release."""
+
+
+class ProjectionFailed(StoreError):
+    """A read model could not follow the log and must be rebuilt."""
+
+
+def uri(path: str, query: str) -> str:
+    quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    return f"file:{quoted}?{query}"
+
+
+def open_for_reading(path: str) -> Any:
+    """A connection that cannot write. Raises StoreMissing, StoreInert, StoreNewer, StoreError.
+
+    In a directory where SQLite cannot make its -shm file a WAL database opens only as immutable,
+    which would hide what is still in a non-empty -wal: then it is refused.
+    """
+    try:
+        inode = os.stat(path).st_ino
+    except OSError as error:
+        raise missing(path, error) from None
+    try:
+        connection = sqlite.connect(
+            uri(path, "mode=ro"), timeout=BUSY_TIMEOUT, isolation_level=None, uri=True
+        )
+        check(connection, path, inode)
+    except sqlite.OperationalError as error:
+        if "unable to open" not in str(error) and "readonly" not in str(error):
+            raise StoreError(f"{path}: {error}") from None
+        try:
+            pending = os.stat(path + "-wal").st_size
+        except OSError:
+            pending = 0
+        if pending:
+            raise StoreError(
+                f"{path}: its directory is read-only and {path}-wal holds commits that cannot be "
+                "read so: make the directory writable for this user"
+            ) from None
+        try:
+            connection = sqlite.connect(
+                uri(path, "mode=ro&immutable=1"), isolation_level=None, uri=True
+            )
+            check(connection, path, inode)
+        except sqlite.DatabaseError as again:
+            raise StoreError(f"{path}: {again}") from None
+    except sqlite.DatabaseError as error:
+        raise StoreError(f"{path}: {error}") from None
+    return connection
+
+
+def missing(path: str, error: OSError) -> StoreMissing:
+    return StoreMissing(
+        f"no store at {path} ({error.strerror}): is the work directory mounted? "
+        "A new deployment is made once with `hostledger store init`"
+    )
+
+
+def check(connection: Any, path: str, inode: int) -> tuple[str, int]:
+    """Refuse another schema and a copied file; the deployment id and incarnation."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version != SCHEMA_VERSION:
+        if version == 0:
+            raise StoreMissing(
+                f"{path} is not initialised: run `hostledger store init` for a new deployment"
+            )
+        raise StoreNewer(
+            f"{path} has schema {version}, this release has {SCHEMA_VERSION}: run the release that wrote it"
+        )
+    deployment, incarnation, recorded = connection.execute(
+        "SELECT deployment, incarnation, inode FROM store"
+    ).fetchone()
+    if recorded != inode:
+        raise StoreInert(
+            f"{path} is a copy (its inode is {inode}, not {recorded}): when the original is gone, "
+            "run `hostledger store activate`"
+        )
+    return deployment, incarnation

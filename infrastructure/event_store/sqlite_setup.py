@@ -1,0 +1,117 @@
+"""Making a store, and bringing a copy to life: the only code that creates tables."""
+
+from __future__ import annotations
+
+import os
+
+from domain.deployment import Deployment
+from infrastructure.event_store import schema
+from infrastructure.event_store.sqlite import SqliteEventStore
+from infrastructure.event_store.sqlite_file import SCHEMA_VERSION, StoreError, sqlite, uri
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from application.ports import Clock
+
+NETWORK_FILE_SYSTEMS = frozenset(
+    "nfs nfs4 cifs smb3 smbfs afs 9p lustre gpfs beegfs ceph glusterfs fuse.sshfs fuse.glusterfs "
+    "ocfs2 gfs2 vboxsf prl_fs".split()
+)
+
+
+def refuse_network_file_system(path: str, mounts: str = "/proc/self/mounts") -> None:
+    """Raises StoreError where SQLite's locks and shared memory do not hold (sqlite.org/wal.html)."""
+    place = os.path.realpath(os.path.dirname(path))
+    best, kind = "", ""
+    try:
+        with open(mounts, encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                _, mount, type_, *_ = line.split(" ")
+                mount = mount.replace("\\040", " ")
+                inside = place == mount or place.startswith(mount.rstrip("/") + "/")
+                if inside and len(mount) >= len(best):
+                    best, kind = mount, type_
+    except OSError:
+        return
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise StoreError(
+            f"{path} is on a network file system ({kind} at {best}), where SQLite loses data: set "
+            "storage.sqlite_strategy.path to a local file; for failover between machines use "
+            "storage.strategy sql or dynamodb"
+        )
+
+
+def create_store(path: str, clock: Clock, actor: dict[str, str], program_version: str) -> str:
+    """Make an empty ledger at `path`; its deployment id. Raises StoreError when one is there.
+
+    The file appears under its name whole or not at all.
+    """
+    refuse_network_file_system(path)
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    if os.path.exists(path):
+        raise StoreError(f"{path} exists already: a deployment has one store, and this is it")
+    deployment = os.urandom(16).hex()
+    unfinished = f"{path}.{os.getpid()}.new"
+    _build(unfinished, deployment)
+    store = SqliteEventStore(unfinished, clock, actor)
+    try:
+        store.save(
+            Deployment.create(deployment, program_version), correlation_id="cmd-" + deployment
+        )
+        store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        store.close()
+    try:
+        os.link(unfinished, path)
+    except FileExistsError:
+        raise StoreError(f"{path} exists already: another process made it just now") from None
+    finally:
+        for leftover in (unfinished, unfinished + ".lock", unfinished + "-wal", unfinished + "-shm"):
+            if os.path.exists(leftover):
+                os.unlink(leftover)
+    return deployment
+
+
+def _build(path: str, deployment: str) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    inode = os.fstat(descriptor).st_ino
+    os.close(descriptor)
+    connection = sqlite.connect(uri(path, "mode=rw"), isolation_level=None, uri=True)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.executescript(
+        f"BEGIN;{schema.LOG}{schema.READ_MODELS}{schema.NOTEBOOK}"
+        f"PRAGMA user_version = {SCHEMA_VERSION};COMMIT;"
+    )
+    connection.execute("INSERT INTO store VALUES (1, ?, 1, ?)", (deployment, inode))
+    connection.close()
+
+
+def activate_store(path: str, clock: Clock, actor: dict[str, str], reason: str) -> int:
+    """Make a copied or restored store the living one; its new incarnation.
+
+    The worker's notebook is emptied: what the original's worker knew of AWS is not ours to trust.
+    """
+    refuse_network_file_system(path)
+    store = SqliteEventStore(path, clock, actor, inert=True)
+    try:
+        deployment = Deployment.project(None, store.events_of("deployment"))
+        if deployment is None:
+            raise StoreError(f"{path}: the log does not begin with a deployment")
+        deployment.activate(reason)
+        store.connection.executescript(
+            "BEGIN IMMEDIATE;"
+            + "".join(
+                f"DELETE FROM {table};"
+                for table in ("leases", "sweeps", "cloud_states", "orphans", "batch_sweeps",
+                              "missing", "calling", "unseen")
+            )
+            + "COMMIT;"
+        )  # fmt: skip
+        store.save(deployment, correlation_id="cmd-" + os.urandom(16).hex())
+        store.connection.execute(
+            "UPDATE store SET incarnation = ?, inode = ?",
+            (deployment.incarnation, os.stat(path).st_ino),
+        )
+        return deployment.incarnation
+    finally:
+        store.close()

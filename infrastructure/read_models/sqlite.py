@@ -1,0 +1,145 @@
+"""The read models in the store's own file, as HostFactory's reads ask them."""
+
+from __future__ import annotations
+
+from infrastructure.event_store.sqlite_file import (
+    ProjectionFailed,
+    StoreError,
+    open_for_reading,
+    sqlite,
+)
+from infrastructure.json_text import dumps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+REQUEST_MACHINES = """
+SELECT group_concat(fragment) FROM (
+    SELECT fragment FROM machines WHERE request_id = ? AND (result <> 'fail' OR ? <> 'complete')
+    ORDER BY position, machine_id)
+"""
+# A machine that failed and was replaced is no part of a complete answer, where all succeed.
+
+RETURN_MACHINES = """
+SELECT group_concat(fragment) FROM (
+    SELECT coalesce(r.fragment, m.return_fragment) AS fragment
+    FROM returned_machines r LEFT JOIN machines m ON r.ours AND m.machine_id = r.machine_id
+    WHERE r.return_id = ? ORDER BY r.ordinal)
+"""
+
+
+class SqliteReadModel:
+    """One consistent look at the store. Raises StoreError where it cannot be used."""
+
+    def __init__(self, path: str) -> None:
+        self.connection = open_for_reading(path)
+        try:
+            self.connection.execute("BEGIN")
+            failed = self.connection.execute(
+                "SELECT name, failed_at, error FROM projections"
+            ).fetchone()
+        except sqlite.DatabaseError as error:
+            raise StoreError(f"{path}: {error}") from None
+        if failed is not None:
+            raise ProjectionFailed(
+                f"{path}: the read model {failed[0]} stopped at position {failed[1]} ({failed[2]}): "
+                "it must be rebuilt before it can answer"
+            )
+
+    def again(self) -> None:
+        """End this look and begin a new one."""
+        self.connection.execute("COMMIT")
+        self.connection.execute("BEGIN")
+
+    def request(self, request_id: str) -> tuple[str, str, int, int, int, str] | None:
+        """kind, status, final, seen, answered_final and head fragment of a request or return."""
+        return self.connection.execute(  # type: ignore[no-any-return]
+            "SELECT kind, status, final, seen, answered_final, fragment FROM requests "
+            "WHERE request_id = ?",
+            (request_id,),
+        ).fetchone()
+
+    def machines_of(self, request_id: str, kind: str, status: str) -> str:
+        """The fragments of its machines, joined by commas."""
+        if kind == "return":
+            row = self.connection.execute(RETURN_MACHINES, (request_id,)).fetchone()
+        else:
+            row = self.connection.execute(REQUEST_MACHINES, (request_id, status)).fetchone()
+        return row[0] or ""
+
+    def is_in_log(self, request_id: str) -> bool:
+        """Whether the log itself has a request or return of this id."""
+        return (
+            self.connection.execute(
+                "SELECT 1 FROM events WHERE stream IN (?, ?) LIMIT 1",
+                ("request-" + request_id, "return-" + request_id),
+            ).fetchone()
+            is not None
+        )
+
+    def anything_open_or_alive(self) -> bool:
+        """Whether there is something for a worker to look after."""
+        return (
+            self.connection.execute(
+                "SELECT 1 FROM requests WHERE final = 0 UNION ALL "
+                "SELECT 1 FROM batches WHERE state IN ('open', 'doubtful') UNION ALL "
+                "SELECT 1 FROM machines WHERE alive = 1 LIMIT 1"
+            ).fetchone()
+            is not None
+        )
+
+    def oldest_open(self) -> tuple[str, float] | None:
+        """Boot id and boot seconds of the oldest open request or return."""
+        return self.connection.execute(  # type: ignore[no-any-return]
+            "SELECT boot_id, boot_seconds FROM requests WHERE final = 0 ORDER BY position LIMIT 1"
+        ).fetchone()
+
+    def alive(self) -> list[tuple[str, str, str, int]]:
+        """machine_id, status, name and seen of every machine that is not gone."""
+        return self.connection.execute(  # type: ignore[no-any-return]
+            "SELECT machine_id, status, name, seen FROM machines WHERE alive = 1"
+        ).fetchall()
+
+    def known(self, machine_ids: list[str]) -> list[tuple[str, str]]:
+        """machine_id and status of those of these that were ever ours."""
+        return self.connection.execute(  # type: ignore[no-any-return]
+            "SELECT m.machine_id, m.status FROM json_each(?) j "
+            "JOIN machines m ON m.machine_id = j.value",
+            (dumps(machine_ids),),
+        ).fetchall()
+
+    def ids_by_name(self, names: list[str]) -> dict[str, str]:
+        """The machine id for each of these host names that was ever ours, the living preferred."""
+        return dict(
+            self.connection.execute(
+                "SELECT m.name, m.machine_id FROM json_each(?) j JOIN machines m ON m.name = j.value "
+                "ORDER BY m.alive, m.position",
+                (dumps(names),),
+            ).fetchall()
+        )
+
+    def cloud_states(self) -> dict[str, tuple[str, str, float]]:
+        """id and name -> state, boot id, boot seconds: what the worker saw that the ledger lacks
+        (a stopped machine, a stranger it was asked about)."""
+        states: dict[str, tuple[str, str, float]] = {}
+        for machine_id, name, *seen in self.connection.execute(
+            "SELECT machine_id, name, state, boot_id, boot_seconds FROM cloud_states"
+        ):
+            states[machine_id] = tuple(seen)
+            if name:
+                states[name] = tuple(seen)
+        return states
+
+    def sweeps(self) -> list[tuple[str, float]]:
+        """Boot id and boot seconds at which each account's last complete sweep began."""
+        return self.connection.execute(  # type: ignore[no-any-return]
+            "SELECT boot_id, boot_seconds FROM sweeps"
+        ).fetchall()
+
+    def template_revision(self, template_key: str) -> str | None:
+        """The revision that the ledger has of a template; None when it has none or it is retired."""
+        row = self.connection.execute(
+            "SELECT revision FROM templates WHERE template_key = ? AND retired = 0", (template_key,)
+        ).fetchone()
+        return row[0] if row else None

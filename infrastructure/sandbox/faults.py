@@ -1,0 +1,71 @@
+"""Faults a test asks for: which calls they hit, how often, and what they do to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# kind -> the parameters it takes (beside `where` and `match`, which any kind takes)
+KINDS: dict[str, frozenset[str]] = {
+    "throttle": frozenset(),
+    "error": frozenset({"code", "message", "status"}),
+    "e500": frozenset({"after"}),
+    "e503": frozenset(),
+    "hang": frozenset(),
+    "slow": frozenset({"late"}),
+    "reset_before": frozenset(),
+    "refused": frozenset(),
+    "lost_response": frozenset(),
+    "cap": frozenset({"limit", "subnet", "instance_type"}),
+    "kill": frozenset({"then", "pid"}),
+}
+_REQUIRED: dict[str, tuple[str, ...]] = {"error": ("code",), "cap": ("limit",)}
+
+
+@dataclass(eq=False)
+class Fault:
+    """One fault; see Sandbox.add_fault for the kinds and their parameters."""
+
+    kind: str
+    action: str
+    from_call: int = 1
+    times: int = 1
+    params: Mapping[str, Any] = field(default_factory=dict)
+    seen: int = 0
+    fired: int = 0
+    cleared: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"no fault is called {self.kind!r}; known: {', '.join(KINDS)}")
+        unknown = set(self.params) - KINDS[self.kind] - {"where", "match"}
+        if unknown:
+            raise ValueError(f"fault {self.kind!r} takes no {', '.join(sorted(unknown))}")
+        missing = [name for name in _REQUIRED.get(self.kind, ()) if name not in self.params]
+        if missing:
+            raise ValueError(f"fault {self.kind!r} needs {', '.join(missing)}")
+        if self.kind == "kill" and ("then" in self.params) == ("pid" in self.params):
+            raise ValueError("fault 'kill' needs then=callable or pid=number")
+
+    def clear(self) -> None:
+        """Fire no more."""
+        self.cleared = True
+
+    def arms(self, action: str, params: Mapping[str, str]) -> bool:
+        """Count a call that this fault is about; True when it may fire on it."""
+        if self.cleared or self.action not in ("*", action):
+            return False
+        match: Mapping[str, str] = self.params.get("match") or {}
+        if any(params.get(name) != value for name, value in match.items()):
+            return False
+        where: Callable[[Mapping[str, str]], bool] | None = self.params.get("where")
+        if where is not None and not where(params):
+            return False
+        self.seen += 1
+        return self.seen >= self.from_call and (self.times < 0 or self.fired < self.times)
+
+    def caps(self, subnet: str, instance_type: str) -> bool:
+        """Whether this capacity limit is about the pool."""
+        pool = (self.params.get("subnet", subnet), self.params.get("instance_type", instance_type))
+        return pool == (subnet, instance_type)

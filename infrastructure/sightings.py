@@ -1,0 +1,71 @@
+"""The sightings file: what HostFactory's calls named, noted in one line a call, read by the worker.
+
+A read must not write to the ledger; it appends here, and the worker turns first sightings into
+events.
+"""
+
+from __future__ import annotations
+
+import os
+
+from infrastructure.json_text import BadJson, dumps, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from application.instants import Instant
+
+
+def note(path: str, now: Instant, facts: dict[str, object]) -> None:
+    """Append one line. Where it cannot be written, HostFactory will name the same ids again.
+
+    The worker may take the file away between our opening and writing; then it is written again,
+    so that no sighting is lost: a lost one could cost a machine its life.
+    """
+    line = (dumps({"at": now[0], "boot_id": now[1], "boot": now[2], **facts}) + "\n").encode()
+    for _ in range(3):
+        try:
+            file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return
+        try:
+            os.write(file, line)
+            if os.fstat(file).st_ino == os.stat(path).st_ino:
+                return
+        except OSError:
+            continue
+        finally:
+            os.close(file)
+
+
+def take(path: str) -> list[dict[str, Any]]:
+    """The lines since the last `done`, oldest first; a torn or foreign line is passed over.
+
+    The file is moved aside first and read at the next call, so that a writer who had it open has
+    finished.
+    """
+    aside = path + ".taken"
+    if not os.path.exists(aside):
+        try:
+            os.rename(path, aside)
+        except OSError:
+            return []
+    lines = []
+    with open(aside, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                value = loads(line)
+            except BadJson:
+                continue
+            if isinstance(value, dict):
+                lines.append(value)
+    return lines
+
+
+def done(path: str) -> None:
+    """The taken lines are in the ledger: forget them."""
+    try:
+        os.unlink(path + ".taken")
+    except FileNotFoundError:
+        return

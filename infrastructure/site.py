@@ -1,0 +1,79 @@
+"""Where things are: one provider instance's configuration, state and log, from the environment.
+
+HostFactory sets HF_PROVIDER_*; LSF's resource connector PRO_* (IBM Spectrum Symphony 7.3.2,
+provider plug-in interface; LSF resource connector).
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class NotConfigured(Exception):
+    """A place that must be known is not. `str()` names the variables that would say it."""
+
+
+class Site:
+    """Absolute paths of one provider instance. `log_file` and `conf_dir` may be "" when unknown."""
+
+    def __init__(self, provider: str, conf_dir: str, work_dir: str, log_dir: str) -> None:
+        self.provider = provider
+        self.conf_dir = conf_dir
+        self.work_dir = work_dir
+        self.log_dir = log_dir
+        self.state_dir = work_dir + "/hostledger"
+        self.log_file = f"{log_dir}/hostledger.{provider}.log" if log_dir else ""
+        self.sightings = self.state_dir + "/seen.jsonl"
+        self.worker_status = self.state_dir + "/worker.json"
+
+    def ledger(self, settings: dict[str, dict[str, dict[str, str]]]) -> str:
+        """The path of the SQLite store."""
+        return settings["storage"]["sqlite_strategy"]["path"] or self.state_dir + "/ledger.db"
+
+    def candidates(self, kind: str) -> list[str]:
+        """Where IBM's `config` or `templates` file may be, first match first."""
+        names = [f"{self.provider}prov_{kind}.json", f"awsprov_{kind}.json"]
+        return [
+            f"{self.conf_dir}/{below}{name}" for below in ("", "conf/") for name in dict.fromkeys(names)
+        ]
+
+    def own_configuration(self, environ: Mapping[str, str]) -> list[str]:
+        """Where our own configuration file may be; a named one is the only one."""
+        named = environ.get("HOSTLEDGER_CONFIG")
+        if named:
+            return [named]
+        return [f"{self.conf_dir}/hostledger.json", "/etc/hostledger/config.json"]
+
+
+def site_from(environ: Mapping[str, str]) -> Site:
+    """The instance that HostFactory's (or LSF's) environment names. Raises NotConfigured."""
+    provider = environ.get("HF_PROVIDER_NAME") or environ.get("PROVIDER_NAME") or ""
+    if not provider:
+        raise NotConfigured("HF_PROVIDER_NAME is not set: which provider instance is this?")
+    if not provider.replace("-", "").replace("_", "").isalnum() or len(provider) > 64:
+        raise NotConfigured(
+            f"HF_PROVIDER_NAME is {provider[:70]!r}: up to 64 of letters, digits, - and _ are allowed"
+        )
+
+    def place(own: str, lsf: str, top: str, below: str, required: bool = True) -> str:
+        path = environ.get(own) or environ.get(lsf)
+        if not path and environ.get(top):
+            path = environ[top] + below
+        if not path:
+            if required:
+                raise NotConfigured(f"neither {own} nor {top} is set: HostFactory sets them")
+            return ""
+        path = path.rstrip("/") or "/"
+        return path if path.startswith("/") else os.path.abspath(path)
+
+    below = f"/providers/{provider}"
+    return Site(
+        provider,
+        place("HF_PROVIDER_CONFDIR", "PRO_CONF_DIR", "HF_CONFDIR", below),
+        place("HF_PROVIDER_WORKDIR", "PRO_DATA_DIR", "HF_WORKDIR", below),
+        place("HF_PROVIDER_LOGDIR", "PRO_LSF_LOGDIR", "HF_LOGDIR", "", required=False),
+    )

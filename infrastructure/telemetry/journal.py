@@ -1,0 +1,70 @@
+"""The log: one JSON object a line in the instance's log file, rotated by size; never stdout."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from infrastructure.json_text import dumps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
+
+
+class Journal:
+    """Appends lines of at least `level`; `max_file_size` is in MB, `max_rotate` counts old files.
+
+    A log that cannot be written is no reason to fail a call: the line is dropped.
+    """
+
+    def __init__(self, path: str, settings: dict[str, Any]) -> None:
+        self.path = path
+        self._least = LEVELS.index(settings["level"])
+        self._most_bytes = int(settings["max_file_size"] * 1_000_000)
+        self._rotate = int(settings["max_rotate"])
+
+    def write(self, level: str, what: str, **facts: Any) -> None:
+        if not self.path or LEVELS.index(level) < self._least:
+            return
+        at = time.time()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1000):03d}Z"
+        line = dumps({"at": stamp, "level": level, "pid": os.getpid(), "what": what, **facts}) + "\n"
+        try:
+            descriptor = os.open(
+                self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640
+            )
+        except OSError:
+            return
+        try:
+            if self._rotate and os.fstat(descriptor).st_size + len(line) > self._most_bytes:
+                self._shift()
+                os.close(descriptor)
+                descriptor = os.open(
+                    self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640
+                )
+            os.write(descriptor, line.encode(errors="backslashreplace"))
+        except OSError:
+            return
+        finally:
+            os.close(descriptor)
+
+    def _shift(self) -> None:
+        for number in range(self._rotate - 1, 0, -1):
+            if os.path.exists(f"{self.path}.{number}"):
+                os.replace(f"{self.path}.{number}", f"{self.path}.{number + 1}")
+        os.replace(self.path, f"{self.path}.1")
+
+    def debug(self, what: str, **facts: Any) -> None:
+        self.write("DEBUG", what, **facts)
+
+    def info(self, what: str, **facts: Any) -> None:
+        self.write("INFO", what, **facts)
+
+    def warn(self, what: str, **facts: Any) -> None:
+        self.write("WARN", what, **facts)
+
+    def error(self, what: str, **facts: Any) -> None:
+        self.write("ERROR", what, **facts)

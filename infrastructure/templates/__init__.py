@@ -1,0 +1,1 @@
+"""Templates: what the site's files offer, as plain JSON documents."""

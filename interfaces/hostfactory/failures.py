@@ -1,0 +1,36 @@
+"""What a person reads when a verb fails: one sentence; the trace of a defect goes to the log."""
+
+from __future__ import annotations
+
+import os
+import traceback
+
+from domain.refusals import Refusal
+from infrastructure.compiled import BrokenConfiguration
+from infrastructure.event_store.sqlite import Conflict
+from infrastructure.event_store.sqlite_file import StoreError
+from infrastructure.site import NotConfigured, site_from
+from infrastructure.telemetry.journal import Journal
+
+EXPECTED = (Refusal, BrokenConfiguration, StoreError, NotConfigured)
+"""Their text names the thing, the cause and the next step."""
+
+
+def explain(verb: str, error: Exception) -> str:
+    """The message for stdout. Raises nothing."""
+    if isinstance(error, EXPECTED):
+        return str(error)
+    if isinstance(error, Conflict):
+        return f"{verb} met another writer at the same moment; nothing was recorded: try again"
+    if isinstance(error, OSError):
+        return f"{verb}: {error.filename or ''}: {error.strerror or error}; nothing was recorded"
+    try:
+        log = site_from(os.environ).log_file
+    except NotConfigured:
+        log = ""
+    Journal(log, {"level": "ERROR", "max_file_size": 10, "max_rotate": 5}).error(
+        "defect", verb=verb, trace=traceback.format_exc()
+    )
+    return f"{verb} failed by a defect of Hostledger ({type(error).__name__}: {error}); " + (
+        f"the trace is in {log}" if log else "there is no log directory for the trace"
+    )

@@ -1,0 +1,199 @@
+"""getAvailableTemplates, getRequestStatus and getReturnRequests: answered from the read models."""
+
+from __future__ import annotations
+
+from application.instants import seconds_between
+from infrastructure.json_text import dumps
+from interfaces.hostfactory import wire_format
+from interfaces.hostfactory.wire_format import BadInput
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from infrastructure.read_models.sqlite import SqliteReadModel
+    from interfaces.read_side import Call
+
+GONE = ("terminated", "stopped", "shutting-down", "stopping", "absent")
+LONGEST_WAIT = 20.0
+"""Seconds that getReturnRequests waits for a fresh sweep before it exits 1."""
+
+
+def _answer(body: str, *messages: str) -> str:
+    """A JSON object of `body` and the messages there are."""
+    text = "; ".join(m for m in messages if m)
+    return "{" + body + (',"message":' + dumps(text) if text else "") + "}"
+
+
+def get_available_templates(call: Call, document: dict[str, Any], path: str) -> str:
+    """The compiled templates. Needs no store; looks at one only to see to its worker."""
+    if not call.compiled.templates_answer:
+        raise BadInput(
+            call.compiled.problem or f"no template in {call.site.conf_dir} is valid: see the log"
+        )
+    return _answer(
+        '"templates":' + call.compiled.templates_answer,
+        call.compiled.problem,
+        _see_to_worker(call),
+    )
+
+
+def _see_to_worker(call: Call) -> str:
+    from infrastructure.worker_start import lived_ago, status
+
+    ago = lived_ago(status(call.site), call.now)
+    if ago is not None and ago < 5.0:
+        return ""
+    from infrastructure.event_store.sqlite_file import StoreError
+
+    try:
+        model = call.read_model()
+    except StoreError:
+        return ""  # this verb needs none; the others say what is wrong with it
+    return call.look_after(model)
+
+
+def get_request_status(call: Call, document: dict[str, Any], path: str) -> str:
+    """The status of each request and return that is asked for, once, in the order asked."""
+    ids = wire_format.asked_requests(document, path)
+    model = call.read_model()
+    entries: list[str] = []
+    first_seen: list[str] = []
+    first_final: list[str] = []
+    for request_id in ids:
+        row = model.request(request_id)
+        if row is None:
+            entries.append(_unknown(model, request_id))
+            continue
+        kind, status, final, seen, answered_final, head = row
+        machines = model.machines_of(request_id, kind, status)
+        entries.append(f'{head[:-1]},"machines":[{machines}]}}')
+        if not seen:
+            first_seen.append(request_id)
+        if final and not answered_final:
+            first_final.append(request_id)
+    call.note(
+        {
+            "verb": call.verb,
+            "provider": call.site.provider,
+            "requests": first_seen,
+            "final": first_final,
+        }
+    )
+    return _answer(f'"requests":[{",".join(entries)}]', call.look_after(model))
+
+
+def _unknown(model: SqliteReadModel, request_id: str) -> str:
+    """Unknown only when the log itself has no such request; else the read model lags."""
+    entry: dict[str, object] = {"requestId": request_id}
+    if model.is_in_log(request_id):
+        entry.update(status="running", message="not yet in the read model")
+    else:
+        entry.update(status="complete_with_error", message="unknown request")
+    entry["machines"] = []
+    return dumps(entry)
+
+
+def get_return_requests(call: Call, document: dict[str, Any], path: str) -> str:
+    """Which of HostFactory's hosts must be given up: those that EC2 has taken or lost.
+
+    Only on a fresh complete sweep. When there is none, the worker is woken and waited for; then
+    exit 1: never "all gone" because nobody could be asked.
+    """
+    hosts = wire_format.named_machines(document, path)
+    model = call.read_model()
+    if not hosts:
+        call.note({"verb": call.verb, "provider": call.site.provider})
+        return _answer('"requests":[]', call.look_after(model))
+    waited = 0.0
+    noted = False
+    while True:
+        listed, unseen, strangers, fresh = _compare(call, model, hosts)
+        if not noted:
+            call.note(
+                {
+                    "verb": call.verb,
+                    "provider": call.site.provider,
+                    "machines": unseen,
+                    "strangers": strangers,
+                    "stale": not fresh,
+                    "hosts": len(hosts),
+                }
+            )
+            noted = True
+        if fresh and not strangers:
+            break
+        message = call.look_after(model, wanted=True)
+        if waited >= LONGEST_WAIT or call.mode == "inline":
+            raise BadInput(
+                "EC2 could not be asked which hosts still exist: the last complete sweep is older "
+                f"than worker.sweep_max_age; {message or 'the worker has not answered in time'}"
+            )
+        call.clock.sleep(0.2)
+        waited += 0.2
+        call.now = call.clock.now()
+        model.again()
+    entries = [
+        dumps({"machine": name or machine_id, "machineId": machine_id, "gracePeriod": 0})
+        for machine_id, name in listed
+    ]
+    return _answer(
+        f'"status":"complete","requests":[{",".join(entries)}]', call.look_after(model)
+    )
+
+
+def _compare(
+    call: Call, model: SqliteReadModel, hosts: list[tuple[str, str]]
+) -> tuple[list[tuple[str, str]], list[str], list[list[str]], bool]:
+    """(hosts to give up, machines named for the first time, hosts not known, sweep is fresh)."""
+    longest = call.settings["worker"]["sweep_max_age"]
+
+    def is_fresh(boot_id: str, boot_seconds: float) -> bool:
+        return boot_id == call.now[1] and call.now[2] - boot_seconds < longest
+
+    states = model.cloud_states()
+    living: dict[str, str] = {}
+    by_name: dict[str, str] = {}
+    unseen: set[str] = set()
+    for machine_id, status, name, seen in model.alive():
+        living[machine_id] = status
+        by_name[name] = machine_id
+        if not seen:
+            unseen.add(machine_id)
+    listed: list[tuple[str, str]] = []
+    named: list[str] = []
+    doubtful: list[tuple[str, str]] = []
+    for host in hosts:
+        machine_id = host[0] or by_name.get(host[1], "")
+        status = living.get(machine_id)
+        if status is None:
+            doubtful.append(host)
+            continue
+        if machine_id in unseen:
+            named.append(machine_id)
+        if status in GONE or (states and states.get(machine_id, ("",))[0] in GONE):
+            listed.append((machine_id, host[1]))
+    strangers: list[list[str]] = []
+    if doubtful:
+        names = model.ids_by_name([name for machine_id, name in doubtful if not machine_id])
+        ids = [machine_id or names.get(name, "") for machine_id, name in doubtful]
+        known = {machine_id for machine_id, _ in model.known([i for i in ids if i])}
+        for machine_id, (given, name) in zip(ids, doubtful, strict=True):
+            if machine_id in known:
+                listed.append((machine_id, name))
+                continue
+            state = states.get(given or name)
+            if state is None or not is_fresh(state[1], state[2]):
+                strangers.append([given, name])
+            elif state[0] in GONE:
+                listed.append((given, name))
+    sweeps = model.sweeps()
+    fresh = bool(sweeps) and all(is_fresh(*sweep) for sweep in sweeps)
+    return listed, named, strangers, fresh
+
+
+VERBS = {
+    "getAvailableTemplates": get_available_templates,
+    "getRequestStatus": get_request_status,
+    "getReturnRequests": get_return_requests,
+}

@@ -1,0 +1,3 @@
+#!/bin/sh
+verb=getAvailableTemplates
+. "${0%/*}/run"

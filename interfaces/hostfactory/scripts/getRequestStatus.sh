@@ -1,0 +1,3 @@
+#!/bin/sh
+verb=getRequestStatus
+. "${0%/*}/run"

@@ -1,0 +1,3 @@
+#!/bin/sh
+verb=getReturnRequests
+. "${0%/*}/run"

@@ -1,0 +1,3 @@
+#!/bin/sh
+verb=requestMachines
+. "${0%/*}/run"

@@ -1,0 +1,3 @@
+#!/bin/sh
+verb=requestReturnMachines
+. "${0%/*}/run"

@@ -1,0 +1,1051 @@
+"""The settings a site gets from its files and its environment, and what it is told when it cannot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from infrastructure.settings import (
+    ConfigurationProblem,
+    Settings,
+    environment_name,
+    read_document,
+    read_settings,
+    strip_comments,
+)
+
+FIXTURE = Path(__file__).parent.parent / "fixtures" / "ibm" / "awsprov_config.json"
+REGION = {"AWS_REGION": "eu-west-1"}
+"""An environment without which every reading warns of the missing region."""
+
+# key, default, another value as JSON, what Settings then holds
+KEYS: list[tuple[str, Any, Any, Any]] = [
+    ("storage.strategy", "sqlite", "sqlite", "sqlite"),
+    ("storage.sqlite_strategy.path", None, "/var/ledger.db", "/var/ledger.db"),
+    ("worker.mode", "auto", "external", "external"),
+    ("worker.idle_timeout", 300, 45, 45),
+    ("worker.lease_time", 60, 75, 75),
+    ("worker.sweep_max_age", 90, 120, 120),
+    ("worker.turn_budget", 20, 12.5, 12.5),
+    ("provider.fulfilment_deadline", 300, 600, 600),
+    ("provider.aws.region", None, "us-gov-west-1", "us-gov-west-1"),
+    ("provider.aws.endpoint_url", None, "http://10.1.2.3:5000", "http://10.1.2.3:5000"),
+    ("provider.aws.credential_file", None, "/etc/aws/credentials", "/etc/aws/credentials"),
+    ("provider.aws.profile", "default", "grid", "grid"),
+    ("provider.aws.proxy", None, "http://proxy.example:3128", "http://proxy.example:3128"),
+    ("provider.aws.max_inflight", 4, 2, 2),
+    ("provider.aws.token_safe_age", 3600, 1800, 1800),
+    ("provider.aws.settle_gap", 300, 400, 400),
+    ("provider.aws.sweep_interval", 60, 30, 30),
+    ("provider.aws.launch_chunk", 100, 250, 250),
+    ("provider.aws.pending_timeout", 180, 200, 200),
+    ("provider.aws.creation_timeout", 600, 900, 900),
+    ("provider.aws.tag_instance_id", False, True, True),
+    ("provider.aws.spot_terminate_on_reclaim", False, True, True),
+    ("provider.aws.batch_sizes.describe_instances", 200, 100, 100),
+    ("provider.aws.batch_sizes.terminate_instances", 200, 50, 50),
+    ("provider.aws.timeouts.connect_timeout", 3, 2.5, 2.5),
+    ("provider.aws.timeouts.read_timeout", 30, 40, 40),
+    ("provider.aws.config.max_pool_connections", 10, 100, 100),
+    ("provider.aws.config.retries.max_attempts", 1, 3, 3),
+    ("provider.aws.config.retries.mode", "standard", "adaptive", "adaptive"),
+    ("provider.aws.launch_retries", 0, 10, 10),
+    ("provider.aws.describe_retries", 2, 0, 0),
+    ("provider.aws.describe_retry_interval", 0.5, 0, 0),
+    ("provider.aws.buckets.RunInstances", (4, 1.6), [2, 1], (2, 1)),
+    ("provider.aws.buckets.TerminateInstances", (80, 4), [50, 2.5], (50, 2.5)),
+    ("provider.aws.buckets.DescribeInstances", (40, 8), [20, 4], (20, 4)),
+    ("provider.aws.buckets.CreateTags", (80, 8), [10, 1], (10, 1)),
+    ("provider.aws.buckets.RunInstances:instances", (800, 1.6), [500, 1], (500, 1)),
+    ("logging.level", "INFO", "DEBUG", "DEBUG"),
+    ("logging.max_file_size", 10, 50, 50),
+    ("logging.max_rotate", 5, 0, 0),
+]
+
+# key, bad value as JSON, words of the message
+BAD_VALUES: list[tuple[str, Any, str]] = [
+    ("storage.strategy", "sql", '"sql" comes in a later release'),
+    ("storage.strategy", "dynamodb", '"dynamodb" comes in a later release'),
+    ("storage.strategy", "json", '"json" comes in a later release'),
+    ("storage.strategy", "papyrus", "should be 'sqlite', not \"papyrus\""),
+    ("storage.sqlite_strategy.path", "ledger.db", "an absolute path is needed"),
+    ("worker.mode", "sometimes", "'auto', 'external' or 'inline'"),
+    ("worker.idle_timeout", 0, "greater than 0"),
+    ("worker.idle_timeout", True, "a number is needed"),
+    ("worker.lease_time", "soon", "valid number"),
+    ("worker.sweep_max_age", -1, "greater than 0"),
+    ("worker.turn_budget", None, "valid number"),
+    ("provider.fulfilment_deadline", 10**12, "less than or equal to 31536000"),
+    ("provider.aws.region", "us-west-2a", "its region is us-west-2"),
+    ("provider.aws.region", "Oregon!", "a region code such as us-west-2"),
+    ("provider.aws.endpoint_url", "ftp://ec2", "a URL such as https://"),
+    ("provider.aws.endpoint_url", "https://ec2:port", "a URL such as https://"),
+    ("provider.aws.endpoint_url", "https://[::1", "a URL such as https://"),
+    ("provider.aws.credential_file", "credentials", "an absolute path is needed"),
+    ("provider.aws.profile", "", "at least 1 character"),
+    ("provider.aws.proxy", "proxy.example:3128", "http://host:port"),
+    ("provider.aws.proxy", "http://proxy.example", "http://host:port"),
+    ("provider.aws.proxy", "http://proxy.example:99999", "http://host:port"),
+    ("provider.aws.proxy", "http://proxy.example:3128/x", "http://host:port"),
+    ("provider.aws.max_inflight", 0, "greater than or equal to 1"),
+    ("provider.aws.max_inflight", 1.5, "valid integer"),
+    ("provider.aws.token_safe_age", -1, "greater than or equal to 0"),
+    ("provider.aws.settle_gap", -1, "greater than or equal to 0"),
+    ("provider.aws.sweep_interval", 0, "greater than 0"),
+    ("provider.aws.launch_chunk", 1001, "less than or equal to 1000"),
+    ("provider.aws.pending_timeout", 0, "greater than 0"),
+    ("provider.aws.creation_timeout", 0, "greater than 0"),
+    ("provider.aws.tag_instance_id", "perhaps", "valid boolean"),
+    ("provider.aws.spot_terminate_on_reclaim", 7, "valid boolean"),
+    ("provider.aws.batch_sizes.describe_instances", 0, "greater than or equal to 1"),
+    ("provider.aws.batch_sizes.terminate_instances", 1001, "less than or equal to 1000"),
+    ("provider.aws.timeouts.connect_timeout", 0, "greater than 0"),
+    ("provider.aws.timeouts.read_timeout", [30], "valid number"),
+    ("provider.aws.config.max_pool_connections", 0, "greater than or equal to 1"),
+    ("provider.aws.config.retries.max_attempts", 0, "greater than or equal to 1"),
+    ("provider.aws.config.retries.mode", "often", "'standard' or 'adaptive'"),
+    ("provider.aws.launch_retries", 11, "less than or equal to 10"),
+    ("provider.aws.describe_retries", -1, "greater than or equal to 0"),
+    ("provider.aws.describe_retry_interval", 3601, "less than or equal to 3600"),
+    ("provider.aws.buckets.RunInstances", [4], "[size, refill per second] is needed"),
+    ("provider.aws.buckets.RunInstances", "4/1.6", "[size, refill per second] is needed"),
+    ("provider.aws.buckets.TerminateInstances", [0, 4], "greater than or equal to 1"),
+    ("provider.aws.buckets.DescribeInstances", [40, 0], "greater than 0"),
+    ("provider.aws.buckets.CreateTags", [True, 1], "a number is needed"),
+    ("provider.aws.buckets.RunInstances:instances", 800, "[size, refill per second] is needed"),
+    ("logging.level", "LOUD", "'ERROR' or 'FATAL'"),
+    ("logging.level", 3, "'ERROR' or 'FATAL'"),
+    ("logging.max_file_size", 0, "greater than or equal to 1"),
+    ("logging.max_rotate", -1, "greater than or equal to 0"),
+]
+
+# IBM's key, value in the file, our key, what Settings then holds
+IBM_KEYS: list[tuple[str, Any, str, Any]] = [
+    ("AWS_CREDENTIAL_FILE", "/opt/aws/credentials", "provider.aws.credential_file", None),
+    ("AWS_REGION", "ap-northeast-1", "provider.aws.region", None),
+    ("AWS_ENDPOINT_URL", "https://vpce-1.example", "provider.aws.endpoint_url", None),
+    ("AWS_ENDPOINT_URL", "vpce-1.example", "provider.aws.endpoint_url", "https://vpce-1.example"),
+    ("AWS_ENDPOINT_URL", "10.0.0.9:5000", "provider.aws.endpoint_url", "https://10.0.0.9:5000"),
+    ("AWS_CONNECTION_TIMEOUT_MS", "10000", "provider.aws.timeouts.connect_timeout", 10),
+    ("AWS_CONNECTION_TIMEOUT_MS", 1, "provider.aws.timeouts.connect_timeout", 0.001),
+    ("AWS_REQUEST_RETRY_ATTEMPTS", "3", "provider.aws.launch_retries", 3),
+    ("AWS_REQUEST_RETRY_ATTEMPTS", 10, "provider.aws.launch_retries", 10),
+    ("AWS_INSTANCE_PENDING_TIMEOUT_SEC", " 180 ", "provider.aws.pending_timeout", 180),
+    ("AWS_INSTANCE_PENDING_TIMEOUT_SEC", 10000, "provider.aws.pending_timeout", 10000),
+    ("AWS_DESCRIBE_REQUEST_RETRY_ATTEMPTS", "0", "provider.aws.describe_retries", 0),
+    ("AWS_DESCRIBE_REQUEST_RETRY_ATTEMPTS", 10, "provider.aws.describe_retries", 10),
+    ("AWS_DESCRIBE_REQUEST_INTERVAL", "250", "provider.aws.describe_retry_interval", 0.25),
+    ("AWS_DESCRIBE_REQUEST_INTERVAL", 0, "provider.aws.describe_retry_interval", 0),
+    ("INSTANCE_CREATION_TIMEOUT", "20", "provider.aws.creation_timeout", 1200),
+    ("INSTANCE_CREATION_TIMEOUT", 1, "provider.aws.creation_timeout", 60),
+    ("AWS_TAG_InstanceID", "true", "provider.aws.tag_instance_id", True),
+    ("AWS_TAG_InstanceID", True, "provider.aws.tag_instance_id", True),
+    ("AWS_TAG_InstanceID", "false", "provider.aws.tag_instance_id", False),
+    ("AWS_SPOT_TERMINATE_ON_RECLAIM", "TRUE", "provider.aws.spot_terminate_on_reclaim", True),
+    ("AWS_SPOT_TERMINATE_ON_RECLAIM", False, "provider.aws.spot_terminate_on_reclaim", False),
+    ("LogLevel", "TRACE", "logging.level", None),
+    ("LogLevel", "error", "logging.level", "ERROR"),
+    ("LogLevel", "WARNING", "logging.level", "WARN"),
+]
+
+IBM_BAD_VALUES: list[tuple[str, Any, str]] = [
+    ("ACCEPT_PROPAGATED_LOG_SETTING", "maybe", 'true or false is needed, not "maybe"'),
+    ("AWS_CREDENTIAL_FILE", 7, "text is needed, not 7"),
+    ("AWS_CREDENTIAL_FILE", "credentials", "an absolute path is needed"),
+    ("AWS_REGION", "eu-west-1b", "its region is eu-west-1"),
+    ("AWS_REGION", True, "text is needed, not true"),
+    ("AWS_ENDPOINT_URL", "ftp://vpce", "a URL such as https://"),
+    ("AWS_KEY_FILE", [], "text is needed"),
+    ("AWS_PROXY_HOST", 1, "text is needed"),
+    ("AWS_PROXY_PORT", "0", "a whole number from 1 to 65535 is needed"),
+    ("AWS_PROXY_PORT", 65536, "a whole number from 1 to 65535 is needed"),
+    ("AWS_CONNECTION_TIMEOUT_MS", "0", "from 1 to 2147483647"),
+    ("AWS_CONNECTION_TIMEOUT_MS", 2**31, "from 1 to 2147483647"),
+    ("AWS_REQUEST_RETRY_ATTEMPTS", 11, "from 0 to 10"),
+    ("AWS_REQUEST_RETRY_ATTEMPTS", 1.5, "from 0 to 10"),
+    ("AWS_REQUEST_RETRY_ATTEMPTS", True, "from 0 to 10"),
+    ("AWS_INSTANCE_PENDING_TIMEOUT_SEC", 179, "from 180 to 10000"),
+    ("AWS_INSTANCE_PENDING_TIMEOUT_SEC", "10001", "from 180 to 10000"),
+    ("AWS_DESCRIBE_REQUEST_RETRY_ATTEMPTS", -1, "from 0 to 10"),
+    ("AWS_DESCRIBE_REQUEST_INTERVAL", "10001", "from 0 to 10000"),
+    ("AWS_DESCRIBE_REQUEST_INTERVAL", "half", "from 0 to 10000"),
+    ("LogLevel", "LOUD", "one of TRACE, DEBUG, INFO, WARN, ERROR, FATAL"),
+    ("AWS_CREDENTIAL_RENEW_MARGIN", "soon", "a whole number"),
+    ("AWS_SPOT_TERMINATE_ON_RECLAIM", "yes", "true or false is needed"),
+    ("INSTANCE_CREATION_TIMEOUT", 0, "a whole number from 1"),
+    ("AWS_TAG_InstanceID", 1, "true or false is needed"),
+]
+
+IBM_NAMES = [
+    "ACCEPT_PROPAGATED_LOG_SETTING",
+    "AWS_CREDENTIAL_FILE",
+    "AWS_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_KEY_FILE",
+    "AWS_PROXY_HOST",
+    "AWS_PROXY_PORT",
+    "AWS_CONNECTION_TIMEOUT_MS",
+    "AWS_REQUEST_RETRY_ATTEMPTS",
+    "AWS_INSTANCE_PENDING_TIMEOUT_SEC",
+    "AWS_DESCRIBE_REQUEST_RETRY_ATTEMPTS",
+    "AWS_DESCRIBE_REQUEST_INTERVAL",
+    "LogLevel",
+    "AWS_CREDENTIAL_SCRIPT",
+    "AWS_CREDENTIAL_RENEW_MARGIN",
+    "AWS_SPOT_TERMINATE_ON_RECLAIM",
+    "INSTANCE_CREATION_TIMEOUT",
+    "AWS_TAG_InstanceID",
+]
+
+
+def value_of(settings: Settings, key: str) -> Any:
+    """The value of a dotted key."""
+    value: Any = settings
+    for name in key.split("."):
+        value = value[name] if isinstance(value, dict) else getattr(value, name)
+    return value
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """`a.b` and 1 as `{"a": {"b": 1}}`."""
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    result: dict[str, Any] = value
+    return result
+
+
+def leaves(document: dict[str, Any], prefix: str = "") -> set[str]:
+    """The dotted keys of a nested document."""
+    found = set()
+    for name, value in document.items():
+        found |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name}
+    return found
+
+
+def written(tmp_path: Path, content: Any, name: str = "hostledger.json") -> str:
+    """The path of a new file with this text, or this as JSON."""
+    path = tmp_path / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
+    return str(path)
+
+
+def problem_of(
+    own: str | None, ibm: str | None = None, environ: dict[str, str] | None = None
+) -> ConfigurationProblem:
+    """The problem that reading these ends in."""
+    with pytest.raises(ConfigurationProblem) as caught:
+        read_settings(own, ibm, environ or {})
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+# --- our keys -------------------------------------------------------------------------------
+
+
+def test_the_tables_here_name_every_key() -> None:
+    """No key is added without its default, another value and a bad one here."""
+    every = leaves(Settings().model_dump())
+
+    assert every == {key for key, *_ in KEYS}
+    assert every == {key for key, *_ in BAD_VALUES}
+
+
+@pytest.mark.parametrize(("key", "default"), [row[:2] for row in KEYS])
+def test_defaults(key: str, default: Any) -> None:
+    """With no file and no environment the defaults hold."""
+    settings, _ = read_settings(None, None, {})
+
+    assert default == value_of(settings, key)
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), [(k, v, e) for k, _, v, e in KEYS])
+def test_own_file(tmp_path: Path, key: str, value: Any, expected: Any) -> None:
+    """Each key of our file arrives, and only that one changes."""
+    given_value = nested(key, value)
+    settings, _ = read_settings(written(tmp_path, given_value), None, REGION)
+
+    assert expected == value_of(settings, key)
+    others = {other for other, *_ in KEYS} - {key, "provider.aws.region"}
+    assert all(value_of(Settings(), other) == value_of(settings, other) for other in others)
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), [(k, v, e) for k, _, v, e in KEYS])
+def test_environment(key: str, value: Any, expected: Any) -> None:
+    """Each key can be set by environment, its sections joined by two underscores."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    settings, _ = read_settings(None, None, {environment_name(key): text})
+
+    assert expected == value_of(settings, key)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "expected"),
+    [
+        ("HOSTLEDGER_WORKER__MODE", "worker.mode", "external", "external"),
+        ("HOSTLEDGER_PROVIDER__AWS__MAX_INFLIGHT", "provider.aws.max_inflight", "2", 2),
+        ("HOSTLEDGER_STORAGE__SQLITE_STRATEGY__PATH", "storage.sqlite_strategy.path", "/x", "/x"),
+        (
+            "HOSTLEDGER_PROVIDER__AWS__BUCKETS__RUNINSTANCES_INSTANCES",
+            "provider.aws.buckets.RunInstances:instances",
+            "[900, 1.8]",
+            (900, 1.8),
+        ),
+    ],
+)
+def test_environment_names(name: str, key: str, value: str, expected: Any) -> None:
+    """The names that documentation shows are the names that work."""
+    settings, _ = read_settings(None, None, {name: value})
+
+    assert name == environment_name(key)
+    assert expected == value_of(settings, key)
+
+
+def test_names_without_two_underscores_are_no_keys() -> None:
+    """HOSTLEDGER_CONFIG and the like are somebody else's."""
+    names = {"HOSTLEDGER_CONFIG": "/x.json", "HOSTLEDGER_": "1", "HOSTLEDGERS__X": "1"}
+
+    assert Settings() == read_settings(None, None, names)[0]
+
+
+@pytest.mark.parametrize(("key", "value", "words"), BAD_VALUES)
+def test_bad_values_in_own_file(tmp_path: Path, key: str, value: Any, words: str) -> None:
+    """A bad value is refused with its file, its key, what is wrong and the next step."""
+    path = written(tmp_path, nested(key, value))
+    problem = problem_of(path)
+
+    assert (path, key) == (problem.path, problem.key)
+    assert words in problem.problem
+    assert str(problem).startswith(f"{path}: {key}: ")
+    assert "correct it" in problem.next_step
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"), [row for row in BAD_VALUES if isinstance(row[1], str | int)]
+)
+def test_bad_values_in_the_environment(key: str, value: Any, words: str) -> None:
+    """A bad value in the environment is refused by the variable's name."""
+    if isinstance(value, bool) and words == "a number is needed":
+        words = "valid number"  # "true" is text there
+    text = value if isinstance(value, str) else json.dumps(value)
+    if key == "logging.level" or not isinstance(value, str):
+        words = words.split(",", maxsplit=1)[0]
+    problem = problem_of(None, None, {environment_name(key): text})
+
+    assert ("environment", environment_name(key)) == (problem.path, problem.key)
+    assert words in problem.problem
+
+
+def test_the_next_step_names_the_default(tmp_path: Path) -> None:
+    """Whoever is stuck can go back to the default, and is told which."""
+    problem = problem_of(written(tmp_path, nested("worker.mode", "sometimes")))
+
+    assert 'correct it, or take it out for the default, "auto"' == problem.next_step
+
+
+@pytest.mark.parametrize(
+    ("document", "key", "nearest"),
+    [
+        ({"worker": {"mod": "auto"}}, "worker.mod", "worker.mode"),
+        ({"storag": {}}, "storag", "storage"),
+        (nested("provider.aws.maxInflight", 1), "provider.aws.maxInflight", "max_inflight"),
+        (nested("provider.aws.buckets.RunInstance", [1, 1]), "RunInstance", "RunInstances"),
+        ({"max_inflight": 1}, "max_inflight", "provider.aws.max_inflight"),
+        ({"zzz": 1}, "zzz", "the nearest is "),
+    ],
+)
+def test_unknown_keys(tmp_path: Path, document: Any, key: str, nearest: str) -> None:
+    """A key that is none is refused with the nearest that is one."""
+    problem = problem_of(written(tmp_path, document))
+
+    assert problem.key.endswith(key)
+    assert "is no key" in problem.problem
+    assert nearest in problem.problem
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"performance": {}},
+        {"processing": {"worker_threads": 4}},
+        {"monitoring": {}},
+        nested("storage.sql_strategy.pool_size", 20),
+        nested("storage.json_strategy.cache_size", 20),
+        nested("storage.dynamodb_strategy.billing_mode", "PAY_PER_REQUEST"),
+        nested("provider.aws.batch_sizes.create_tags", 20),
+    ],
+)
+def test_keys_of_later_releases(tmp_path: Path, document: Any) -> None:
+    """A key that would have no effect yet is refused, not swallowed."""
+    assert "comes in a later release" in problem_of(written(tmp_path, document)).problem
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("HOSTLEDGER_WORKER__MOOD", "HOSTLEDGER_WORKER__MODE"),
+        ("HOSTLEDGER__WORKER__MODE", "HOSTLEDGER_WORKER__MODE"),
+        ("HOSTLEDGER_PROVIDER__MAX_INFLIGHT", "HOSTLEDGER_PROVIDER__AWS__MAX_INFLIGHT"),
+    ],
+)
+def test_unknown_variables(name: str, nearest: str) -> None:
+    """A variable that sets nothing is refused by its name."""
+    problem = problem_of(None, None, {name: "1"})
+
+    assert ("environment", name) == (problem.path, problem.key)
+    assert nearest in problem.problem
+
+
+@pytest.mark.parametrize("value", [1, "x", None, []])
+def test_sections_are_objects(tmp_path: Path, value: Any) -> None:
+    """A section that is no object is refused by its name."""
+    problem = problem_of(written(tmp_path, nested("provider.aws.timeouts", value)))
+
+    assert "provider.aws.timeouts" == problem.key
+    assert "is a section" in problem.problem
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    """Of two values in our own file none silently wins."""
+    path = written(tmp_path, '{"worker": {"mode": "auto", "mode": "inline"}}')
+
+    assert "mode: is given twice" in str(problem_of(path))
+
+
+def test_one_bucket_leaves_the_others(tmp_path: Path) -> None:
+    """A bucket is set by itself, in a file or in the environment."""
+    own = written(tmp_path, nested("provider.aws.buckets.CreateTags", [8, 2]))
+    settings, _ = read_settings(
+        own, None, {environment_name("provider.aws.buckets.RunInstances"): "[3, 1]"}
+    )
+    default = Settings().provider.aws.buckets
+
+    assert {
+        **default,
+        "CreateTags": (8, 2),
+        "RunInstances": (3, 1),
+    } == settings.provider.aws.buckets
+
+
+@pytest.mark.parametrize("path", ["storage.sqlite_strategy.path", "provider.aws.proxy"])
+def test_an_empty_variable_means_none(tmp_path: Path, path: str) -> None:
+    """What a file sets can be taken back to None by an empty variable."""
+    value = {key: value for key, _, value, _ in KEYS}[path]
+    settings, _ = read_settings(
+        written(tmp_path, nested(path, value)), None, {environment_name(path): ""}
+    )
+
+    assert value_of(settings, path) is None
+
+
+def test_a_proxy_password_stays_out_of_messages() -> None:
+    """A message goes to logs and screens; the password of a proxy does not."""
+    name = environment_name("provider.aws.proxy")
+    problem = problem_of(None, None, {name: "http://grid:s3cret@proxy.example"})
+
+    assert "s3cret" not in str(problem)
+    assert "***@proxy.example" in problem.problem
+
+
+def test_settings_are_frozen() -> None:
+    """Nothing changes settings once they are read."""
+    settings = Settings()
+
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.worker.mode = "inline"  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.provider = settings.provider  # type: ignore[misc]
+
+
+# --- keys that depend on each other ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environ", "culprit"),
+    [
+        ({"worker.lease_time": "42.9"}, "worker.lease_time"),
+        ({"provider.aws.timeouts.read_timeout": "47.5"}, "provider.aws.timeouts.read_timeout"),
+        ({"provider.aws.timeouts.connect_timeout": "21"}, "provider.aws.timeouts.connect_timeout"),
+        (
+            {"worker.lease_time": "100", "provider.aws.timeouts.read_timeout": "90"},
+            "worker.lease_time",
+        ),
+    ],
+)
+def test_a_lease_outlives_a_call(environ: dict[str, str], culprit: str) -> None:
+    """A lease shorter than a call and ten seconds is refused, naming all the keys."""
+    problem = problem_of(None, None, {environment_name(key): v for key, v in environ.items()})
+
+    assert environment_name(culprit) == problem.key
+    assert "worker.lease_time" in problem.problem
+    assert "provider.aws.timeouts.connect_timeout" in problem.problem
+    assert "provider.aws.timeouts.read_timeout" in problem.problem
+
+
+def test_a_lease_just_long_enough() -> None:
+    """Connect and read timeouts and ten seconds are enough."""
+    settings, _ = read_settings(None, None, {environment_name("worker.lease_time"): "43"})
+
+    assert 43 == settings.worker.lease_time
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("provider.aws.launch_chunk", "801"),
+        ("provider.aws.buckets.RunInstances:instances", "[99, 1]"),
+    ],
+)
+def test_a_chunk_fits_its_bucket(key: str, value: str) -> None:
+    """A launch that the bucket can never admit is refused, naming both keys."""
+    problem = problem_of(None, None, {environment_name(key): value})
+
+    assert environment_name(key) == problem.key
+    assert "provider.aws.launch_chunk" in problem.problem
+    assert "provider.aws.buckets.RunInstances:instances" in problem.problem
+
+
+# --- warnings -------------------------------------------------------------------------------
+
+
+def test_no_region_is_a_warning() -> None:
+    """Templates can be read without a region; AWS cannot be called."""
+    settings, warnings = read_settings(None, None, {})
+
+    assert settings.provider.aws.region is None
+    assert ["no region is set"] == [warning[:16] for warning in warnings]
+
+
+def test_nothing_to_warn_of() -> None:
+    """The defaults with a region are nothing to worry about."""
+    assert [] == read_settings(None, None, REGION)[1]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("provider.aws.settle_gap", "299", "is less than 300 s"),
+        ("provider.aws.sweep_interval", "90", "worker.sweep_max_age (90 s) is not more than"),
+        ("provider.aws.spot_terminate_on_reclaim", "true", "comes in a later release"),
+    ],
+)
+def test_second_thoughts(key: str, value: str, words: str) -> None:
+    """Allowed and doubtful values are said, once."""
+    _, warnings = read_settings(None, None, {**REGION, environment_name(key): value})
+
+    assert 1 == len(warnings)
+    assert words in warnings[0]
+
+
+# --- the usual AWS variables ----------------------------------------------------------------
+
+
+def test_usual_aws_variables() -> None:
+    """AWS's own variables count when nothing else does; AWS_REGION before AWS_DEFAULT_REGION."""
+    environ = {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:5000",
+        "AWS_REGION": "eu-west-1",
+        "AWS_DEFAULT_REGION": "eu-west-3",
+    }
+    aws = read_settings(None, None, environ)[0].provider.aws
+
+    assert ("http://127.0.0.1:5000", "eu-west-1") == (aws.endpoint_url, aws.region)
+
+
+def test_default_region_variable() -> None:
+    """AWS_DEFAULT_REGION alone is enough, an empty AWS_REGION does not hide it."""
+    environ = {"AWS_REGION": " ", "AWS_DEFAULT_REGION": "eu-west-3", "AWS_ENDPOINT_URL": ""}
+    aws = read_settings(None, None, environ)[0].provider.aws
+
+    assert (None, "eu-west-3") == (aws.endpoint_url, aws.region)
+
+
+def test_a_bad_usual_variable_is_named() -> None:
+    """A bad AWS_REGION is refused by that name."""
+    assert "AWS_REGION" == problem_of(None, None, {"AWS_REGION": "eu-west-1c"}).key
+
+
+# --- precedence -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        (set(), None),
+        ({"usual"}, "eu-west-1"),
+        ({"usual", "ibm"}, "eu-west-2"),
+        ({"usual", "ibm", "own"}, "eu-west-3"),
+        ({"usual", "ibm", "own", "environment"}, "eu-west-4"),
+        ({"usual", "environment"}, "eu-west-4"),
+        ({"ibm", "environment"}, "eu-west-4"),
+        ({"usual", "own"}, "eu-west-3"),
+        ({"own", "environment"}, "eu-west-4"),
+    ],
+)
+def test_precedence(tmp_path: Path, layers: set[str], expected: str | None) -> None:
+    """Environment before our file, before IBM's, before the usual variables, before defaults."""
+    own = written(tmp_path, nested("provider.aws.region", "eu-west-3"))
+    ibm = written(tmp_path, {"AWS_REGION": "eu-west-2"}, "awsprov_config.json")
+    environ = {"AWS_REGION": "eu-west-1"} if "usual" in layers else {}
+    if "environment" in layers:
+        environ[environment_name("provider.aws.region")] = "eu-west-4"
+    settings, _ = read_settings(
+        own if "own" in layers else None, ibm if "ibm" in layers else None, environ
+    )
+
+    assert expected == settings.provider.aws.region
+
+
+def test_layers_join(tmp_path: Path) -> None:
+    """A layer replaces the keys that it names and no others of the same section."""
+    own = written(tmp_path, {"provider": {"aws": {"timeouts": {"read_timeout": 20}}}})
+    ibm = written(tmp_path, {"AWS_CONNECTION_TIMEOUT_MS": 5000, "LogLevel": "DEBUG"}, "ibm.json")
+    settings, _ = read_settings(own, ibm, {"HOSTLEDGER_LOGGING__MAX_ROTATE": "2"})
+
+    assert (5, 20) == (
+        settings.provider.aws.timeouts.connect_timeout,
+        settings.provider.aws.timeouts.read_timeout,
+    )
+    assert ("DEBUG", 10, 2) == (
+        settings.logging.level,
+        settings.logging.max_file_size,
+        settings.logging.max_rotate,
+    )
+
+
+# --- IBM's file -----------------------------------------------------------------------------
+
+
+def ibm_settings(
+    tmp_path: Path, document: Any, environ: dict[str, str] | None = None
+) -> tuple[Settings, list[str]]:
+    """The settings and warnings of an IBM file beside a region."""
+    path = written(tmp_path, document, "awsprov_config.json")
+    return read_settings(None, path, {**REGION, **(environ or {})})
+
+
+def test_a_file_of_ibms_shape() -> None:
+    """A file like IBM's own, tabs and trailing blanks included, is taken as it is."""
+    settings, warnings = read_settings(None, str(FIXTURE), {})
+    aws = settings.provider.aws
+
+    assert "eu-central-1" == aws.region
+    assert "/opt/cluster/aws/credentials" == aws.credential_file
+    assert "https://ec2.eu-central-1.amazonaws.com" == aws.endpoint_url
+    assert aws.proxy is None
+    assert (8, 240, 900) == (
+        aws.timeouts.connect_timeout,
+        aws.pending_timeout,
+        aws.creation_timeout,
+    )
+    assert "WARN" == settings.logging.level
+    assert ["AWS_KEY_FILE is not needed"] == [
+        warning.split(": ", 1)[1][:26] for warning in warnings
+    ]
+
+
+@pytest.mark.parametrize(("name", "value", "key", "expected"), IBM_KEYS)
+def test_ibm_keys(tmp_path: Path, name: str, value: Any, key: str, expected: Any) -> None:
+    """Each key of IBM's file has its place, as text or as a native value."""
+    settings, _ = ibm_settings(tmp_path, {name: value})
+
+    assert (value if expected is None else expected) == value_of(settings, key)
+
+
+@pytest.mark.parametrize("name", IBM_NAMES)
+@pytest.mark.parametrize("absent", ["", "  ", None])
+def test_ibm_keys_left_empty(tmp_path: Path, name: str, absent: str | None) -> None:
+    """An empty value is an absent key: no change, no warning."""
+    settings, warnings = ibm_settings(tmp_path, {name: absent})
+
+    assert read_settings(None, None, REGION) == (settings, warnings)
+
+
+@pytest.mark.parametrize(("name", "value", "words"), IBM_BAD_VALUES)
+def test_ibm_bad_values(tmp_path: Path, name: str, value: Any, words: str) -> None:
+    """A bad value is refused with IBM's file and IBM's key."""
+    path = written(tmp_path, {"AWS_PROXY_PORT": 1, name: value}, "awsprov_config.json")
+    problem = problem_of(None, path)
+
+    assert (path, name) == (problem.path, problem.key)
+    assert words in problem.problem
+    assert "correct it" in problem.next_step
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "expected"),
+    [
+        ("proxy.example", "3128", "http://proxy.example:3128"),
+        ("10.0.0.1", 8080, "http://10.0.0.1:8080"),
+        ("https://proxy.example", 443, "https://proxy.example:443"),
+        ("fd00::1", 3128, "http://[fd00::1]:3128"),
+    ],
+)
+def test_ibm_proxy(tmp_path: Path, host: str, port: Any, expected: str) -> None:
+    """Host and port make one proxy address."""
+    settings, warnings = ibm_settings(tmp_path, {"AWS_PROXY_HOST": host, "AWS_PROXY_PORT": port})
+
+    assert expected == settings.provider.aws.proxy
+    assert [] == warnings
+
+
+def test_ibm_proxy_without_port(tmp_path: Path) -> None:
+    """A proxy without its port is refused by the missing key."""
+    problem = problem_of(None, written(tmp_path, {"AWS_PROXY_HOST": "proxy.example"}))
+
+    assert ("AWS_PROXY_PORT", "is needed with AWS_PROXY_HOST") == (problem.key, problem.problem)
+
+
+def test_ibm_proxy_with_a_path(tmp_path: Path) -> None:
+    """A host that is more than a host is refused by IBM's key."""
+    document = {"AWS_PROXY_HOST": "proxy.example/x", "AWS_PROXY_PORT": 1}
+
+    assert "AWS_PROXY_HOST" == problem_of(None, written(tmp_path, document)).key
+
+
+def test_ibm_proxy_port_alone(tmp_path: Path) -> None:
+    """A port without a host does nothing, and that is said."""
+    settings, warnings = ibm_settings(tmp_path, {"AWS_PROXY_PORT": "3128"})
+
+    assert settings.provider.aws.proxy is None
+    assert 1 == len(warnings)
+    assert "AWS_PROXY_PORT has no effect" in warnings[0]
+
+
+def test_ibm_credential_script(tmp_path: Path) -> None:
+    """A credential script is refused by name: running without it would use other credentials."""
+    problem = problem_of(None, written(tmp_path, {"AWS_CREDENTIAL_SCRIPT": "/opt/sts.sh"}))
+
+    assert "AWS_CREDENTIAL_SCRIPT" == problem.key
+    assert "comes in a later release" == problem.problem
+    assert "AWS_CREDENTIAL_FILE or an instance profile" in problem.next_step
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("AWS_KEY_FILE", "/opt/keys", "AWS_KEY_FILE is not needed"),
+        ("AWS_CREDENTIAL_RENEW_MARGIN", "30", "AWS_CREDENTIAL_RENEW_MARGIN has no effect"),
+        ("AWS_SPOT_TERMINATE_ON_RECLAIM", "true", "comes in a later release"),
+        ("AWS_CONNECTION_TIMEOUT_MS", "30000", "worker.lease_time is 70 s"),
+    ],
+)
+def test_ibm_warnings(tmp_path: Path, name: str, value: str, words: str) -> None:
+    """What has no effect, or another one than it says, is named in one warning."""
+    _, warnings = ibm_settings(tmp_path, {name: value})
+
+    assert 1 == len(warnings)
+    assert name in warnings[0]
+    assert words in warnings[0]
+
+
+def test_ibm_unknown_keys(tmp_path: Path) -> None:
+    """All unknown keys of IBM's file are one warning."""
+    _, warnings = ibm_settings(tmp_path, {"ZETA": 1, "LogLevel": "INFO", "aws_region": "x"})
+
+    assert 1 == len(warnings)
+    assert warnings[0].endswith("unknown keys, ignored: ZETA, aws_region")
+
+
+def test_ibm_key_given_twice(tmp_path: Path) -> None:
+    """IBM's reader takes the last of two values; so do we, and say so."""
+    settings, warnings = ibm_settings(tmp_path, '{"LogLevel": "INFO", "LogLevel": "ERROR"}')
+
+    assert "ERROR" == settings.logging.level
+    assert 1 == len(warnings)
+    assert warnings[0].endswith("given twice, the last one counts: LogLevel")
+
+
+def test_a_long_ibm_timeout_lengthens_the_lease(tmp_path: Path) -> None:
+    """IBM's file works as it is: it has no key for the lease that its timeout needs."""
+    settings, warnings = ibm_settings(
+        tmp_path,
+        {"AWS_CONNECTION_TIMEOUT_MS": 40000},
+        {"HOSTLEDGER_PROVIDER__AWS__TIMEOUTS__READ_TIMEOUT": "35"},
+    )
+
+    assert 85 == settings.worker.lease_time
+    assert 1 == len(warnings)
+
+
+def test_an_endless_ibm_timeout_is_cut(tmp_path: Path) -> None:
+    """A timeout of weeks would make a lease of weeks; connecting never takes that long."""
+    settings, warnings = ibm_settings(tmp_path, {"AWS_CONNECTION_TIMEOUT_MS": 2**31 - 1})
+
+    assert 127 == settings.provider.aws.timeouts.connect_timeout
+    assert 167 == settings.worker.lease_time
+    assert 2 == len(warnings)
+
+
+def test_a_chosen_lease_is_not_lengthened(tmp_path: Path) -> None:
+    """A lease that the site chose is refused when IBM's timeout outlives it."""
+    ibm = written(tmp_path, {"AWS_CONNECTION_TIMEOUT_MS": 40000})
+    problem = problem_of(None, ibm, {"HOSTLEDGER_WORKER__LEASE_TIME": "60"})
+
+    assert "HOSTLEDGER_WORKER__LEASE_TIME" == problem.key
+
+
+# --- log settings handed on by HostFactory ----------------------------------------------------
+
+PROPAGATED = {
+    "HF_LOGLEVEL": "LOG_DEBUG",
+    "HF_LOG_MAX_FILE_SIZE": "25",
+    "HF_LOG_MAX_ROTATE": "9",
+}
+
+
+@pytest.mark.parametrize("accept", ["true", True])
+def test_propagated_log_settings(tmp_path: Path, accept: Any) -> None:
+    """With ACCEPT_PROPAGATED_LOG_SETTING, HostFactory's come before the file's LogLevel."""
+    document = {"ACCEPT_PROPAGATED_LOG_SETTING": accept, "LogLevel": "ERROR"}
+    logging = ibm_settings(tmp_path, document, PROPAGATED)[0].logging
+
+    assert ("DEBUG", 25, 9) == (logging.level, logging.max_file_size, logging.max_rotate)
+
+
+@pytest.mark.parametrize("accept", ["false", False, "", None])
+def test_log_settings_not_asked_for(tmp_path: Path, accept: Any) -> None:
+    """Without it they are HostFactory's own affair."""
+    document = {"ACCEPT_PROPAGATED_LOG_SETTING": accept, "LogLevel": "ERROR"}
+    logging = ibm_settings(tmp_path, document, PROPAGATED)[0].logging
+
+    assert ("ERROR", 10, 5) == (logging.level, logging.max_file_size, logging.max_rotate)
+
+
+@pytest.mark.parametrize(
+    ("given_level", "level"),
+    [("LOG_TRACE", "TRACE"), ("LOG_WARN", "WARN"), ("fatal", "FATAL"), ("LOG_WARNING", "WARN")],
+)
+def test_propagated_levels(tmp_path: Path, given_level: str, level: str) -> None:
+    """Levels come as LOG_INFO or as INFO."""
+    document = {"ACCEPT_PROPAGATED_LOG_SETTING": "true"}
+    settings, warnings = ibm_settings(tmp_path, document, {"HF_LOGLEVEL": given_level})
+
+    assert level == settings.logging.level
+    assert [] == warnings
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("HF_LOGLEVEL", "LOG_LOUD"), ("HF_LOG_MAX_FILE_SIZE", "0"), ("HF_LOG_MAX_ROTATE", "many")],
+)
+def test_bad_propagated_settings_are_warnings(tmp_path: Path, name: str, value: str) -> None:
+    """HostFactory's slip must not stop the provider."""
+    document = {"ACCEPT_PROPAGATED_LOG_SETTING": "true", "LogLevel": "ERROR"}
+    settings, warnings = ibm_settings(tmp_path, document, {name: value})
+
+    assert ("ERROR", 10, 5) == tuple(settings.logging.model_dump().values())
+    assert 1 == len(warnings)
+    assert name in warnings[0]
+    assert value in warnings[0]
+
+
+def test_our_file_comes_before_propagated_settings(tmp_path: Path) -> None:
+    """What the site wrote for us it meant for us."""
+    own = written(tmp_path, {"logging": {"level": "TRACE"}})
+    ibm = written(tmp_path, {"ACCEPT_PROPAGATED_LOG_SETTING": "true"}, "ibm.json")
+    logging = read_settings(own, ibm, PROPAGATED)[0].logging
+
+    assert ("TRACE", 25) == (logging.level, logging.max_file_size)
+
+
+# --- files that cannot be read ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", ["own", "ibm"])
+@pytest.mark.parametrize(
+    ("text", "where", "words"),
+    [
+        ("", (1, 1), "the file is empty"),
+        (" \n\t\n", (1, 1), "the file is empty"),
+        ('{"worker": {"mode": "au', (1, 21), "not JSON"),
+        ('{\n  "worker": {\n    "mode": "auto"', (3, 19), "not JSON"),
+        ('{"worker": {}} {', (1, 16), "not JSON"),
+        ("[1]", (1, 1), "not a JSON object"),
+        ('\n "auto"', (2, 2), "not a JSON object"),
+        ('{"worker": NaN}', (1, 1), "NaN is no number"),
+        ('{"worker": "\\ud800"}', (1, 1), "not usable JSON"),
+        ('{"a":' * 200_000, (1, 1), "not usable JSON"),
+    ],
+)
+def test_broken_files(
+    tmp_path: Path, which: str, text: str, where: tuple[int, int], words: str
+) -> None:
+    """A file that is empty, half written or no object is refused with line and column."""
+    path = written(tmp_path, text)
+    problem = problem_of(path) if which == "own" else problem_of(None, path)
+
+    assert path == problem.path
+    assert where == (problem.line, problem.column)
+    assert words in problem.problem
+    assert str(problem).startswith(f"{path}: line {where[0]}, column {where[1]}: ")
+
+
+@pytest.mark.parametrize("cut", range(0, FIXTURE.stat().st_size - 4, 7))
+def test_half_written_files(tmp_path: Path, cut: int) -> None:
+    """Wherever a file is cut, it is a problem with a place, never another configuration."""
+    path = written(tmp_path, FIXTURE.read_text("utf-8")[:cut])
+
+    assert problem_of(None, path).line is not None
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    """A file that is named must be there."""
+    path = str(tmp_path / "hostledger.json")
+
+    assert f"{path}: cannot be read (no such file or directory)" in str(problem_of(path))
+    assert f"{path}: cannot be read (no such file or directory)" in str(problem_of(None, path))
+
+
+def test_directory(tmp_path: Path) -> None:
+    """A directory is no file."""
+    assert "cannot be read (is a directory)" in str(problem_of(str(tmp_path)))
+
+
+def test_not_utf_8(tmp_path: Path) -> None:
+    """Another encoding is named as such."""
+    path = tmp_path / "latin.json"
+    path.write_bytes('{"worker": "Ü"}'.encode("latin-1"))
+
+    assert "is not UTF-8 text (byte 12)" in str(problem_of(str(path)))
+
+
+def test_byte_order_mark(tmp_path: Path) -> None:
+    """An editor's byte order mark is no fault of the site."""
+    path = tmp_path / "bom.json"
+    path.write_bytes(b'\xef\xbb\xbf{"worker": {"mode": "inline"}}')
+
+    assert "inline" == read_settings(str(path), None, {})[0].worker.mode
+
+
+# --- comments -------------------------------------------------------------------------------
+
+COMMENTED = """# our grid
+{
+  # who owns AWS
+  "worker": {
+    "mode": "external",  // systemd runs it\t
+    /* seconds,
+       of course */ "idle_timeout": 20
+  },
+  "provider": {"aws": {"endpoint_url": "http://ec2.example/a#b", // "x": 1
+    "profile": "a /* b */ // c \\" # d"}}
+}
+// the end"""
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_comments(tmp_path: Path, newline: str) -> None:
+    """Our file may hold comments; what looks like one in a string is none."""
+    path = tmp_path / "hostledger.json"
+    path.write_bytes(COMMENTED.replace("\n", newline).encode())
+    settings, _ = read_settings(str(path), None, {})
+
+    assert ("external", 20) == (settings.worker.mode, settings.worker.idle_timeout)
+    assert "http://ec2.example/a#b" == settings.provider.aws.endpoint_url
+    assert 'a /* b */ // c " # d' == settings.provider.aws.profile
+
+
+def test_positions_after_comments(tmp_path: Path) -> None:
+    """Line and column of an error count the comments."""
+    problem = problem_of(written(tmp_path, "# one\n/* two\n*/ { /* x */ oops"))
+
+    assert (3, 14) == (problem.line, problem.column)
+
+
+@pytest.mark.parametrize(
+    "text", ["{} /* never closed", "{} /", '{"a": 1 # not leading\n}', "/**/", "// only"]
+)
+def test_what_is_no_comment(tmp_path: Path, text: str) -> None:
+    """A comment that is none, and comments alone, are no configuration."""
+    assert problem_of(written(tmp_path, text)).line is not None
+
+
+def test_ibms_file_has_no_comments(tmp_path: Path) -> None:
+    """IBM's file is plain JSON, as IBM's own reader takes it."""
+    assert problem_of(None, written(tmp_path, "// x\n{}")).line == 1
+
+
+json_documents = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**12), 10**12)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.sampled_from('/*#"\\\n\r\t ab\u2028é'))
+    | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.sampled_from('/*#"\\ ab')), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+one_line = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=8)
+gaps = st.one_of(
+    st.sampled_from(["", " ", "\n", "\t", "\r\n"]),
+    one_line.map(lambda words: f"//{words}\n"),
+    one_line.map(lambda words: f"\n  #{words}\n"),
+    st.tuples(one_line, one_line)
+    .map("\n".join)
+    .filter(lambda words: "*/" not in words)
+    .map(lambda words: f"/*{words}*/"),
+)
+
+
+def tokens(value: Any) -> list[str]:
+    """The JSON tokens of a value, between which any comment may stand."""
+    match value:
+        case dict():
+            members = [[json.dumps(k), ":", *tokens(v)] for k, v in value.items()]
+        case list():
+            members = [tokens(item) for item in value]
+        case _:
+            return [json.dumps(value, ensure_ascii=False)]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    listed = [token for member in members for token in (",", *member)]
+    return [opening, *listed[1:], closing]
+
+
+@given(json_documents, st.data())
+def test_any_document_with_any_comments(document: Any, data: st.DataObject) -> None:
+    """Comments between any tokens change neither what is read nor where anything stands."""
+    pieces = tokens(document)
+    between = data.draw(st.lists(gaps, min_size=len(pieces) + 1, max_size=len(pieces) + 1))
+    text = "".join(gap + piece for gap, piece in zip(between, [*pieces, ""], strict=True))
+    stripped = strip_comments(text)
+
+    assert document == json.loads(stripped)
+    assert len(text) == len(stripped)
+    assert [text[i] for i, c in enumerate(stripped) if c != " "] == [
+        c for c in stripped if c != " "
+    ]
+
+
+@given(json_documents, st.sampled_from([None, 2]))
+def test_plain_json_is_left_alone(document: Any, indent: int | None) -> None:
+    """JSON without comments passes unchanged, character for character."""
+    text = json.dumps(document, ensure_ascii=False, indent=indent)
+
+    assert text == strip_comments(text)
+
+
+@given(st.text(st.sampled_from('{}[]":,/*#\\\n 1a')))
+def test_stripping_any_text_keeps_its_shape(text: str) -> None:
+    """Whatever is half written keeps its length and its lines."""
+    stripped = strip_comments(text)
+
+    assert len(text) == len(stripped)
+    assert [i for i, c in enumerate(text) if c == "\n"] == [
+        i for i, c in enumerate(stripped) if c == "\n"
+    ]
+
+
+def test_read_document_tells_of_doubles(tmp_path: Path) -> None:
+    """The keys that stand twice in one object are told, wherever they stand."""
+    path = written(tmp_path, '{"a": [{"b": 1, "b": 2, "c": 3}], "c": 4}')
+
+    assert ({"a": [{"b": 2, "c": 3}], "c": 4}, ["b"]) == read_document(path)
