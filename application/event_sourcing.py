@@ -1,15 +1,15 @@
 """The ledger as the worker and the operator use it: the eventsourcing library's Application.
 
-`save(*aggregates, correlation_id=..., ...)` is the library's own and one commit; the keywords are
-those of the store's `append`: metadata, fence, tracking, command, bodies.
+`save(*aggregates, correlation_id=..., ...)` is one commit; the keywords are those of the store's
+`append`: metadata, fence, tracking, command, bodies.
 """
 
 from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from eventsourcing.application import AggregateNotFoundError, Application
-from eventsourcing.persistence import InfrastructureFactory
+from eventsourcing.application import AggregateNotFoundError, Application, ProcessingEvent
+from eventsourcing.persistence import InfrastructureFactory, Recording, Tracking
 
 from domain.event_sourced import Aggregate
 
@@ -37,3 +37,11 @@ class Ledger(Application[str]):
             )
         except AggregateNotFoundError:
             return None
+
+    def save(
+        self, *objs: Any, tracking: tuple[str, int] | None = None, **metadata: Any
+    ) -> list[Recording[str]]:
+        """Store what is pending, and with it that a policy has processed a position."""
+        processing: ProcessingEvent[str] = ProcessingEvent(Tracking(*tracking) if tracking else None)
+        processing.collect_events(*objs, **metadata)
+        return self._record(processing)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 class RequestMachines:
-    """`offered` is the template as the site offers it now (template_id, revision, content), None
-    when it does not; `recorded_revision` is the one that the ledger has."""
+    """`offered` is the template as the site offers it now (template_id, revision, content,
+    bodies), None when it does not; `recorded_revision` is the one that the ledger has."""
 
     def __init__(
         self,
@@ -60,14 +60,17 @@ def request_machines(command: RequestMachines, ledger: Ledger) -> str:
         command.source,
     )
     saved = [request]
+    bodies = None
     if offered["revision"] != command.recorded_revision:
         key = Template.key(command.provider, command.template_id)
         template = ledger.get(Template, key) or Template(Template.stream(key))
         template.revise(command.provider, command.template_id, offered["revision"], content)
         saved.insert(0, template)
+        bodies = {digest: body.encode() for digest, body in offered["bodies"].items()}
     ledger.save(
         *saved,
         correlation_id=command.request_id,
         command=(command.request_id, command.request_id),
+        bodies=bodies,
     )
     return command.request_id

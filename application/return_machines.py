@@ -7,6 +7,8 @@ from domain.return_request import ReturnRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from application.request_machines import Ledger
 
 
@@ -30,7 +32,7 @@ class ReturnMachines:
         self.return_id = new_id(RETURN, random)
 
 
-def return_machines(command: ReturnMachines, ledger: Ledger) -> str:
+def return_machines(command: ReturnMachines, ledger: Ledger, **metadata: Any) -> str:
     """Record the return; its id. Raises a Refusal when nothing is named."""
     handed_back = ReturnRequest.hand_back(
         command.return_id,
@@ -44,5 +46,6 @@ def return_machines(command: ReturnMachines, ledger: Ledger) -> str:
         handed_back,
         correlation_id=command.return_id,
         command=(command.return_id, command.return_id),
+        **metadata,
     )
     return command.return_id

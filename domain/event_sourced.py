@@ -71,8 +71,8 @@ class Aggregate:
 
     @classmethod
     def stream(cls, identifier: str) -> str:
-        """The name of the stream of the thing with this id."""
-        return f"{cls.STREAM}-{identifier}"
+        """The name of the stream of the thing with this id; "" is the one thing of its type."""
+        return f"{cls.STREAM}-{identifier}" if identifier else cls.STREAM
 
     @property
     def identifier(self) -> str:

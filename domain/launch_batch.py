@@ -44,12 +44,14 @@ class LaunchAccepted(DomainEvent):
 
 
 class LaunchRejected(DomainEvent):
-    """`definite`: nothing was launched, for sure. Otherwise the batch waits to be settled."""
+    """`definite`: nothing was launched, for sure. Otherwise the batch waits to be settled.
+    `gives_up`: sending anything like it again is of no use."""
 
     epoch: int
     code: str
     message: str
     definite: bool
+    gives_up: bool
 
 
 class LaunchSettled(DomainEvent):
@@ -86,6 +88,7 @@ class LaunchBatch(Aggregate):
         self.state = ""
         self.epoch = -1
         self.claims: list[list[Any]] = []
+        self.intent: LaunchIntended | None = None
         self.machine_ids: set[str] = set()
 
     def intend(
@@ -139,11 +142,16 @@ class LaunchBatch(Aggregate):
             missing=max(0, asked - len(instances)),
         )
 
-    def reject(self, code: str, message: str, definite: bool) -> None:
+    def reject(self, code: str, message: str, definite: bool, gives_up: bool) -> None:
         """Record a rejection. Definite only when no attempt with this token was ambiguous."""
         if self.state == OPEN:
             self._trigger(
-                LaunchRejected, epoch=self.epoch, code=code, message=message, definite=definite
+                LaunchRejected,
+                epoch=self.epoch,
+                code=code,
+                message=message,
+                definite=definite,
+                gives_up=gives_up,
             )
 
     def settle(self, instances: list[dict[str, Any]], open_claims: list[list[Any]]) -> None:
@@ -158,6 +166,7 @@ class LaunchBatch(Aggregate):
             self.state = OPEN
             self.epoch = event.epoch
             self.claims = event.claims
+            self.intent = event
         elif isinstance(event, LaunchAccepted):
             self.state = ACCEPTED
             self.machine_ids |= {i["machine_id"] for i in event.instances}

@@ -32,13 +32,15 @@ class MachinesAssigned(DomainEvent):
 
 
 class RequestFellShort(DomainEvent):
-    """A pool gave `missing` machines fewer than it was asked for, for this AWS reason."""
+    """A pool gave `missing` machines fewer than it was asked for, for this AWS reason. After one
+    that `gives_up` (permissions, a parameter, the account's quota) no launch is tried again."""
 
     batch_id: str
     pool: str
     reason: str
     message: str
     missing: int
+    gives_up: bool
 
 
 class RequestFulfilled(DomainEvent):
@@ -67,7 +69,8 @@ class MachineRequest(Aggregate):
         self.state = OPEN
         self.machine_count = 0
         self.machine_ids: list[str] = []
-        self.shortages: list[tuple[str, str]] = []
+        self.shortages: dict[tuple[str, str], str] = {}
+        """(pool, reason) -> AWS's message"""
 
     @classmethod
     def ask(
@@ -98,7 +101,9 @@ class MachineRequest(Aggregate):
         if new:
             self._trigger(MachinesAssigned, batch_id=batch_id, machine_ids=new, units=len(new))
 
-    def fall_short(self, batch_id: str, pool: str, reason: str, message: str, missing: int) -> None:
+    def fall_short(
+        self, batch_id: str, pool: str, reason: str, message: str, missing: int, gives_up: bool
+    ) -> None:
         """Record once per pool and reason why machines are missing, while it matters."""
         if self.state == OPEN and (pool, reason) not in self.shortages:
             self._trigger(
@@ -108,6 +113,7 @@ class MachineRequest(Aggregate):
                 reason=reason,
                 message=message,
                 missing=missing,
+                gives_up=gives_up,
             )
 
     def finish(self, succeeded: int, why: str) -> None:
@@ -138,7 +144,7 @@ class MachineRequest(Aggregate):
         elif isinstance(event, MachinesAssigned):
             self.machine_ids += event.machine_ids
         elif isinstance(event, RequestFellShort):
-            self.shortages.append((event.pool, event.reason))
+            self.shortages[event.pool, event.reason] = event.message
         elif isinstance(event, RequestFulfilled):
             self.state = FULFILLED
         elif isinstance(event, RequestPartlyFulfilled):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
+from domain.identifiers import sha256
 from infrastructure.json_text import dumps
 from infrastructure.settings import ConfigurationProblem, read_settings
 from infrastructure.site import Site
@@ -38,8 +40,25 @@ def compile_sources(
     answer = json.dumps(
         [wire_template(t) for t in templates], ensure_ascii=False, separators=(",", ":")
     )
-    lines = [
-        dumps({"template_id": t["template_id"], "revision": revision(t), "content": t})
-        for t in templates
-    ]
-    return [dumps(document), answer if templates else "", *lines]
+    return [dumps(document), answer if templates else "", *(_line(t) for t in templates)]
+
+
+def _line(template: dict[str, Any]) -> str:
+    """A template as a command takes it. What goes into user data may be secret: the event that
+    holds the content names it by digest, and the body goes beside the log."""
+    bodies = {}
+    content = dict(template)
+    variables = content.get("user_data_variables")
+    if variables:
+        body = dumps(variables)
+        digest = sha256(body.encode()).hexdigest()
+        content["user_data_variables"] = {"sha256": digest}
+        bodies[digest] = body
+    return dumps(
+        {
+            "template_id": template["template_id"],
+            "revision": revision(template),
+            "content": content,
+            "bodies": bodies,
+        }
+    )

@@ -39,33 +39,34 @@ def note(path: str, now: Instant, facts: dict[str, object]) -> None:
             os.close(file)
 
 
-def take(path: str) -> list[dict[str, Any]]:
-    """The lines since the last `done`, oldest first; a torn or foreign line is passed over.
+class Sightings:
+    """The file as the worker reads it."""
 
-    The file is moved aside first and read at the next call, so that a writer who had it open has
-    finished.
-    """
-    aside = path + ".taken"
-    if not os.path.exists(aside):
-        try:
-            os.rename(path, aside)
-        except OSError:
-            return []
-    lines = []
-    with open(aside, encoding="utf-8", errors="replace") as file:
-        for line in file:
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._aside = path + ".taken"
+
+    def take(self) -> list[dict[str, Any]]:
+        """The lines since the last `done`, oldest first; a torn or foreign line is passed over."""
+        if not os.path.exists(self._aside):
             try:
-                value = loads(line)
-            except BadJson:
-                continue
-            if isinstance(value, dict):
-                lines.append(value)
-    return lines
+                os.rename(self._path, self._aside)
+            except OSError:
+                return []
+        lines = []
+        with open(self._aside, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                try:
+                    value = loads(line)
+                except BadJson:
+                    continue
+                if isinstance(value, dict) and "boot" in value:
+                    lines.append(value)
+        return lines
 
-
-def done(path: str) -> None:
-    """The taken lines are in the ledger: forget them."""
-    try:
-        os.unlink(path + ".taken")
-    except FileNotFoundError:
-        return
+    def done(self) -> None:
+        """The taken lines are in the ledger: forget them."""
+        try:
+            os.unlink(self._aside)
+        except FileNotFoundError:
+            return

@@ -29,6 +29,7 @@ class Site:
         self.log_file = f"{log_dir}/hostledger.{provider}.log" if log_dir else ""
         self.sightings = self.state_dir + "/seen.jsonl"
         self.worker_status = self.state_dir + "/worker.json"
+        self.worker_lock = self.state_dir + "/worker.lock"
 
     def ledger(self, settings: dict[str, dict[str, dict[str, str]]]) -> str:
         """The path of the SQLite store."""

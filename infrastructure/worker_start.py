@@ -60,7 +60,7 @@ def is_alive(site: Site) -> bool:
     import fcntl
 
     try:
-        descriptor = os.open(site.state_dir + "/worker.lock", os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(site.worker_lock, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return False
     try:

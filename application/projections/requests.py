@@ -29,6 +29,7 @@ def machines_requested(record: Record, rows: Rows) -> None:
         "dealt": 0,
         "assigned": 0,
         "claimed": 0,
+        "stopped": 0,
         "fulfilment_deadline": data["fulfilment_deadline"],
         "source": data["source"],
         "seen": 0,
@@ -58,6 +59,7 @@ def machines_returned(record: Record, rows: Rows) -> None:
             "dealt": 0,
             "assigned": 0,
             "claimed": 0,
+            "stopped": 0,
             "fulfilment_deadline": 0.0,
             "source": data["source"],
             "seen": 0,
@@ -180,6 +182,14 @@ def launch_rejected(record: Record, rows: Rows) -> None:
         _release(record, rows)
 
 
+def request_fell_short(record: Record, rows: Rows) -> None:
+    row = rows.get("requests", record.identifier)
+    assert row is not None
+    if record.data["gives_up"]:
+        row["stopped"] = 1
+    rows.put("requests", row)
+
+
 def machines_assigned(record: Record, rows: Rows) -> None:
     row = rows.get("requests", record.identifier)
     assert row is not None
@@ -213,5 +223,6 @@ HANDLERS = {
     "LaunchRejected": launch_rejected,
     "LaunchSettled": _release,
     "MachinesAssigned": machines_assigned,
+    "RequestFellShort": request_fell_short,
     "RequestsSeen": requests_seen,
 }

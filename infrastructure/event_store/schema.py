@@ -60,6 +60,7 @@ CREATE TABLE requests (
     dealt INTEGER NOT NULL,
     assigned INTEGER NOT NULL,
     claimed INTEGER NOT NULL,
+    stopped INTEGER NOT NULL,
     fulfilment_deadline REAL NOT NULL,
     source TEXT NOT NULL,
     seen INTEGER NOT NULL,
@@ -115,6 +116,7 @@ CREATE INDEX machines_by_status ON machines (status);
 CREATE INDEX machines_by_name ON machines (name);
 CREATE INDEX machines_alive ON machines (machine_id, status, name, seen) WHERE alive = 1;
 CREATE INDEX machines_owed ON machines (zone) WHERE alive = 1 AND owed <> '';
+CREATE INDEX machines_unseen ON machines (machine_id) WHERE alive = 1 AND seen = 0;
 CREATE TABLE returned_machines (
     return_id TEXT NOT NULL,
     ordinal INTEGER NOT NULL,
@@ -162,6 +164,7 @@ CREATE TABLE batches (
     updated_at TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX batches_open ON batches (position) WHERE state IN ('open', 'doubtful');
+CREATE INDEX batches_rejected ON batches (claims) WHERE state = 'rejected';
 CREATE TABLE terminations (
     termination_id TEXT PRIMARY KEY,
     state TEXT NOT NULL,
@@ -187,8 +190,6 @@ CREATE TABLE leases (
     fence INTEGER NOT NULL,
     boot_id TEXT NOT NULL,
     expires REAL NOT NULL,
-    alive_at REAL NOT NULL,
-    alive_seconds REAL NOT NULL,
     successor TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE sweeps (
@@ -217,13 +218,9 @@ CREATE TABLE orphans (
 ) WITHOUT ROWID;
 CREATE TABLE batch_sweeps (
     batch_id TEXT PRIMARY KEY,
+    wall REAL NOT NULL,
     boot_id TEXT NOT NULL,
-    boot_seconds REAL NOT NULL,
-    wall REAL NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE missing (
-    machine_id TEXT PRIMARY KEY,
-    sweeps INTEGER NOT NULL
+    boot_seconds REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE calling (
     name TEXT PRIMARY KEY,
@@ -247,4 +244,14 @@ READ_TABLES = (
     "template_revisions",
     "batches",
     "terminations",
+)
+
+NOTEBOOK_TABLES = (
+    "leases",
+    "sweeps",
+    "cloud_states",
+    "orphans",
+    "batch_sweeps",
+    "calling",
+    "unseen",
 )

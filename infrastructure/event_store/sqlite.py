@@ -167,29 +167,14 @@ class SqliteEventStore:
     def save(
         self,
         *aggregates: Aggregate,
-        correlation_id: str,
-        causation_id: str = "",
-        command: tuple[str, str] | None = None,
-        bodies: dict[str, bytes] | None = None,
-        fence: tuple[str, int] | None = None,
-        tracking: tuple[str, int] | None = None,
+        **metadata: Any,
     ) -> list[str]:
         """Store the pending events of aggregates in one commit; the ids of the events.
 
-        `command` is (command id, result): the same command again is a Conflict. Raises Conflict,
-        Fenced, AlreadyTracked, StoreError.
+        The keywords are those of `append`.
         """
         events = [event for aggregate in aggregates for event in aggregate.collect_events()]
-        records = [to_record(event) for event in events]
-        return self.append(
-            records,
-            correlation_id=correlation_id,
-            causation_id=causation_id,
-            command=command,
-            bodies=bodies,
-            fence=fence,
-            tracking=tracking,
-        )
+        return self.append([to_record(event) for event in events], **metadata)
 
     def append(
         self,
@@ -197,14 +182,22 @@ class SqliteEventStore:
         *,
         correlation_id: str = "",
         causation_id: str = "",
+        causes: dict[str, tuple[str, str]] | None = None,
         command: tuple[str, str] | None = None,
         bodies: dict[str, bytes] | None = None,
         fence: tuple[str, int] | None = None,
         tracking: tuple[str, int] | None = None,
         positions: list[int] | None = None,
     ) -> list[str]:
-        """Append (stream, version, topic, class version, data text, data or None) in one commit."""
+        """Append (stream, version, topic, class version, data text, data or None) in one commit.
+
+        The correlation id names the command, the causation id the event that led here; `causes`
+        has others for single streams. `command` is (command id, result): the same id again is a
+        Conflict. `bodies` go into the side table by their digests. `fence` is (account, number),
+        `tracking` (policy, position). Raises Conflict, Fenced, AlreadyTracked, StoreError.
+        """
         ids: list[str] = []
+        causes = causes or {}
 
         def work() -> None:
             if fence is not None:
@@ -213,7 +206,7 @@ class SqliteEventStore:
                 self._track(*tracking)
             for digest_, body in (bodies or {}).items():
                 self.connection.execute("INSERT OR IGNORE INTO bodies VALUES (?, ?)", (digest_, body))
-            last = self._append(records, correlation_id, causation_id, ids)
+            last = self._append(records, (correlation_id, causation_id), causes, ids)
             if positions is not None:
                 positions.extend(range(last - len(records) + 1, last + 1))
             if command is not None:
@@ -241,27 +234,31 @@ class SqliteEventStore:
     def _append(
         self,
         records: Sequence[tuple[str, int, str, int, str, Any]],
-        correlation_id: str,
-        causation_id: str,
+        cause: tuple[str, str],
+        causes: dict[str, tuple[str, str]],
         ids: list[str],
     ) -> int:
         position, previous, recorded_at = self._head()
         instant = self._clock.now()
         recorded_at = max(recorded_at, iso(instant[0]))  # recorded time never goes back
-        metadata = dumps(
-            {
-                "correlation_id": correlation_id,
-                "causation_id": causation_id,
-                "actor": self._actor,
-                "boot": [instant[1], instant[2]],
-            }
-        )
+        texts: dict[tuple[str, str], str] = {}
         rows = []
         followed = []
         random = os.urandom(16 * len(records)).hex()
         for index, (stream, version, topic, class_version, data, fields) in enumerate(records):
             position += 1
             event_id = random[32 * index : 32 * index + 32]
+            why = causes.get(stream, cause)
+            metadata = texts.get(why)
+            if metadata is None:
+                metadata = texts[why] = dumps(
+                    {
+                        "correlation_id": why[0],
+                        "causation_id": why[1],
+                        "actor": self._actor,
+                        "boot": [instant[1], instant[2]],
+                    }
+                )
             digest_ = digest(
                 event_id, stream, version, topic, class_version, recorded_at, metadata, data
             )
@@ -275,7 +272,7 @@ class SqliteEventStore:
             ids.append(event_id)
             followed.append(
                 Record(
-                    position, event_id, stream, topic, recorded_at, instant, correlation_id, fields
+                    position, event_id, stream, topic, recorded_at, instant, why[0], fields
                 )
             )
         self.connection.executemany(

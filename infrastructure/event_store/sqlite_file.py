@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import os
 
-try:
-    import _sqlite3 as sqlite  # the package around it imports datetime and collections.abc
-except ImportError:
-    import sqlite3 as sqlite  # type: ignore[no-redef]
+from infrastructure.event_store.sqlite_driver import sqlite
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -94,7 +94,7 @@ def activate_store(path: str, clock: Clock, actor: dict[str, str], reason: str) 
     refuse_network_file_system(path)
     store = SqliteEventStore(path, clock, actor, inert=True)
     try:
-        deployment = Deployment.project(None, store.events_of("deployment"))
+        deployment = store.get(Deployment, "")
         if deployment is None:
             raise StoreError(f"{path}: the log does not begin with a deployment")
         deployment.activate(reason)
@@ -102,11 +102,10 @@ def activate_store(path: str, clock: Clock, actor: dict[str, str], reason: str) 
             "BEGIN IMMEDIATE;"
             + "".join(
                 f"DELETE FROM {table};"
-                for table in ("leases", "sweeps", "cloud_states", "orphans", "batch_sweeps",
-                              "missing", "calling", "unseen")
+                for table in schema.NOTEBOOK_TABLES
             )
             + "COMMIT;"
-        )  # fmt: skip
+        )
         store.save(deployment, correlation_id="cmd-" + os.urandom(16).hex())
         store.connection.execute(
             "UPDATE store SET incarnation = ?, inode = ?",

@@ -16,12 +16,16 @@ from functools import partial
 from typing import Any, Literal
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, ReadTimeoutError
+from botocore.exceptions import (
+    ConnectionClosedError,
+    EndpointConnectionError,
+    ReadTimeoutError,
+)
 
 from . import instances
 from .buckets import Buckets, Quotas
 from .faults import Fault
-from .region import LIVE_STATES, USER_SHUTDOWN, Machine, Region, Timing
+from .region import LIVE_STATES, REGIONS, USER_SHUTDOWN, Machine, Region, Timing
 from .wire import (
     AwsError,
     AwsRequest,
@@ -47,6 +51,9 @@ DEFAULT_SUBNETS = ("subnet-a", "subnet-b", "subnet-c")
 _NOT_ASKED = frozenset({"Action", "Version", "ClientToken", "SpotFleetRequestConfig.ClientToken"})
 # A parameter that names an instance which must exist.
 _NAMES_INSTANCE = re.compile(r"(?:InstanceId|ResourceId)(?:\.\d+)?")
+# Calls that launch in what they name, and calls that only write it down for later.
+_LAUNCHES = frozenset({"CreateFleet", "RequestSpotFleet", "RequestSpotInstances"})
+_TEMPLATES = frozenset({"CreateLaunchTemplate", "CreateLaunchTemplateVersion"})
 # ec2-api-idempotency.html: up to 64 ASCII characters.
 _TOKEN_MAX = 64
 
@@ -141,12 +148,12 @@ class Sandbox:
             self._advance()
             params = parameters(request)
             action = params.get("Action", "")
-            place = self._place(region_of(request, self.region))
+            region = region_of(request, self.region)
             call = Call(
                 action,
                 self._now,
                 {k: v for k, v in params.items() if k not in ("Action", "Version")},
-                place.region.region_name,
+                region,
                 _token(params),
             )
             self.calls.append(call)
@@ -154,11 +161,11 @@ class Sandbox:
             caps = [fault for fault in armed if fault.kind == "cap"]
             fault = next((fault for fault in armed if fault.kind != "cap"), None)
             if fault is None:
-                response, call.outcome = self._carry_out(place, action, params, caps)
+                response, call.outcome = self._carry_out(region, action, params, caps)
                 return response
             fault.fired += 1
             call.outcome = fault.kind
-            return self._fail(fault, place, action, params, caps)
+            return self._fail(fault, region, action, params, caps)
 
     def attach(self, client: Any) -> None:
         """Make a botocore ec2 or sts client call this sandbox instead of the network.
@@ -282,7 +289,7 @@ class Sandbox:
     def _fail(
         self,
         fault: Fault,
-        place: _Place,
+        region: str,
         action: str,
         params: dict[str, str],
         caps: list[Fault],
@@ -293,9 +300,9 @@ class Sandbox:
         if (error := _answered(fault)) is not None and not fault.params.get("after"):
             return error_answer(error, self._request_id(), sts=sts)
         if fault.kind == "slow" and (late := fault.params.get("late")):
-            self._schedule(self._now + late, partial(self._carry_out, place, action, params, caps))
+            self._schedule(self._now + late, partial(self._carry_out, region, action, params, caps))
             raise NetworkFault("timeout")
-        response, _ = self._carry_out(place, action, params, caps)
+        response, _ = self._carry_out(region, action, params, caps)
         if fault.kind == "slow":
             raise NetworkFault("timeout")
         if fault.kind == "lost_response":
@@ -310,11 +317,11 @@ class Sandbox:
         return error_answer(error, self._request_id(), sts=sts)
 
     def _carry_out(
-        self, place: _Place, action: str, params: dict[str, str], caps: list[Fault]
+        self, region: str, action: str, params: dict[str, str], caps: list[Fault]
     ) -> tuple[AwsResponse, str]:
         request_id = self._request_id()
         try:
-            response = self._serve(place, action, params, caps, request_id)
+            response = self._serve(self._place(region), action, params, caps, request_id)
         except AwsError as error:
             return (
                 error_answer(error, request_id, sts=action == "GetCallerIdentity"),
@@ -440,6 +447,8 @@ class Sandbox:
             region.know_subnets(numbered(params, "SubnetId"))
         elif action == "DescribeSecurityGroups":
             region.know_groups(numbered(params, "GroupId"))
+        elif action in _LAUNCHES or (action in _TEMPLATES and not self._strict_ids):
+            instances.know(region, params)
         return region.moto(params)
 
     # -- parts ---------------------------------------------------------------------------------
@@ -459,6 +468,8 @@ class Sandbox:
         return self._now - machine.launched_at >= self._lag
 
     def _place(self, name: str) -> _Place:
+        if name not in REGIONS:
+            raise AwsError("InvalidParameterValue", f"EC2 has no region called {name}")
         if name not in self._places:
             region = Region(
                 name,

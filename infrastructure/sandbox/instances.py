@@ -199,6 +199,22 @@ def malformed(ids: Iterable[str]) -> AwsError | None:
     return None
 
 
+def know(region: Region, params: Mapping[str, str]) -> None:
+    """Make known to the region the images, subnets and security groups that a call names.
+
+    With strict ids unknown ones are refused instead: InvalidAMIID.NotFound and so on.
+    """
+
+    def values(pattern: str) -> list[str]:
+        return [value for name, value in params.items() if re.search(pattern, name)]
+
+    region.know_images(values(r"(?:^|\.)ImageId$"))
+    # A spot fleet names several subnets in one parameter (API_SpotFleetLaunchSpecification.html).
+    for subnets in values(r"(?:^|\.)SubnetId$"):
+        region.know_subnets([subnet.strip() for subnet in subnets.split(",")])
+    region.know_groups(values(r"(?:SecurityGroupId\.\d+|GroupSet\.\d+\.GroupId)$"))
+
+
 def tags_of(region: Region, machine: Machine) -> dict[str, str]:
     """An instance's tags."""
     return dict(region.tags.get(machine.id, {}))
@@ -225,17 +241,11 @@ def _counts(params: Mapping[str, str]) -> tuple[int, int]:
 def _placed(region: Region, params: Mapping[str, str]) -> Mapping[str, str]:
     """The parameters with everything they name known to the region, and a subnet chosen."""
     interfaces = [v for k, v in params.items() if re.fullmatch(r"NetworkInterface\.\d+\.\w+", k)]
-    image = params.get("ImageId")
-    if image is not None:
-        region.know_images([image])
-    elif not any(name.startswith("LaunchTemplate.") for name in params):
+    know(region, params)
+    if "ImageId" not in params and "LaunchTemplate" not in {n.split(".")[0] for n in params}:
         raise AwsError("MissingParameter", "The request must contain the parameter ImageId")
     if "InstanceType" in params:
         region.know_type(params["InstanceType"])
-    groups = [v for k, v in params.items() if re.search(r"SecurityGroupId\.\d+$", k)]
-    subnets = [v for k, v in params.items() if re.search(r"(?:^|\.)SubnetId$", k)]
-    region.know_subnets(subnets)
-    region.know_groups(groups)
     if subnet_of(params) or interfaces:
         return params
     subnet = region.subnet_for(params.get("Placement.AvailabilityZone"))

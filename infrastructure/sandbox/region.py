@@ -39,6 +39,7 @@ STATE_CODES = {
 }
 LIVE_STATES = frozenset({"pending", "running", "stopping", "stopped"})
 
+REGIONS = frozenset(RegionsAndZonesBackend.zones)
 USER_SHUTDOWN = "Client.UserInitiatedShutdown"
 
 # Asks for something to be done at a time (seconds) of the sandbox's clock.

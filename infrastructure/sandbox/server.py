@@ -357,7 +357,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdin.buffer.read()
     except KeyboardInterrupt:
         pass
-    server.shutdown()
+    server.server_close()
 
 
 if __name__ == "__main__":

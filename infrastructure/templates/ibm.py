@@ -72,8 +72,8 @@ _FIELDS_READ_APART = ("providerApi", "interfaceType", "efaCount")
 class TemplateProblem:
     """What is wrong with one template of a file; `fatal` leaves that template out.
 
-    `field` is the name as the file spells it; `template_id` is "number N" for a template without
-    a usable one. The other templates of the file are served all the same.
+    `field` is the name as the file spells it; `template_id` is "number N" (from 1) for a template
+    without one, "any" where it cannot be told. The file's other templates are served all the same.
     """
 
     path: str
@@ -304,7 +304,7 @@ class _Template(BaseModel):
         raise PydanticCustomError("iops", "{problem}", context)
 
     def document(self) -> dict[str, Any]:
-        """What is said, in one form: nothing that is absent, empty or merely false."""
+        """What the file says, in one form: nothing that is absent, empty or a default of ours."""
         said = self.model_dump()
         if not self.all_or_nothing:
             del said["all_or_nothing"]

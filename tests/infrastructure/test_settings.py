@@ -452,14 +452,21 @@ def test_a_proxy_password_stays_out_of_messages() -> None:
     assert "***@proxy.example" in problem.problem
 
 
+def test_an_endless_value_is_cut_in_messages() -> None:
+    """A message stays one readable line whatever stands in the file."""
+    problem = problem_of(None, None, {"HOSTLEDGER_WORKER__MODE": "x" * 10_000})
+
+    assert len(str(problem)) < 400
+
+
 def test_settings_are_frozen() -> None:
     """Nothing changes settings once they are read."""
-    settings = Settings()
+    settings: Any = Settings()
 
     with pytest.raises(ValidationError, match="frozen"):
-        settings.worker.mode = "inline"  # type: ignore[misc]
+        settings.worker.mode = "inline"
     with pytest.raises(ValidationError, match="frozen"):
-        settings.provider = settings.provider  # type: ignore[misc]
+        settings.provider = settings.provider
 
 
 # --- keys that depend on each other ----------------------------------------------------------
@@ -508,6 +515,13 @@ def test_a_chunk_fits_its_bucket(key: str, value: str) -> None:
     assert environment_name(key) == problem.key
     assert "provider.aws.launch_chunk" in problem.problem
     assert "provider.aws.buckets.RunInstances:instances" in problem.problem
+
+
+def test_a_chunk_that_fills_its_bucket() -> None:
+    """A launch of the whole bucket can be admitted."""
+    settings, _ = read_settings(None, None, {environment_name("provider.aws.launch_chunk"): "800"})
+
+    assert 800 == settings.provider.aws.launch_chunk
 
 
 # --- warnings -------------------------------------------------------------------------------
@@ -701,11 +715,12 @@ def test_ibm_proxy_without_port(tmp_path: Path) -> None:
     assert ("AWS_PROXY_PORT", "is needed with AWS_PROXY_HOST") == (problem.key, problem.problem)
 
 
-def test_ibm_proxy_with_a_path(tmp_path: Path) -> None:
+def test_ibm_proxy_host_that_is_more(tmp_path: Path) -> None:
     """A host that is more than a host is refused by IBM's key."""
-    document = {"AWS_PROXY_HOST": "proxy.example/x", "AWS_PROXY_PORT": 1}
+    for host in ("proxy.example/x", "proxy.example:1"):
+        document = {"AWS_PROXY_HOST": host, "AWS_PROXY_PORT": 1}
 
-    assert "AWS_PROXY_HOST" == problem_of(None, written(tmp_path, document)).key
+        assert "AWS_PROXY_HOST" == problem_of(None, written(tmp_path, document)).key
 
 
 def test_ibm_proxy_port_alone(tmp_path: Path) -> None:
@@ -780,6 +795,14 @@ def test_an_endless_ibm_timeout_is_cut(tmp_path: Path) -> None:
     assert 127 == settings.provider.aws.timeouts.connect_timeout
     assert 167 == settings.worker.lease_time
     assert 2 == len(warnings)
+
+
+def test_an_ibm_timeout_that_fits_the_lease(tmp_path: Path) -> None:
+    """A timeout that the default lease outlives changes no lease."""
+    settings, warnings = ibm_settings(tmp_path, {"AWS_CONNECTION_TIMEOUT_MS": 20000})
+
+    assert 60 == settings.worker.lease_time
+    assert [] == warnings
 
 
 def test_a_chosen_lease_is_not_lengthened(tmp_path: Path) -> None:

@@ -1,0 +1,93 @@
+"""Policy: whenever nothing more can change for a request or a return, make it final."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from application.ports import CallFailed
+from application.provisioning import still_wanted
+from application.turn import Turn
+from domain.machine_request import MachineRequest
+from domain.return_request import ReturnRequest
+
+NOT_OURS = "not launched by this deployment"
+PATIENCE = 300.0
+"""Seconds in which a refused termination is tried before its return says that it failed; the
+machine stays owed."""
+
+GONE = ("terminated", "stopped", "stopping", "shutting-down")
+
+
+class Finishing:
+    def __init__(self, turn: Turn, refusals: dict[str, str]) -> None:
+        self._turn = turn
+        self._refusals = refusals
+
+    def take_turn(self) -> None:
+        for row in self._turn.work.open_requests():
+            self._finish_request(row)
+        for row in self._turn.work.open_returns():
+            self._finish_return(row)
+
+    def _finish_request(self, row: dict[str, Any]) -> None:
+        """Final when no call is under way, every machine of every deal is recorded and has
+        succeeded or failed, and nothing more is tried."""
+        turn = self._turn
+        settled = (
+            not row["claimed"]
+            and row["assigned"] == row["dealt"] == row["launched"]
+            and not row["executing"]
+        )
+        if not settled or (row["succeeded"] < row["machine_count"] and still_wanted(turn, row)):
+            return
+        request = turn.ledger.get(MachineRequest, row["request_id"])
+        assert request is not None
+        request.finish(row["succeeded"], self._why(request, row))
+        turn.save(
+            request, correlation_id=row["correlation_id"], causation_id=row["event_id"]
+        )
+
+    def _why(self, request: MachineRequest, row: dict[str, Any]) -> str:
+        missing = row["machine_count"] - row["succeeded"]
+        reasons = [
+            f"{pool}: {code}" + (f" ({message})" if message else "")
+            for (pool, code), message in request.shortages.items()
+        ]
+        if row["failed"]:
+            reasons.append(f"{row['failed']} failed before they ran")
+        return f"{missing} of {row['machine_count']} machines are missing; " + (
+            "; ".join(reasons)
+            or f"the deadline of {row['fulfilment_deadline']:g} s passed before EC2 could be asked"
+        )
+
+    def _finish_return(self, row: dict[str, Any]) -> None:
+        """Final when every machine of ours is gone and every stranger was asked after."""
+        turn = self._turn
+        refused: list[list[str]] = []
+        for machine_id in row["alive"]:
+            code = self._refusals.get(machine_id)
+            if code is None or turn.age(row) < PATIENCE:
+                return
+            refused.append([machine_id, f"EC2 refuses to terminate it: {code}"])
+        strangers = row["strangers"]
+        if strangers:
+            try:
+                found = turn.cloud.find(
+                    [machine_id for machine_id, _ in strangers if machine_id],
+                    [name for machine_id, name in strangers if not machine_id],
+                )
+            except CallFailed as failed:
+                turn.journal.info("strangers not asked after", kind=failed.kind, code=failed.code)
+                return
+            living = {i.machine_id: i for i in found if i.state not in GONE}
+            living |= {i.name: i for i in living.values() if i.name}
+            for machine_id, name in strangers:
+                instance = living.get(machine_id or name)
+                if instance is not None:
+                    refused.append([machine_id or name, NOT_OURS])
+        handed_back = turn.ledger.get(ReturnRequest, row["request_id"])
+        assert handed_back is not None
+        handed_back.finish(refused)
+        turn.save(
+            handed_back, correlation_id=row["correlation_id"], causation_id=row["event_id"]
+        )

@@ -1,0 +1,319 @@
+"""Policy: compare what we own with what EC2 has; record the differences.
+
+A sweep is every instance with our tag, all pages, or it is nothing. Between sweeps only machines
+that are changing are asked after, ever more slowly while nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from application.instants import Instant, seconds_between
+from application.ports import CallFailed, Instance
+from application.provisioning import open_claims
+from application.turn import Turn
+from domain.identifiers import TERMINATION, new_id
+from domain.launch_batch import LaunchBatch
+from domain.machine import Machine
+from domain.termination_batch import TerminationBatch
+
+FIRST_POLL, LONGEST_POLL = 1.0, 15.0
+VISIBLE_AFTER = 300.0
+"""Seconds after its launch in which a machine that EC2 does not show is not missed
+(https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html)."""
+
+HEEDED_AFTER = 60.0
+"""Seconds after which a machine that runs on although EC2 accepted its end is asked for again."""
+
+ORPHAN_AGE = 600.0
+ORPHAN_SWEEPS = 2
+MOST_ORPHANS, ORPHAN_SHARE = 5, 0.02
+TAGS_A_TURN = 20
+LIVING = ("pending", "running", "stopping", "stopped")
+IN_TRANSITION = ("pending", "shutting-down")
+
+
+class Reconciliation:
+    def __init__(self, turn: Turn, unheeded: set[str]) -> None:
+        self._turn = turn
+        self._unheeded = unheeded
+        self._swept: Instant | None = None
+        self._poll_every = FIRST_POLL
+        self._polled = float("-inf")
+        self._watched: frozenset[str] = frozenset()
+        self._missing: dict[str, int] = {}
+        self._doubtful: dict[str, Instant] = {}
+        self._overdue: dict[str, Instant] = {}
+        self._refused_sweep = 0.0
+        self.sweep_wanted = False
+        """Somebody waits for a fresh sweep (getReturnRequests)."""
+
+    def take_turn(self) -> None:
+        """Sweep when it is due, else ask after what is changing when that is due."""
+        turn = self._turn
+        alive = {row["machine_id"]: row for row in turn.work.alive_machines()}
+        doubtful = [row for row in turn.work.open_batches() if row["state"] == "doubtful"]
+        if self._sweep_is_due(bool(alive) or bool(doubtful)):
+            self._sweep(alive, doubtful)
+        else:
+            self._poll(alive)
+
+    # -- when -------------------------------------------------------------------------------------
+
+    def _sweep_is_due(self, anything: bool) -> bool:
+        now = self._turn.now()
+        if now[2] < self._refused_sweep:
+            return False
+        if self._swept is None:
+            # At start, whatever is open: a predecessor may have left instances behind.
+            return True
+        since = seconds_between(self._swept, now)
+        if self.sweep_wanted and since >= FIRST_POLL:
+            return True
+        return anything and since >= self._turn.aws["sweep_interval"]
+
+    def _poll(self, alive: dict[str, dict[str, Any]]) -> None:
+        turn = self._turn
+        watched = frozenset(
+            machine_id for machine_id, row in alive.items() if row["status"] in IN_TRANSITION
+        )
+        if watched - self._watched:
+            self._poll_every = FIRST_POLL
+            self._polled = turn.now()[2]  # give EC2 a moment before the first question
+        self._watched = watched
+        if not watched or turn.now()[2] - self._polled < self._poll_every:
+            return
+        try:
+            if len(watched) <= turn.aws["batch_sizes"]["describe_instances"]:
+                instances = turn.cloud.find(sorted(watched))
+            else:
+                instances = [
+                    i for i in turn.cloud.sweep(turn.deployment) if i.machine_id in watched
+                ]
+        except CallFailed as failed:
+            turn.journal.info("poll failed", kind=failed.kind, code=failed.code)
+            changed = False
+        else:
+            changed = self._apply(instances, alive)
+        self._polled = turn.now()[2]
+        self._poll_every = FIRST_POLL if changed else min(LONGEST_POLL, self._poll_every * 2)
+
+    # -- sweeping ---------------------------------------------------------------------------------
+
+    def _sweep(self, alive: dict[str, dict[str, Any]], doubtful: list[dict[str, Any]]) -> None:
+        turn = self._turn
+        began = turn.now()
+        try:
+            instances = turn.cloud.sweep(turn.deployment)
+        except CallFailed as failed:
+            # A partial sweep decides nothing.
+            turn.journal.warn("sweep failed", kind=failed.kind, code=failed.code)
+            self._refused_sweep = began[2] + 5.0
+            return
+        self._swept = began
+        self.sweep_wanted = False
+        self._apply(instances, alive)
+        self._miss(instances, alive)
+        self._settle(instances, doubtful, began)
+        self._adopt(instances)
+        self._tag_with_ids(instances, alive)
+        turn.notebook.record_sweep(began, len(instances))
+        self._polled = turn.now()[2]
+
+    def _apply(self, instances: Sequence[Instance], alive: dict[str, dict[str, Any]]) -> bool:
+        """Record what changed for machines of ours. Whether anything did."""
+        turn = self._turn
+        changed = False
+        noted: list[tuple[str, str, str]] = []
+        as_known: list[str] = []
+        with turn.chunks() as add:
+            for instance in instances:
+                row = alive.get(instance.machine_id)
+                if row is None:
+                    continue
+                self._missing.pop(instance.machine_id, None)
+                if instance.state == "terminated":
+                    machine = self._machine(row)
+                    machine.terminate(row["owed"] or instance.reason or "terminated at EC2")
+                elif (
+                    instance.state == "running"
+                    and row["status"] == "pending"
+                    and instance.name
+                    and instance.private_ip_address
+                ):
+                    machine = self._machine(row)
+                    machine.run(instance.name, instance.private_ip_address, instance.launch_time)
+                else:
+                    if instance.state in ("stopping", "stopped", "shutting-down"):
+                        noted.append((instance.machine_id, row["name"], instance.state))
+                    elif row["status"] == "running":
+                        as_known.append(instance.machine_id)
+                    self._heed(instance, row)
+                    continue
+                changed = True
+                add(machine, row["correlation_id"], row["event_id"])
+        turn.notebook.clear_cloud_states(as_known)
+        turn.notebook.put_cloud_states(noted, turn.now())
+        return changed
+
+    def _machine(self, row: dict[str, Any]) -> Machine:
+        machine = self._turn.ledger.get(Machine, row["machine_id"])
+        assert machine is not None
+        return machine
+
+    def _heed(self, instance: Instance, row: dict[str, Any]) -> None:
+        """EC2 accepted to end it, and it runs on: ask again after a while."""
+        if row["status"] != "shutting-down" or instance.state not in LIVING:
+            self._overdue.pop(row["machine_id"], None)
+            return
+        now = self._turn.now()
+        since = self._overdue.setdefault(row["machine_id"], now)
+        if seconds_between(since, now) >= HEEDED_AFTER:
+            self._unheeded.add(row["machine_id"])
+            del self._overdue[row["machine_id"]]
+
+    def _miss(self, instances: Sequence[Instance], alive: dict[str, dict[str, Any]]) -> None:
+        """A machine is gone when complete sweeps lack it and EC2, asked for it by id, has none."""
+        turn = self._turn
+        seen = {instance.machine_id for instance in instances}
+        suspects = []
+        for machine_id, row in alive.items():
+            if machine_id in seen or turn.age(row) < VISIBLE_AFTER:
+                continue
+            self._missing[machine_id] = self._missing.get(machine_id, 0) + 1
+            if self._missing[machine_id] >= 2:
+                suspects.append(machine_id)
+        if not suspects:
+            return
+        try:
+            found = {instance.machine_id: instance for instance in turn.cloud.find(suspects)}
+        except CallFailed as failed:
+            turn.journal.info("missing machines not asked after", code=failed.code)
+            return
+        self._apply(list(found.values()), alive)
+        with turn.chunks() as add:
+            for machine_id in suspects:
+                if machine_id in found:
+                    continue
+                row = alive[machine_id]
+                machine = self._machine(row)
+                if row["owed"]:
+                    machine.terminate(row["owed"])
+                else:
+                    machine.lose("EC2 does not know it any more")
+                del self._missing[machine_id]
+                add(machine, row["correlation_id"], row["event_id"])
+
+    # -- batches ----------------------------------------------------------------------------------
+
+    def _settle(
+        self, instances: Sequence[Instance], doubtful: list[dict[str, Any]], began: Instant
+    ) -> None:
+        """Close doubtful batches by what two complete sweeps found under their tag."""
+        turn = self._turn
+        for row in doubtful:
+            since = self._doubtful.setdefault(row["batch_id"], began)
+            if seconds_between(since, began) < turn.cloud.call_time:
+                continue
+            first = turn.notebook.batch_sweep(row["batch_id"])
+            if first is None:
+                turn.notebook.put_batch_sweep(row["batch_id"], began)
+            elif seconds_between(first, began) >= turn.aws["settle_gap"]:
+                found = [i for i in instances if i.batch_id == row["batch_id"]]
+                self._record(row["batch_id"], [i for i in found if i.state in LIVING], row)
+                del self._doubtful[row["batch_id"]]
+
+    def _record(self, batch_id: str, found: list[Instance], row: dict[str, Any]) -> None:
+        turn = self._turn
+        batch = turn.ledger.get(LaunchBatch, batch_id)
+        assert batch is not None and batch.intent is not None
+        closed = batch.state in ("accepted", "settled", "rejected")
+        claims = open_claims(
+            turn,
+            [] if closed else batch.claims,
+            {
+                "provider": batch.intent.provider,
+                "template_id": batch.intent.template_id,
+                "revision": batch.intent.revision,
+            },
+        )
+        batch.settle([instance.facts() for instance in found], claims)
+        turn.save(batch, correlation_id=row["correlation_id"], causation_id=row["event_id"])
+
+    def _adopt(self, instances: Sequence[Instance]) -> None:
+        """Instances with our tag that the ledger has no machine for."""
+        turn = self._turn
+        living = [i for i in instances if i.state in LIVING]
+        known = turn.work.known_machines([i.machine_id for i in living])
+        orphans = []
+        late: dict[str, list[Instance]] = {}
+        for instance in living:
+            if instance.machine_id in known:
+                continue
+            state = turn.work.batch_state(instance.batch_id) if instance.batch_id else None
+            if state is None:
+                orphans.append(instance)
+            elif state not in ("open", "doubtful"):
+                late.setdefault(instance.batch_id, []).append(instance)
+        for batch_id, found in late.items():
+            # Of a batch that is closed: given to whoever still waits for such a machine, or ended.
+            self._record(batch_id, found, {"correlation_id": batch_id, "event_id": ""})
+        self._judge(orphans, len(living))
+
+    def _judge(self, orphans: list[Instance], fleet: int) -> None:
+        """Instances of a batch that the log has never had: hardly ever terminated, always told."""
+        turn = self._turn
+        sweeps = turn.notebook.see_orphans(orphans)
+        wall = turn.now()[0]
+        began = turn.work.oldest_instant()
+        doomed = [
+            i
+            for i in orphans
+            if sweeps[i.machine_id] >= ORPHAN_SWEEPS
+            and i.batch_id
+            and wall - i.launch_time > ORPHAN_AGE
+            and i.launch_time > began
+        ]
+        if doomed and len(orphans) > max(MOST_ORPHANS, ORPHAN_SHARE * fleet):
+            turn.journal.error(
+                "too many orphans to be ended unasked",
+                count=len(orphans),
+                next_step="look at `hostledger orphans list`",
+            )
+            return
+        zones: dict[str, list[str]] = {}
+        under_way = {m for row in turn.work.open_terminations() for m in row["machine_ids"]}
+        for instance in doomed:
+            if instance.machine_id not in under_way:
+                zones.setdefault(instance.zone, []).append(instance.machine_id)
+        for zone, machine_ids in zones.items():
+            termination_id = new_id(TERMINATION, turn.random(16))
+            turn.save(
+                TerminationBatch.intend(
+                    termination_id,
+                    machine_ids,
+                    turn.cloud.account,
+                    turn.cloud.region,
+                    zone,
+                    "orphan: the log has no such batch",
+                ),
+                correlation_id=termination_id,
+            )
+
+    def _tag_with_ids(
+        self, instances: Sequence[Instance], alive: dict[str, dict[str, Any]]
+    ) -> None:
+        if not self._turn.aws["tag_instance_id"]:
+            return
+        untagged = [
+            i
+            for i in instances
+            if i.machine_id in alive and i.state == "running" and not i.tagged_with_id
+        ]
+        for instance in untagged[:TAGS_A_TURN]:
+            try:
+                self._turn.cloud.tag_with_id(instance)
+            except CallFailed as failed:
+                self._turn.journal.info("not tagged with its id", code=failed.code)
+                return

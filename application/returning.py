@@ -1,0 +1,122 @@
+"""Policy: whenever machines are owed to EC2, terminate them; record what EC2 answered.
+
+Owed are machines that were returned, are surplus or were pending too long: nothing else is ever
+terminated here, but what an operator or the orphan rule put into a TerminationIntended.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from application.backoff import jittered
+from application.turn import Turn
+from domain.identifiers import TERMINATION, new_id
+from domain.machine import Machine
+from domain.termination_batch import TerminationBatch
+
+POLICY = "returning"
+FIRST_RETRY, LONGEST_RETRY = 2.0, 300.0
+"""Seconds after which a refused termination is tried again: doubling, at most."""
+
+
+class Returning:
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        self._failures: dict[str, int] = {}
+        self._due: dict[str, float] = {}
+        self.unheeded: set[str] = set()
+        """Machines that EC2 accepted to terminate and that run on (reconciliation says)."""
+        self.refusals: dict[str, str] = {}
+        """machine id -> AWS's code of its last refusal (finishing reports it)."""
+
+    def take_turn(self) -> None:
+        """Tell the machines that they were returned, then end what is owed. Raises LeaseLost."""
+        self._tell_machines()
+        now = self._turn.now()[2]
+        for row in self._turn.work.open_terminations():
+            if self._due.get(row["termination_id"], 0.0) <= now:
+                self._send(row)
+        self._terminate_owed()
+
+    def _tell_machines(self) -> None:
+        turn = self._turn
+        while events := turn.work.events_after(POLICY, ("MachinesReturned",), 100):
+            for event in events:
+                with turn.chunks(tracking=(POLICY, event["position"])) as add:
+                    for machine_id in event["data"]["machine_ids"]:
+                        machine = turn.ledger.get(Machine, machine_id)
+                        assert machine is not None
+                        machine.hand_back(event["identifier"], event["data"]["reason"])
+                        add(machine, event["correlation_id"], event["event_id"])
+
+    def _terminate_owed(self) -> None:
+        """Merge what all returns owe, by zone: one protected machine saves all of its zone."""
+        turn = self._turn
+        now = turn.now()[2]
+        under_way = {
+            machine_id
+            for row in turn.work.open_terminations()
+            for machine_id in row["machine_ids"]
+        }
+        zones: dict[str, list[dict[str, Any]]] = {}
+        pending_timeout = turn.aws["pending_timeout"]
+        for row in turn.work.owed_machines():
+            machine_id = row["machine_id"]
+            if not row["owed"] and turn.age(row) > pending_timeout:
+                row["owed"] = f"pending for longer than {pending_timeout:g} s"
+            if (
+                row["owed"]
+                and machine_id not in under_way
+                and self._due.get(machine_id, 0.0) <= now
+                and (row["status"] != "shutting-down" or machine_id in self.unheeded)
+            ):
+                zones.setdefault(row["zone"], []).append(row)
+        size = turn.aws["batch_sizes"]["terminate_instances"]
+        for zone, rows in zones.items():
+            for start in range(0, len(rows), size):
+                self._intend(zone, rows[start : start + size])
+
+    def _intend(self, zone: str, rows: list[dict[str, Any]]) -> None:
+        turn = self._turn
+        reasons = list(dict.fromkeys(row["owed"] for row in rows))
+        termination_id = new_id(TERMINATION, turn.random(16))
+        machine_ids = [row["machine_id"] for row in rows]
+        intended = TerminationBatch.intend(
+            termination_id,
+            machine_ids,
+            turn.cloud.account,
+            turn.cloud.region,
+            zone,
+            "; ".join(reasons[:3]),
+        )
+        turn.must_outlive_call()
+        turn.save(
+            intended,
+            correlation_id=rows[0]["return_id"] or rows[0]["correlation_id"],
+            causation_id=rows[0]["event_id"],
+        )
+        row = next(
+            r for r in turn.work.open_terminations() if r["termination_id"] == termination_id
+        )
+        self._send(row)
+
+    def _send(self, row: dict[str, Any]) -> None:
+        turn = self._turn
+        turn.must_outlive_call()
+        answer = turn.cloud.terminate(row["machine_ids"])
+        self.unheeded.difference_update(answer.accepted)
+        now = turn.now()[2]
+        for machine_id in [machine_id for machine_id, _ in answer.refused] + answer.retry:
+            failures = self._failures[machine_id] = self._failures.get(machine_id, 0) + 1
+            wait = jittered(failures, FIRST_RETRY, LONGEST_RETRY, turn.random)
+            self._due[machine_id] = self._due[row["termination_id"]] = now + wait
+        if not answer.accepted and not answer.refused:
+            return  # not known: the same intent is sent again
+        batch = turn.ledger.get(TerminationBatch, row["termination_id"])
+        assert batch is not None
+        batch.conclude(answer.accepted, answer.refused, answer.aws_request_id)
+        turn.save(batch, correlation_id=row["correlation_id"], causation_id=row["event_id"])
+        self._due.pop(row["termination_id"], None)
+        for machine_id, code in answer.refused:
+            self.refusals[machine_id] = code
+            turn.journal.warn("termination refused", machine_id=machine_id, code=code)

@@ -1,0 +1,151 @@
+"""Policy: whenever HostFactory's calls named something, remember it; end what it never names.
+
+A request whose answer was lost is asked for again by HostFactory under another id; the first one
+would run and be paid for, and nobody would know. Only time in which HostFactory was calling counts:
+one that is stopped must not cost a fleet.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from application.cancel_request import CancelRequest, cancel_request
+from application.instants import Instant
+from application.ports import CallFailed
+from application.reconciliation import Reconciliation
+from application.return_machines import ReturnMachines, return_machines
+from application.turn import Turn
+from domain.host_factory import HostFactory
+
+ANY_CALL, HOSTS_NAMED = "any call", "hosts named"
+
+
+class Sightings(Protocol):
+    """The lines that the short calls noted (`infrastructure/sightings.py`)."""
+
+    def take(self) -> list[dict[str, Any]]: ...
+
+    def done(self) -> None: ...
+
+
+class Sighting:
+    def __init__(self, turn: Turn, sightings: Sightings, reconciliation: Reconciliation) -> None:
+        self._turn = turn
+        self._sightings = sightings
+        self._reconciliation = reconciliation
+        self._strangers: dict[tuple[str, str], None] = {}
+
+    def take_turn(self) -> None:
+        lines = self._sightings.take()
+        if lines:
+            self._remember(lines)
+            self._sightings.done()
+        self._ask_after_strangers()
+        timeout = self._turn.aws["creation_timeout"]
+        self._end_unknown_requests(timeout)
+        self._end_unclaimed_machines(timeout)
+
+    def _remember(self, lines: list[dict[str, Any]]) -> None:
+        """First sightings become events, and only those; all calls count as calling time."""
+        turn = self._turn
+        by_provider: dict[str, tuple[dict[str, None], dict[str, None], dict[str, None]]] = {}
+        for line in lines:
+            requests, finals, machines = by_provider.setdefault(
+                str(line.get("provider", "")), ({}, {}, {})
+            )
+            requests.update(dict.fromkeys(line.get("requests", ())))
+            finals.update(dict.fromkeys(line.get("final", ())))
+            machines.update(dict.fromkeys(line.get("machines", ())))
+            for machine_id, name in line.get("strangers", ()):
+                self._strangers[machine_id, name] = None
+            if line.get("stale"):
+                self._reconciliation.sweep_wanted = True
+        for provider, (requests, finals, machines) in by_provider.items():
+            unseen, unanswered, unnamed = turn.work.first_sightings(
+                list(requests), list(finals), list(machines)
+            )
+            if unseen or unanswered or unnamed:
+                host_factory = turn.ledger.get(HostFactory, "") or HostFactory()
+                host_factory.see_requests(provider, unseen, unanswered)
+                host_factory.see_machines(provider, unnamed)
+                turn.save(host_factory, correlation_id="sightings")
+        instants = [_instant(line) for line in lines]
+        turn.notebook.add_calling(ANY_CALL, instants)
+        turn.notebook.add_calling(
+            HOSTS_NAMED, [_instant(line) for line in lines if line.get("hosts")]
+        )
+
+    def _ask_after_strangers(self) -> None:
+        """Hosts that the ledger has never had are asked for by id before they are called gone: on
+        the day of a switch-over the old plug-in's machines are healthy."""
+        if not self._strangers:
+            return
+        turn = self._turn
+        try:
+            found = turn.cloud.find(
+                [machine_id for machine_id, _ in self._strangers if machine_id],
+                [name for machine_id, name in self._strangers if not machine_id],
+            )
+        except CallFailed as failed:
+            turn.journal.info("strangers not asked after", kind=failed.kind, code=failed.code)
+            return
+        states = {instance.machine_id: instance.state for instance in found}
+        states |= {instance.name: instance.state for instance in found if instance.name}
+        turn.notebook.put_cloud_states(
+            [
+                (machine_id or name, name, states.get(machine_id or name, "absent"))
+                for machine_id, name in self._strangers
+            ],
+            turn.now(),
+        )
+        self._strangers.clear()
+
+    def _end_unknown_requests(self, timeout: float) -> None:
+        turn = self._turn
+        calling = turn.notebook.calling(ANY_CALL)
+        for row in turn.work.unseen_requests():
+            if calling - turn.notebook.unseen_since(row["request_id"], calling) < timeout:
+                continue
+            reason = (
+                f"no getRequestStatus has named it in {timeout:g} s in which HostFactory was "
+                "calling: its answer was lost"
+            )
+            living = turn.work.living_machines_of(row["request_id"])
+            if not row["final"]:
+                cancel_request(
+                    CancelRequest(
+                        row["request_id"], row["provider"], living, reason, "worker",
+                        turn.random(16),
+                    ),
+                    turn.ledger,
+                    fence=turn.lease.fence,
+                )  # fmt: skip
+            elif living:
+                self._hand_back(row["provider"], living, reason)
+
+    def _end_unclaimed_machines(self, timeout: float) -> None:
+        turn = self._turn
+        calling = turn.notebook.calling(HOSTS_NAMED)
+        unclaimed: dict[str, list[str]] = {}
+        for row in turn.work.unclaimed_machines():
+            if calling - turn.notebook.unseen_since(row["machine_id"], calling) >= timeout:
+                unclaimed.setdefault(row["provider"], []).append(row["machine_id"])
+        for provider, machine_ids in unclaimed.items():
+            self._hand_back(
+                provider,
+                machine_ids,
+                f"no getReturnRequests has named it in {timeout:g} s in which HostFactory named "
+                "its hosts: HostFactory does not know it",
+            )
+
+    def _hand_back(self, provider: str, machine_ids: list[str], reason: str) -> None:
+        turn = self._turn
+        return_machines(
+            ReturnMachines(provider, machine_ids, [], reason, "worker", turn.random(16)),
+            turn.ledger,
+            fence=turn.lease.fence,
+        )
+
+
+def _instant(line: dict[str, Any]) -> Instant:
+    return (float(line["at"]), str(line["boot_id"]), float(line["boot"]))

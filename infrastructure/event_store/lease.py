@@ -1,0 +1,135 @@
+"""The lease of one account and region: who may act on AWS, until when, and the fencing number.
+
+The clock is the machine's boot clock with its boot id: it neither steps nor stops. Beside it the
+holder keeps a file lock, which the kernel lets go of when the process dies, so that a dead holder
+is followed at once and only a paused one has to expire.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from application.ports import Clock
+from infrastructure.event_store.sqlite import SqliteEventStore
+
+
+class SqliteLease:
+    """One process's hold on the lease; `fence` is valid while `renew` says so."""
+
+    def __init__(
+        self,
+        store: SqliteEventStore,
+        account: str,
+        owner: str,
+        program_version: str,
+        clock: Clock,
+        lease_time: float,
+        lock_path: str,
+    ) -> None:
+        self._store = store
+        self.account = account
+        self.owner = owner
+        self.program_version = program_version
+        self._clock = clock
+        self._lease_time = lease_time
+        self._lock_path = lock_path
+        self._lock = -1
+        self._expires = 0.0
+        self.number = 0
+
+    @property
+    def fence(self) -> tuple[str, int]:
+        """What every outcome commit carries."""
+        return (self.account, self.number)
+
+    def remaining(self) -> float:
+        """Seconds that are left of it, by the boot clock."""
+        return self._expires - self._clock.now()[2]
+
+    def acquire(self) -> bool:
+        """Take it when it is free, expired, or its holder is dead. Asks an older release to end."""
+        locked = self._lock >= 0 or self._try_lock()
+
+        def take() -> bool:
+            _, boot_id, seconds = self._clock.now()
+            row = self._store.connection.execute(
+                "SELECT fence, boot_id, expires, program_version FROM leases WHERE account = ?",
+                (self.account,),
+            ).fetchone()
+            number = 0
+            if row is not None:
+                number, holder_boot, expires, version = row
+                if not locked and holder_boot == boot_id and seconds < expires:
+                    if _order(version) < _order(self.program_version):
+                        self._store.connection.execute(
+                            "UPDATE leases SET successor = ? WHERE account = ?",
+                            (self.program_version, self.account),
+                        )
+                    return False
+            self.number = number + 1
+            self._expires = seconds + self._lease_time
+            self._store.connection.execute(
+                "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, '')",
+                (
+                    self.account,
+                    self.owner,
+                    self.program_version,
+                    self.number,
+                    boot_id,
+                    self._expires,
+                ),
+            )
+            return True
+
+        taken: bool = self._store.write("lease", take)
+        if not taken and self._lock >= 0:
+            self._unlock()
+        return taken
+
+    def renew(self) -> bool:
+        """Extend it. False when another has it now, or a newer release asks for it."""
+
+        def extend() -> bool:
+            _, boot_id, seconds = self._clock.now()
+            self._expires = seconds + self._lease_time
+            row = self._store.connection.execute(
+                "UPDATE leases SET expires = ?, boot_id = ? WHERE account = ? AND fence = ? "
+                "RETURNING successor",
+                (self._expires, boot_id, self.account, self.number),
+            ).fetchone()
+            return row is not None and not row[0]
+
+        return bool(self._store.write("lease", extend))
+
+    def release(self) -> None:
+        """Give it back, so that the next one need not wait."""
+
+        def give_back() -> None:
+            self._store.connection.execute(
+                "UPDATE leases SET expires = 0 WHERE account = ? AND fence = ?",
+                (self.account, self.number),
+            )
+
+        self._store.write("lease", give_back)
+        self._unlock()
+
+    def _try_lock(self) -> bool:
+        descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        self._lock = descriptor
+        return True
+
+    def _unlock(self) -> None:
+        """What the kernel does for a process that dies."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _order(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())

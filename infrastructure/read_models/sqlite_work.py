@@ -1,0 +1,242 @@
+"""What is open, asked of the read models for the policies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from infrastructure.event_store.sqlite import SqliteEventStore, to_event
+from infrastructure.json_text import dumps, loads
+
+Row = dict[str, Any]
+
+JSON_COLUMNS = frozenset({"claims", "payload", "machine_ids", "content"})
+
+OPEN_REQUESTS = """
+SELECT r.*,
+    count(m.machine_id) AS launched,
+    coalesce(sum(m.result = 'succeed'), 0) AS succeeded,
+    coalesce(sum(m.result = 'executing'), 0) AS executing,
+    coalesce(sum(m.result = 'fail' AND m.return_id = ''), 0) AS failed
+FROM requests r LEFT JOIN machines m ON m.request_id = r.request_id
+WHERE r.final = 0 AND r.kind = 'request'
+GROUP BY r.request_id ORDER BY r.position
+"""
+
+
+class SqliteWork:
+    """The port `Work` over the store's own tables."""
+
+    def __init__(self, store: SqliteEventStore) -> None:
+        self._store = store
+
+    def _rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        cursor = self._store.connection.execute(statement, tuple(parameters))
+        names = [column[0] for column in cursor.description]
+        return [_row(names, values) for values in cursor.fetchall()]
+
+    def open_batches(self) -> list[Row]:
+        """Batches without a final outcome: `state` open or doubtful."""
+        return self._rows(
+            "SELECT * FROM batches WHERE state IN ('open', 'doubtful') ORDER BY position"
+        )
+
+    def rejected_batch(
+        self, batch_id: str, payload: dict[str, Any], claims: list[list[Any]]
+    ) -> Row | None:
+        """The last batch that was definitely rejected with these claims and this payload, but for
+        its own id in the tags."""
+        rows = self._rows(
+            "SELECT * FROM batches WHERE state = 'rejected' AND claims = ? "
+            "ORDER BY position DESC LIMIT 1",
+            (dumps(claims),),
+        )
+        if not rows:
+            return None
+        same = dumps(payload).replace(batch_id, rows[0]["batch_id"]) == dumps(rows[0]["payload"])
+        return rows[0] if same else None
+
+    def batch_state(self, batch_id: str) -> str | None:
+        """The state of a batch; None when the log has none of this id."""
+        rows = self._rows("SELECT state FROM batches WHERE batch_id = ?", (batch_id,))
+        return rows[0]["state"] if rows else None
+
+    def open_requests(self) -> list[Row]:
+        """Requests that are not final, oldest first, with their machines counted by result."""
+        return self._rows(OPEN_REQUESTS)
+
+    def template_content(self, template_key: str, revision: str) -> dict[str, Any]:
+        rows = self._rows(
+            "SELECT content FROM template_revisions WHERE revision_key = ?",
+            (f"{template_key}@{revision}",),
+        )
+        return rows[0]["content"]  # type: ignore[no-any-return]
+
+    def templates(self, provider: str) -> dict[str, str]:
+        """template id -> revision of what is not retired."""
+        return {
+            row["template_id"]: row["revision"]
+            for row in self._rows(
+                "SELECT template_id, revision FROM templates WHERE provider = ? AND retired = 0",
+                (provider,),
+            )
+        }
+
+    def body(self, digest: str) -> bytes | None:
+        rows = self._rows("SELECT body FROM bodies WHERE digest = ?", (digest,))
+        return bytes(rows[0]["body"]) if rows else None
+
+    def owed_machines(self) -> list[Row]:
+        """Machines that are to be terminated, and those that EC2 has not started yet."""
+        return self._rows(
+            "SELECT machine_id, zone, owed, status, return_id, correlation_id, event_id, "
+            "created_at, boot_id, boot_seconds FROM machines WHERE alive = 1 AND owed <> '' "
+            "UNION ALL SELECT machine_id, zone, owed, status, return_id, correlation_id, event_id, "
+            "created_at, boot_id, boot_seconds FROM machines "
+            "WHERE status = 'pending' AND alive = 1 AND owed = ''"
+        )
+
+    def open_terminations(self) -> list[Row]:
+        return self._rows("SELECT * FROM terminations WHERE state = 'open' ORDER BY position")
+
+    def alive_machines(self) -> list[Row]:
+        return self._rows(
+            "SELECT machine_id, status, name, owed, request_id, correlation_id, event_id, "
+            "created_at, boot_id, boot_seconds FROM machines WHERE alive = 1"
+        )
+
+    def living_machines_of(self, request_id: str) -> list[str]:
+        """Machines of a request that live and that nobody has returned."""
+        rows = self._rows(
+            "SELECT machine_id FROM machines WHERE request_id = ? AND alive = 1 AND return_id = ''",
+            (request_id,),
+        )
+        return [row["machine_id"] for row in rows]
+
+    def open_returns(self) -> list[Row]:
+        """Returns that are not final, with `alive` (ids of ours) and `strangers` ([id, name])."""
+        rows = self._rows(
+            "SELECT * FROM requests WHERE final = 0 AND kind = 'return' ORDER BY position"
+        )
+        for row in rows:
+            row["alive"] = []
+            row["strangers"] = []
+            for item in self._rows(
+                "SELECT r.machine_id, r.name, r.ours FROM returned_machines r "
+                "LEFT JOIN machines m ON r.ours AND m.machine_id = r.machine_id "
+                "WHERE r.return_id = ? AND (r.ours = 0 OR m.alive = 1) ORDER BY r.ordinal",
+                (row["request_id"],),
+            ):
+                if item["ours"]:
+                    row["alive"].append(item["machine_id"])
+                else:
+                    row["strangers"].append([item["machine_id"], item["name"]])
+        return rows
+
+    def known_machines(self, machine_ids: Sequence[str]) -> set[str]:
+        """Those of these that were ever ours."""
+        rows = self._rows(
+            "SELECT m.machine_id FROM json_each(?) j JOIN machines m ON m.machine_id = j.value",
+            (dumps(list(machine_ids)),),
+        )
+        return {row["machine_id"] for row in rows}
+
+    def events_after(self, policy: str, topics: Sequence[str], limit: int) -> list[Row]:
+        """The next events of these topics that the policy has not processed."""
+        rows = self._rows(
+            "SELECT position, event_id, stream, version, topic, class_version, metadata, data "
+            "FROM events WHERE position > "
+            "(SELECT coalesce(max(position), 0) FROM tracking WHERE name = ?) "
+            f"AND topic IN ({', '.join('?' * len(topics))}) ORDER BY position LIMIT ?",
+            (policy, *topics, limit),
+        )
+        return [
+            {
+                "position": row["position"],
+                "event_id": row["event_id"],
+                "topic": row["topic"],
+                "identifier": row["stream"].partition("-")[2],
+                "correlation_id": loads(row["metadata"])["correlation_id"],
+                "data": vars(
+                    to_event(
+                        row["stream"],
+                        row["version"],
+                        row["topic"],
+                        row["class_version"],
+                        row["data"],
+                    )
+                ),
+            }
+            for row in rows
+        ]
+
+    def first_sightings(
+        self, requests: list[str], finals: list[str], machines: list[str]
+    ) -> tuple[list[str], list[str], list[str]]:
+        """Of what was named, what no event says was named before."""
+
+        def first(table: str, key: str, column: str, ids: list[str]) -> list[str]:
+            rows = self._rows(
+                f"SELECT t.{key} AS id FROM json_each(?) j JOIN {table} t ON t.{key} = j.value "
+                f"WHERE t.{column} = 0",
+                (dumps(ids),),
+            )
+            return [row["id"] for row in rows]
+
+        return (
+            first("requests", "request_id", "seen", requests),
+            first("requests", "request_id", "answered_final", finals),
+            first("machines", "machine_id", "seen", machines),
+        )
+
+    def unseen_requests(self) -> list[Row]:
+        """Requests by the scripts that no getRequestStatus has named, still open or alive."""
+        return self._rows(
+            "SELECT request_id, provider, final FROM requests r "
+            "WHERE kind = 'request' AND seen = 0 AND source = 'hostfactory' AND (final = 0 "
+            "OR EXISTS (SELECT 1 FROM machines m WHERE m.request_id = r.request_id "
+            "AND m.alive = 1 AND m.return_id = ''))"
+        )
+
+    def unclaimed_machines(self) -> list[Row]:
+        """Machines told to HostFactory as usable that it has never named among its hosts."""
+        return self._rows(
+            "SELECT m.machine_id, m.provider FROM machines m JOIN requests r USING (request_id) "
+            "WHERE m.alive = 1 AND m.seen = 0 AND m.result = 'succeed' AND m.return_id = '' "
+            "AND r.answered_final = 1 AND r.source = 'hostfactory'"
+        )
+
+    def oldest_instant(self) -> float:
+        """Wall seconds of the log's first event or its last activation, the later of the two."""
+        (at,) = self._store.connection.execute(
+            "SELECT max(recorded_at) FROM events WHERE stream = 'deployment'"
+        ).fetchone()
+        return _seconds(at)
+
+    def anything_open(self) -> bool:
+        """Whether a request, return, batch or termination waits for something."""
+        return bool(
+            self._rows(
+                "SELECT 1 AS one FROM requests WHERE final = 0 UNION ALL "
+                "SELECT 1 FROM batches WHERE state IN ('open', 'doubtful') UNION ALL "
+                "SELECT 1 FROM terminations WHERE state = 'open' UNION ALL "
+                "SELECT 1 FROM machines WHERE alive = 1 AND owed <> '' LIMIT 1"
+            )
+        )
+
+
+def _row(names: list[str], values: Sequence[Any]) -> Row:
+    row = dict(zip(names, values, strict=True))
+    for column in JSON_COLUMNS & row.keys():
+        row[column] = loads(row[column])
+    if "boot_seconds" in row:
+        row["created"] = (_seconds(row["created_at"]), row["boot_id"], row["boot_seconds"])
+    return row
+
+
+def _seconds(at: str) -> float:
+    from calendar import timegm
+
+    whole, _, fraction = at.rstrip("Z").partition(".")
+    return timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) + float("0." + (fraction or "0"))

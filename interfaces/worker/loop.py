@@ -1,0 +1,219 @@
+"""The worker's loop: hold the lease, take turns, end when there is nothing to look after."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from application.instants import seconds_between
+from application.turn import LeaseLost
+from infrastructure import compiled, worker_start
+from infrastructure.crash_points import reach
+from infrastructure.event_store.sqlite import Fenced
+from infrastructure.event_store.sqlite_file import StoreError
+from infrastructure.site import Site
+from infrastructure.version import VERSION
+from interfaces.write_side import WriteSide
+
+TICK = 0.1
+"""Seconds between looks at whether something has changed."""
+
+LONGEST_QUIET = 1.0
+"""Seconds after which a turn is taken although nothing has changed: back-offs and deadlines."""
+
+GATHER = 0.5
+"""Most seconds that a burst of commands is let come in before its turn, to share one launch."""
+
+HEARTBEAT = 2.0
+STUMBLE, LONGEST_STUMBLE = 1.0, 30.0
+"""Seconds of pause after a turn that failed: doubling, at most."""
+
+
+class Worker:
+    """One process's worker. `tick` is one look and maybe one turn; `run` ticks until the end."""
+
+    def __init__(
+        self,
+        site: Site,
+        environ: Mapping[str, str],
+        *,
+        drain: bool = False,
+        program_version: str = VERSION,
+        **overrides: Any,
+    ) -> None:
+        self._site = site
+        self._environ = environ
+        self._drain = drain
+        self._version = program_version
+        self._overrides = overrides
+        self.stopping = False
+        self.reason = ""
+        self._holds = False
+        self._changes = -1
+        self._noted = -1.0
+        self._turned = float("-inf")
+        self._beat = float("-inf")
+        self._idle_since: tuple[float, str, float] | None = None
+        self._stumbles = 0
+        self._paused_until = float("-inf")
+        self._told = ""
+        self._wire()
+
+    def _wire(self) -> None:
+        """Build everything anew from the configuration as it is now."""
+        self.side = WriteSide(
+            site=self._site,
+            environ=self._environ,
+            process="worker",
+            program_version=self._version,
+            **self._overrides,
+        )
+        self.clock = self.side.clock()
+        self.store = self.side.store()
+        self.lease = self.side.lease()
+
+    def _reload(self) -> list[dict[str, Any]]:
+        """Follow the site's files; the last good ones while they are broken. The templates."""
+        now = compiled.load(self._site, self._environ)
+        if now.problem != self._told:
+            self._told = now.problem
+            if now.problem:
+                self.side.journal().warn("configuration is not taken over", message=now.problem)
+        if now.settings != self.side.compiled().settings:
+            self.side.journal().info("configuration changed")
+            if self._holds:
+                self.lease.release()
+                self._holds = False
+            self.store.close()
+            self._wire()
+            self._holds = self.lease.acquire()
+        return now.templates()
+
+    # -- ticking ----------------------------------------------------------------------------------
+
+    def tick(self) -> bool:
+        """One look at the world; False when this worker should end."""
+        now = self.clock.now()
+        if self.stopping:
+            return False
+        if now[2] < self._paused_until:
+            return True
+        try:
+            if not self._holds:
+                self._holds = self.lease.acquire()
+                if not self._holds:
+                    return True
+                self.side.journal().info("lease taken", fence=self.lease.number)
+            self._heartbeat(now)
+            if self._something_changed() or now[2] - self._turned >= LONGEST_QUIET:
+                self.turn()
+        except (LeaseLost, Fenced) as error:
+            self.side.journal().warn("lease lost", message=str(error))
+            return False
+        except StoreError as error:
+            self._stumble(str(error))
+        self._stumbles = self._stumbles if now[2] < self._paused_until else 0
+        return not self._may_end(now)
+
+    def turn(self) -> None:
+        """One turn of all policies. Raises LeaseLost, Fenced, StoreError."""
+        offered = self._reload()
+        if not self._holds or not self.lease.renew():
+            raise LeaseLost("another worker has it, or a newer release asked for it")
+        reach("worker.turn")
+        self.side.policies().take_turn(offered)
+        self._turned = self.clock.now()[2]
+
+    def _something_changed(self) -> bool:
+        """Whether another process wrote to the store or noted a sighting."""
+        (changes,) = self.store.connection.execute("PRAGMA data_version").fetchone()
+        try:
+            noted = os.stat(self._site.sightings).st_mtime
+        except OSError:
+            noted = 0.0
+        changed = (changes, noted) != (self._changes, self._noted) and noted + changes > 0
+        self._changes, self._noted = changes, noted
+        return changed
+
+    def _may_end(self, now: tuple[float, str, float]) -> bool:
+        work = self.side.work()
+        if work.anything_open() or os.path.exists(self._site.sightings + ".taken"):
+            self._idle_since = None
+            return False
+        if self._drain:
+            return self._turned > float("-inf")
+        if work.alive_machines():
+            self._idle_since = None
+            return False
+        if self._idle_since is None:
+            self._idle_since = now
+        idle = seconds_between(self._idle_since, now)
+        timeout: float = self.side.settings().worker.idle_timeout
+        return self.side.settings().worker.mode == "auto" and idle >= timeout
+
+    def _heartbeat(self, now: tuple[float, str, float], **facts: Any) -> None:
+        if now[2] - self._beat < HEARTBEAT and not facts:
+            return
+        self._beat = now[2]
+        worker_start.write_status(
+            self._site,
+            {
+                "pid": os.getpid(),
+                "version": self._version,
+                "boot_id": now[1],
+                "alive": now[2],
+                "failures": 0,
+                "reason": self.reason,
+                **facts,
+            },
+        )
+
+    def _stumble(self, reason: str) -> None:
+        """A turn failed for a reason outside of it: say so, wait, try again."""
+        self.reason = reason
+        self.side.journal().error("turn failed", message=reason)
+        pause = min(LONGEST_STUMBLE, STUMBLE * 2**self._stumbles)
+        self._stumbles += 1
+        self._paused_until = self.clock.now()[2] + pause
+
+    # -- running ----------------------------------------------------------------------------------
+
+    def run(self, sleep: Callable[[float], None] | None = None) -> None:
+        """Tick until the end, then give the lease back."""
+        sleep = sleep or self.clock.sleep
+        try:
+            while self.tick():
+                sleep(TICK)
+                self._gather(sleep)
+        except Exception as error:
+            self.reason = f"{type(error).__name__}: {error}"
+            self.side.journal().error("defect", trace=traceback.format_exc())
+            raise
+        finally:
+            self.end()
+
+    def _gather(self, sleep: Callable[[float], None]) -> None:
+        """Let a burst of commands come in: they share launches when they share a turn."""
+        waited = 0.0
+        (before,) = self.store.connection.execute("PRAGMA data_version").fetchone()
+        while before != self._changes and waited < GATHER:
+            sleep(TICK)
+            waited += TICK
+            (after,) = self.store.connection.execute("PRAGMA data_version").fetchone()
+            if after == before:
+                return
+            before = after
+
+    def end(self) -> None:
+        """Give the lease back and say that it is over, and why."""
+        if self._holds:
+            self._holds = False
+            try:
+                self.lease.release()
+            except StoreError as error:
+                self.reason = self.reason or str(error)
+            failed = {"failures": 1, "tried": self.clock.now()[2]} if self.reason else {}
+            self._heartbeat(self.clock.now(), ended=True, **failed)
+        self.store.close()

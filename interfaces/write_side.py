@@ -1,0 +1,149 @@
+"""Composition root of the worker and of the operator's commands that write: the container.
+
+Providers are named functions with local imports, so that a command pays for what it asks for;
+tests override `clock` and `on_client`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from dependency_injector import containers, providers
+
+from infrastructure.clock import SystemClock
+from infrastructure.site import Site
+from infrastructure.version import VERSION
+
+ACCOUNT = "default"
+"""The one account of this release: the credentials and region of awsprov_config.json."""
+
+
+def _compiled(site: Site, environ: Any) -> Any:
+    from infrastructure.compiled import load
+
+    return load(site, environ)
+
+
+def _settings(compiled: Any) -> Any:
+    from infrastructure.settings import Settings
+
+    return Settings.model_validate(compiled.settings)
+
+
+def _journal(site: Site, compiled: Any) -> Any:
+    from infrastructure.telemetry.journal import Journal
+
+    return Journal(site.log_file, compiled.settings["logging"])
+
+
+def _store(site: Site, compiled: Any, clock: Any, process: str) -> Any:
+    from infrastructure.event_store.sqlite import SqliteEventStore
+    from interfaces.read_side import actor
+
+    return SqliteEventStore(site.ledger(compiled.settings), clock, actor(site.provider, process))
+
+
+def _ledger(store: Any) -> Any:
+    from application.event_sourcing import Ledger
+    from infrastructure.event_store.recorders import SqliteFactory
+
+    return Ledger(SqliteFactory(store))
+
+
+def _cloud(settings: Any, clock: Any, journal: Any, on_client: Any) -> Any:
+    from infrastructure.aws.ec2 import Ec2
+
+    return Ec2(ACCOUNT, settings.provider.aws, clock, journal, on_client)
+
+
+def _work(store: Any) -> Any:
+    from infrastructure.read_models.sqlite_work import SqliteWork
+
+    return SqliteWork(store)
+
+
+def _notebook(store: Any, settings: Any) -> Any:
+    from infrastructure.event_store.notebook import SqliteNotebook
+
+    return SqliteNotebook(store, ACCOUNT, settings.provider.aws.region or "")
+
+
+def _lease(
+    store: Any, settings: Any, clock: Any, site: Site, process: str, program_version: str
+) -> Any:
+    from infrastructure.event_store.lease import SqliteLease
+
+    return SqliteLease(
+        store,
+        f"{ACCOUNT}/{settings.provider.aws.region}",
+        f"{process}[{os.getpid()}]",
+        program_version,
+        clock,
+        settings.worker.lease_time,
+        site.worker_lock,
+    )
+
+
+def _turn(
+    ledger: Any,
+    work: Any,
+    notebook: Any,
+    cloud: Any,
+    clock: Any,
+    lease: Any,
+    journal: Any,
+    compiled: Any,
+    store: Any,
+    random: Any,
+) -> Any:
+    from application.turn import Turn
+
+    return Turn(
+        ledger=ledger,
+        work=work,
+        notebook=notebook,
+        cloud=cloud,
+        clock=clock,
+        lease=lease,
+        journal=journal,
+        settings=compiled.settings["provider"],
+        deployment=store.deployment,
+        incarnation=store.incarnation,
+        random=random,
+    )
+
+
+def _policies(turn: Any, site: Site) -> Any:
+    from application.policies import Policies
+    from infrastructure.sightings import Sightings
+
+    return Policies(turn, site.provider, Sightings(site.sightings))
+
+
+class WriteSide(containers.DeclarativeContainer):
+    """Everything that writes, for one provider instance. `process` names who acts."""
+
+    site = providers.Dependency(instance_of=Site)
+    environ: Any = providers.Dependency()
+    process: Any = providers.Object("operator")
+    program_version: Any = providers.Object(VERSION)
+    on_client: Any = providers.Object(None)
+    random: Any = providers.Object(os.urandom)
+    clock: Any = providers.Singleton(SystemClock)
+
+    compiled: Any = providers.Singleton(_compiled, site, environ)
+    settings: Any = providers.Singleton(_settings, compiled)
+    journal: Any = providers.Singleton(_journal, site, compiled)
+    store: Any = providers.Singleton(_store, site, compiled, clock, process)
+    ledger: Any = providers.Singleton(_ledger, store)
+    work: Any = providers.Singleton(_work, store)
+    notebook: Any = providers.Singleton(_notebook, store, settings)
+    cloud: Any = providers.Singleton(_cloud, settings, clock, journal, on_client)
+    lease: Any = providers.Singleton(
+        _lease, store, settings, clock, site, process, program_version
+    )
+    turn: Any = providers.Singleton(
+        _turn, ledger, work, notebook, cloud, clock, lease, journal, compiled, store, random
+    )
+    policies: Any = providers.Singleton(_policies, turn, site)

@@ -1,0 +1,52 @@
+"""Fixtures that many tests share, and the settings of hypothesis."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.world import World
+
+# Deterministic: the same examples in each run, and no deadline that a busy machine could miss.
+settings.register_profile(
+    "tests",
+    derandomize=True,
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("tests")
+
+for _name in list(os.environ):
+    if _name.startswith(("HF_", "PRO_", "HOSTLEDGER_", "AWS_")):
+        del os.environ[_name]
+# Nobody checks them in the sandbox, and without them boto3 would look for a metadata service.
+os.environ["AWS_ACCESS_KEY_ID"] = "sandbox"
+os.environ["AWS_SECRET_ACCESS_KEY"] = "sandbox"
+os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+
+
+@pytest.fixture
+def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
+    """Builds sites in one process; their workers are ended with the test."""
+    worlds: list[World] = []
+
+    def make(**options: Any) -> World:
+        world = World(tmp_path / f"site-{len(worlds)}", **options)
+        worlds.append(world)
+        return world
+
+    yield make
+    for world in worlds:
+        world.close()
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> World:
+    """A site whose machines boot in 20 s and end in 15 s."""
+    return make_world(boot_time=20.0, shutdown_time=15.0)

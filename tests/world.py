@@ -1,0 +1,209 @@
+"""A whole site in one process: real store, real policies, the sandbox for EC2, a clock that obeys.
+
+The five verbs are called as HostFactory calls them, but for the process around them; a worker can
+be killed at any crash point and started again. Nothing waits.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dependency_injector import providers
+
+from infrastructure import crash_points
+from infrastructure.event_store.sqlite_setup import create_store
+from infrastructure.sandbox.ec2 import Sandbox
+from infrastructure.site import Site
+from infrastructure.version import VERSION
+from interfaces.hostfactory import reads, writes
+from interfaces.read_side import Call
+from interfaces.worker.loop import Worker
+from tests.fakes.clock import FakeClock
+
+TEMPLATE: dict[str, Any] = {
+    "templateId": "OnDemand-A",
+    "maxNumber": 2000,
+    "imageId": "ami-0a1b2c3d",
+    "subnetId": "subnet-a1",
+    "vmType": "t3.medium",
+    "attributes": {
+        "type": ["String", "X86_64"],
+        "ncpus": ["Numeric", "2"],
+        "nram": ["Numeric", "4096"],
+    },
+}
+
+VERBS = {**reads.VERBS, **writes.VERBS}
+
+
+class World:
+    """One site. `settings` are HOSTLEDGER_SECTION__KEY values, `sandbox` options of the Sandbox."""
+
+    def __init__(
+        self,
+        root: Path,
+        templates: list[dict[str, Any]] | None = None,
+        settings: dict[str, str] | None = None,
+        **sandbox: Any,
+    ) -> None:
+        self.root = root
+        self.clock = FakeClock()
+        self.sandbox = Sandbox(clock=lambda: self.clock.seconds, **sandbox)
+        for name in ("conf", "work", "log"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        self.site = Site("awsinst", f"{root}/conf", f"{root}/work", f"{root}/log")
+        self.write_config({"AWS_REGION": "us-east-1"})
+        self.write_templates(templates or [TEMPLATE])
+        self.environ = {"HOSTLEDGER_WORKER__MODE": "external", **(settings or {})}
+        self.path = self.site.state_dir + "/ledger.db"
+        self.deployment = create_store(self.path, self.clock, {"user": "test"}, VERSION)
+        self.workers: list[Worker] = []
+        self._random = 0
+
+    # -- the site's files -------------------------------------------------------------------------
+
+    def write_templates(self, templates: list[dict[str, Any]]) -> None:
+        text = json.dumps({"templates": templates})
+        (self.root / "conf/awsprov_templates.json").write_text(text)
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        (self.root / "conf/awsprov_config.json").write_text(json.dumps(config))
+
+    # -- HostFactory ------------------------------------------------------------------------------
+
+    def call(self, verb: str, document: dict[str, Any]) -> dict[str, Any]:
+        """What the verb answers. Raises what the process around it would turn into exit 1."""
+        call = Call(verb, self.environ, "python", site=self.site)
+        call.clock = self.clock  # type: ignore[assignment]
+        call.now = self.clock.now()
+        return json.loads(VERBS[verb](call, document, "input"))  # type: ignore[no-any-return]
+
+    def request(self, count: int, template_id: str = "OnDemand-A") -> str:
+        answer = self.call(
+            "requestMachines", {"template": {"templateId": template_id, "machineCount": count}}
+        )
+        return str(answer["requestId"])
+
+    def status(self, request_id: str) -> dict[str, Any]:
+        answer = self.call("getRequestStatus", {"requests": [{"requestId": request_id}]})
+        (entry,) = answer["requests"]
+        return entry  # type: ignore[no-any-return]
+
+    def give_back(self, machines: list[dict[str, Any]]) -> str:
+        named = [{"machineId": m["machineId"], "name": m["name"]} for m in machines]
+        return str(self.call("requestReturnMachines", {"machines": named})["requestId"])
+
+    def to_give_up(self, machines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        named = [{"machineId": m["machineId"], "name": m["name"]} for m in machines]
+        return self.call("getReturnRequests", {"machines": named})["requests"]  # type: ignore[no-any-return]
+
+    # -- workers ----------------------------------------------------------------------------------
+
+    def random(self, size: int) -> bytes:
+        """Different each time and the same in each run."""
+        self._random += 1
+        return self._random.to_bytes(8, "big").rjust(size, b"\0")[:size]
+
+    def start_worker(self, version: str = VERSION, **overrides: Any) -> Worker:
+        overrides.setdefault("clock", providers.Object(self.clock))
+        overrides.setdefault("on_client", providers.Object(self.sandbox.attach))
+        overrides.setdefault("random", providers.Object(self.random))
+        worker = Worker(self.site, self.environ, program_version=version, **overrides)
+        self.workers.append(worker)
+        return worker
+
+    def kill(self, worker: Worker) -> None:
+        """What the kernel does to a process that dies: its locks and connections are gone."""
+        worker.lease._unlock()
+        worker.store.close()
+        self.workers.remove(worker)
+
+    @contextmanager
+    def dying_at(self, point: str) -> Iterator[None]:
+        """Within: reaching the point raises Crash, once; `survived` stays False when it did."""
+
+        def die(name: str) -> None:
+            raise crash_points.Crash(name)
+
+        before = crash_points.die
+        crash_points.die = die
+        crash_points.crash_at(point)
+        try:
+            yield
+        finally:
+            crash_points.crash_at("")
+            crash_points.die = before
+
+    def run(
+        self,
+        seconds: float,
+        until: Callable[[], bool] | None = None,
+        step: float = 1.0,
+        poll: Callable[[], object] | None = None,
+    ) -> bool:
+        """Let time pass, a tick of every worker each step; True when `until` came true."""
+        end = self.clock.seconds + seconds
+        while self.clock.seconds < end:
+            for worker in list(self.workers):
+                if not worker.tick():
+                    worker.end()
+                    self.workers.remove(worker)
+            if poll is not None:
+                poll()
+            if until is not None and until():
+                return True
+            self.clock.advance(step)
+        return False
+
+    def run_until_final(self, request_id: str, seconds: float = 900.0) -> dict[str, Any]:
+        """Poll as HostFactory does until the answer is final; the answer."""
+        done = self.run(seconds, lambda: self.status(request_id)["status"] != "running")
+        assert done, self.status(request_id)
+        return self.status(request_id)
+
+    # -- the truth --------------------------------------------------------------------------------
+
+    def live(self) -> set[str]:
+        """Ids of the instances that carry our deployment's tag and live, lag or not."""
+        return set(self.sandbox.live_instances({"hostledger:deployment": self.deployment}))
+
+    def owned(self) -> set[str]:
+        """Ids of the machines that the ledger says live."""
+        return {row[0] for row in self.query("SELECT machine_id FROM machines WHERE alive = 1")}
+
+    def query(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        from infrastructure.event_store.sqlite_file import open_for_reading
+
+        connection = open_for_reading(self.path)
+        try:
+            return connection.execute(statement, parameters).fetchall()  # type: ignore[no-any-return]
+        finally:
+            connection.close()
+
+    def topics(self) -> list[str]:
+        return [row[0] for row in self.query("SELECT topic FROM events ORDER BY position")]
+
+    def launches(self) -> list[Any]:
+        return [call for call in self.sandbox.calls if call.action == "RunInstances"]
+
+    def assert_agreement(self) -> None:
+        """The one assertion of every fault row: live instances by tag equal those that the ledger
+        owns, and no request has more than it asked for."""
+        assert self.live() == self.owned()
+        over = self.query(
+            "SELECT r.request_id, r.machine_count, count(*) FROM requests r "
+            "JOIN machines m ON m.request_id = r.request_id "
+            "WHERE m.alive = 1 AND m.owed = '' GROUP BY r.request_id "
+            "HAVING count(*) > r.machine_count"
+        )
+        assert over == []
+
+    def close(self) -> None:
+        for worker in list(self.workers):
+            self.kill(worker)
+        shutil.rmtree(self.root, ignore_errors=True)
