@@ -42,6 +42,8 @@ class Ledger(Application[str]):
         self, *objs: Any, tracking: tuple[str, int] | None = None, **metadata: Any
     ) -> list[Recording[str]]:
         """Store what is pending, and with it that a policy has processed a position."""
-        processing: ProcessingEvent[str] = ProcessingEvent(Tracking(*tracking) if tracking else None)
+        processing: ProcessingEvent[str] = ProcessingEvent(
+            Tracking(*tracking) if tracking else None
+        )
         processing.collect_events(*objs, **metadata)
         return self._record(processing)

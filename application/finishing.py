@@ -43,9 +43,7 @@ class Finishing:
         request = turn.ledger.get(MachineRequest, row["request_id"])
         assert request is not None
         request.finish(row["succeeded"], self._why(request, row))
-        turn.save(
-            request, correlation_id=row["correlation_id"], causation_id=row["event_id"]
-        )
+        turn.save(request, correlation_id=row["correlation_id"], causation_id=row["event_id"])
 
     def _why(self, request: MachineRequest, row: dict[str, Any]) -> str:
         missing = row["machine_count"] - row["succeeded"]
@@ -88,6 +86,4 @@ class Finishing:
         handed_back = turn.ledger.get(ReturnRequest, row["request_id"])
         assert handed_back is not None
         handed_back.finish(refused)
-        turn.save(
-            handed_back, correlation_id=row["correlation_id"], causation_id=row["event_id"]
-        )
+        turn.save(handed_back, correlation_id=row["correlation_id"], causation_id=row["event_id"])

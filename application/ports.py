@@ -11,6 +11,7 @@ from domain.event_sourced import Aggregate
 
 A = TypeVar("A", bound=Aggregate)
 
+
 class Clock(Protocol):
     def now(self) -> Instant: ...
 

@@ -115,9 +115,7 @@ class Provisioning:
         batch = self._turn.ledger.get(LaunchBatch, row["batch_id"])
         assert batch is not None
         batch.reject(code, message, definite, gives_up)
-        self._turn.save(
-            batch, correlation_id=row["correlation_id"], causation_id=row["event_id"]
-        )
+        self._turn.save(batch, correlation_id=row["correlation_id"], causation_id=row["event_id"])
         self._attempts.pop(row["batch_id"], None)
 
     def _accept(self, row: dict[str, Any], launched: Launched) -> None:
@@ -269,7 +267,8 @@ def still_wanted(turn: Turn, request: dict[str, Any]) -> int:
     if request["stopped"] or turn.age(request) >= request["fulfilment_deadline"]:
         return 0
     given = request["dealt"] - request["failed"]
-    return max(0, request["machine_count"] - given - request["claimed"])
+    wanted: int = request["machine_count"] - given - request["claimed"]
+    return max(0, wanted)
 
 
 def open_claims(turn: Turn, claims: list[list[Any]], row: dict[str, Any]) -> list[list[Any]]:

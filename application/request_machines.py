@@ -10,6 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
 
+    from domain.event_sourced import Aggregate
+
     class Ledger(Protocol):
         def get(self, aggregate_class: Any, identifier: str) -> Any: ...
 
@@ -59,7 +61,7 @@ def request_machines(command: RequestMachines, ledger: Ledger) -> str:
         float(content.get("fulfilment_deadline", command.default_deadline)),
         command.source,
     )
-    saved = [request]
+    saved: list[Aggregate] = [request]
     bodies = None
     if offered["revision"] != command.recorded_revision:
         key = Template.key(command.provider, command.template_id)

@@ -54,9 +54,7 @@ class Returning:
         turn = self._turn
         now = turn.now()[2]
         under_way = {
-            machine_id
-            for row in turn.work.open_terminations()
-            for machine_id in row["machine_ids"]
+            machine_id for row in turn.work.open_terminations() for machine_id in row["machine_ids"]
         }
         zones: dict[str, list[dict[str, Any]]] = {}
         pending_timeout = turn.aws["pending_timeout"]

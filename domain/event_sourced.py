@@ -93,9 +93,7 @@ class Aggregate:
         raise NotImplementedError
 
     def _trigger(self, event_class: type[DomainEvent], **fields: Any) -> None:
-        event = event_class(
-            originator_id=self.id, originator_version=self.version + 1, **fields
-        )
+        event = event_class(originator_id=self.id, originator_version=self.version + 1, **fields)
         self.evolve(event)
         self.version += 1
         self._pending.append(event)

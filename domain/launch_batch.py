@@ -62,9 +62,7 @@ class LaunchSettled(DomainEvent):
     surplus: list[str]
 
 
-def deal(
-    machine_ids: list[str], claims: list[list[Any]]
-) -> tuple[list[list[Any]], list[str]]:
+def deal(machine_ids: list[str], claims: list[list[Any]]) -> tuple[list[list[Any]], list[str]]:
     """Give machines to claims in their order, one filled before the next; the rest is surplus.
 
     `claims` are [request id, count], the closed ones taken out and open demand for the same

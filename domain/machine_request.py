@@ -13,7 +13,7 @@ CANCELLED = "cancelled"
 
 
 class MachinesRequested(DomainEvent):
-    """`fulfilment_deadline` is in seconds from here; `source` is who asked: the scripts or a person."""
+    """`fulfilment_deadline` is in seconds from here; `source` is who asked (hostfactory, operator)."""
 
     provider: str
     template_id: str
@@ -124,9 +124,7 @@ class MachineRequest(Aggregate):
             self._trigger(RequestFulfilled, fulfilled=succeeded)
         elif succeeded:
             missing = self.machine_count - succeeded
-            self._trigger(
-                RequestPartlyFulfilled, fulfilled=succeeded, missing=missing, message=why
-            )
+            self._trigger(RequestPartlyFulfilled, fulfilled=succeeded, missing=missing, message=why)
         else:
             self._trigger(RequestFailed, message=why)
 

@@ -42,7 +42,9 @@ class Template(Aggregate):
         """`<provider>/<id>`: templates of two provider instances are two templates."""
         return f"{provider}/{template_id}"
 
-    def revise(self, provider: str, template_id: str, revision: str, content: dict[str, Any]) -> None:
+    def revise(
+        self, provider: str, template_id: str, revision: str, content: dict[str, Any]
+    ) -> None:
         """Take over a content, unless it is the one we have."""
         if revision != self.revision:
             self._trigger(
@@ -80,7 +82,9 @@ def check_ask(template_id: str, content: dict[str, Any] | None, count: object) -
         )
     limit: int = content["max_number"]
     if limit == 0:
-        raise OverTemplateLimit(f"template {template_id!r} has maxNumber 0: nothing may be asked of it")
+        raise OverTemplateLimit(
+            f"template {template_id!r} has maxNumber 0: nothing may be asked of it"
+        )
     if limit == UNLIMITED:
         limit = MOST_MACHINES
     if count > limit:

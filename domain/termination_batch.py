@@ -56,16 +56,12 @@ class TerminationBatch(Aggregate):
         )
         return self
 
-    def conclude(
-        self, accepted: list[str], refused: list[list[str]], aws_request_id: str
-    ) -> None:
+    def conclude(self, accepted: list[str], refused: list[list[str]], aws_request_id: str) -> None:
         """Record AWS's answer, once."""
         if not self.is_open:
             return
         if accepted:
-            self._trigger(
-                TerminationAccepted, machine_ids=accepted, aws_request_id=aws_request_id
-            )
+            self._trigger(TerminationAccepted, machine_ids=accepted, aws_request_id=aws_request_id)
         if refused:
             self._trigger(TerminationRefused, refused=refused)
 

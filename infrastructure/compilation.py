@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from application.json_text import dumps
 from domain.identifiers import sha256
-from infrastructure.json_text import dumps
 from infrastructure.settings import ConfigurationProblem, read_settings
 from infrastructure.site import Site
 from infrastructure.telemetry.journal import Journal
@@ -16,9 +16,7 @@ from infrastructure.templates.ibm import read_templates, revision, wire_template
 __all__ = ["ConfigurationProblem", "compile_sources"]
 
 
-def compile_sources(
-    site: Site, paths: list[str | None], environ: Mapping[str, str]
-) -> list[str]:
+def compile_sources(site: Site, paths: list[str | None], environ: Mapping[str, str]) -> list[str]:
     """The lines of the compiled form after its key. Raises ConfigurationProblem.
 
     What is only doubtful (an unknown key, a template that is left out) goes to the log, once.

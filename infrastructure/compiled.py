@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 
-from infrastructure.json_text import dumps, loads
-from infrastructure.version import VERSION
+from application.failures import BrokenConfiguration
+from application.json_text import dumps, loads
+from application.version import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,10 +33,6 @@ PROPAGATED = (
 """Variables besides HOSTLEDGER_SECTION__KEY that change what the settings are."""
 
 
-class BrokenConfiguration(Exception):
-    """The sources cannot be compiled and no good form is left. `str()` names file and cause."""
-
-
 class Compiled:
     """The last good form; `problem` says why it is not the newest, "" when it is."""
 
@@ -46,7 +43,7 @@ class Compiled:
 
     @property
     def templates_answer(self) -> str:
-        """The text of `templates`' array in getAvailableTemplates' answer; "" when there is none."""
+        """The text of the array `templates` in getAvailableTemplates' answer; "" for none."""
         return self._lines[ANSWER]
 
     def template(self, template_id: str) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from infrastructure.json_text import BadJson, dumps, loads
+from application.json_text import BadJson, dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import os
 
+from application.failures import NotConfigured
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-
-class NotConfigured(Exception):
-    """A place that must be known is not. `str()` names the variables that would say it."""
 
 
 class Site:
@@ -39,7 +37,9 @@ class Site:
         """Where IBM's `config` or `templates` file may be, first match first."""
         names = [f"{self.provider}prov_{kind}.json", f"awsprov_{kind}.json"]
         return [
-            f"{self.conf_dir}/{below}{name}" for below in ("", "conf/") for name in dict.fromkeys(names)
+            f"{self.conf_dir}/{below}{name}"
+            for below in ("", "conf/")
+            for name in dict.fromkeys(names)
         ]
 
     def own_configuration(self, environ: Mapping[str, str]) -> list[str]:
@@ -57,7 +57,8 @@ def site_from(environ: Mapping[str, str]) -> Site:
         raise NotConfigured("HF_PROVIDER_NAME is not set: which provider instance is this?")
     if not provider.replace("-", "").replace("_", "").isalnum() or len(provider) > 64:
         raise NotConfigured(
-            f"HF_PROVIDER_NAME is {provider[:70]!r}: up to 64 of letters, digits, - and _ are allowed"
+            f"HF_PROVIDER_NAME is {provider[:70]!r}: "
+            "up to 64 of letters, digits, - and _ are allowed"
         )
 
     def place(own: str, lsf: str, top: str, below: str, required: bool = True) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from infrastructure.json_text import BadJson, dumps, loads
+from application.json_text import BadJson, dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,9 +100,7 @@ def start(site: Site, python: str, environ: Mapping[str, str], now: Instant) -> 
             for descriptor in (0, 1, 2):
                 os.dup2(nothing, descriptor)
             os.closerange(3, 65536)
-            os.execve(
-                python, [python, "-I", "-m", "interfaces.worker.main", site.provider], kept
-            )
+            os.execve(python, [python, "-I", "-m", "interfaces.worker.main"], kept)
         finally:
             os._exit(127)
     os.wait()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from application.failures import NotConfigured
 from application.instants import seconds_between
 from infrastructure import compiled, worker_start
 from infrastructure.clock import SystemClock
@@ -22,10 +23,16 @@ if TYPE_CHECKING:
     from infrastructure.telemetry.journal import Journal
 
 
+JUST_NOW = 5.0
+"""Seconds in which a living worker has said so at least twice."""
+
+
 class Call:
     """One HostFactory call: its site, configuration, clock, and the store once it is opened."""
 
-    def __init__(self, verb: str, environ: Mapping[str, str], python: str, site: Site | None = None):
+    def __init__(
+        self, verb: str, environ: Mapping[str, str], python: str, site: Site | None = None
+    ):
         self.verb = verb
         self.environ = environ
         self.python = python
@@ -44,13 +51,15 @@ class Call:
         """Raises StoreError."""
         from infrastructure.read_models.sqlite import SqliteReadModel
 
-        return SqliteReadModel(self.ledger_path)
+        return SqliteReadModel.look(self.ledger_path)
 
-    def ledger(self) -> SqliteEventStore:
-        """The store, open for a command. Raises StoreError."""
+    def ledger(self) -> tuple[SqliteEventStore, SqliteReadModel]:
+        """The store, open for a command, and its read models. Raises StoreError."""
         from infrastructure.event_store.sqlite import SqliteEventStore
+        from infrastructure.read_models.sqlite import SqliteReadModel
 
-        return SqliteEventStore(self.ledger_path, self.clock, self.actor())
+        store = SqliteEventStore(self.ledger_path, self.clock, self.actor())
+        return store, SqliteReadModel(store.connection)
 
     def actor(self) -> dict[str, str]:
         return actor(self.site.provider, self.verb)
@@ -66,15 +75,19 @@ class Call:
 
         note(self.site.sightings, self.now, facts)
 
+    def worker_lives(self) -> bool:
+        """Whether a worker has said so just now."""
+        facts = worker_start.status(self.site)
+        ago = worker_start.lived_ago(facts, self.now)
+        return ago is not None and ago < JUST_NOW and not facts.get("ended")
+
     def look_after(self, model: SqliteReadModel | None, *, wanted: bool = False) -> str:
         """Start a worker when something is open or alive and none lives; what to tell about it.
 
         `wanted`: there is work beyond what is open or alive. Returns the sentence for the answer's
         message, "" when all is well.
         """
-        facts = worker_start.status(self.site)
-        ago = worker_start.lived_ago(facts, self.now)
-        if ago is not None and ago < 5.0 and not facts.get("ended"):
+        if self.worker_lives():
             return ""
         if not wanted and (model is None or not model.anything_open_or_alive()):
             return ""
@@ -82,7 +95,8 @@ class Call:
             worker_start.start(self.site, self.python, self.environ, self.now)
         if self.mode == "inline":
             return ""
-        missed = ago
+        facts = worker_start.status(self.site)
+        missed = worker_start.lived_ago(facts, self.now)
         if missed is None:
             oldest = model.oldest_open() if model is not None else None
             missed = (
@@ -108,3 +122,17 @@ def actor(provider: str, process: str) -> dict[str, str]:
     except (ImportError, KeyError):
         user = str(uid)
     return {"user": user, "provider": provider, "process": f"{process}[{os.getpid()}]"}
+
+
+def log_defect(verb: str, trace: str) -> str:
+    """Write a trace to the log, with settings that need no configuration; the log's path or ""."""
+    from infrastructure.telemetry.journal import Journal
+
+    try:
+        log = site_from(os.environ).log_file
+    except NotConfigured:
+        return ""
+    Journal(log, {"level": "ERROR", "max_file_size": 10, "max_rotate": 5}).error(
+        "defect", verb=verb, trace=trace
+    )
+    return log

@@ -11,9 +11,11 @@ from typing import Any
 
 from dependency_injector import containers, providers
 
+from application.version import VERSION
 from infrastructure.clock import SystemClock
-from infrastructure.site import Site
-from infrastructure.version import VERSION
+from infrastructure.site import Site, site_from
+
+__all__ = ["Site", "WriteSide", "check_start", "site_from", "tell_failed_start"]
 
 ACCOUNT = "default"
 """The one account of this release: the credentials and region of awsprov_config.json."""
@@ -23,6 +25,12 @@ def _compiled(site: Site, environ: Any) -> Any:
     from infrastructure.compiled import load
 
     return load(site, environ)
+
+
+def _write_status(site: Site, facts: dict[str, Any]) -> None:
+    from infrastructure.worker_start import write_status
+
+    write_status(site, facts)
 
 
 def _settings(compiled: Any) -> Any:
@@ -133,6 +141,8 @@ class WriteSide(containers.DeclarativeContainer):
     clock: Any = providers.Singleton(SystemClock)
 
     compiled: Any = providers.Singleton(_compiled, site, environ)
+    latest: Any = providers.Factory(_compiled, site, environ)
+    write_status: Any = providers.Callable(_write_status, site)
     settings: Any = providers.Singleton(_settings, compiled)
     journal: Any = providers.Singleton(_journal, site, compiled)
     store: Any = providers.Singleton(_store, site, compiled, clock, process)
@@ -140,10 +150,28 @@ class WriteSide(containers.DeclarativeContainer):
     work: Any = providers.Singleton(_work, store)
     notebook: Any = providers.Singleton(_notebook, store, settings)
     cloud: Any = providers.Singleton(_cloud, settings, clock, journal, on_client)
-    lease: Any = providers.Singleton(
-        _lease, store, settings, clock, site, process, program_version
-    )
+    lease: Any = providers.Singleton(_lease, store, settings, clock, site, process, program_version)
     turn: Any = providers.Singleton(
         _turn, ledger, work, notebook, cloud, clock, lease, journal, compiled, store, random
     )
     policies: Any = providers.Singleton(_policies, turn, site)
+
+
+def check_start(side: WriteSide) -> None:
+    """Find out at the start what would fail later. Raises StoreError, CallFailed,
+    BrokenConfiguration."""
+    from infrastructure.event_store.sqlite_setup import refuse_network_file_system
+
+    refuse_network_file_system(side.store().path)
+    side.cloud()
+
+
+def tell_failed_start(site: Site, reason: str) -> None:
+    """Leave the reason for the scripts, who tell it and wait before they try again."""
+    from infrastructure import worker_start
+
+    now = SystemClock().now()
+    facts = worker_start.status(site)
+    failures = max(1, int(facts.get("failures", 0)))
+    facts.update(boot_id=now[1], tried=now[2], failures=failures, reason=reason)
+    worker_start.write_status(site, facts)

@@ -15,11 +15,11 @@ from typing import Any
 
 from dependency_injector import providers
 
-from infrastructure import crash_points
+from application import crash_points
+from application.version import VERSION
 from infrastructure.event_store.sqlite_setup import create_store
 from infrastructure.sandbox.ec2 import Sandbox
 from infrastructure.site import Site
-from infrastructure.version import VERSION
 from interfaces.hostfactory import reads, writes
 from interfaces.read_side import Call
 from interfaces.worker.loop import Worker

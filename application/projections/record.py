@@ -18,7 +18,7 @@ else:
 
 
 class Record:
-    """Position, ids, stream, topic, time and fields of one event; `identifier` is the stream's id."""
+    """Position, ids, stream, topic, time and fields of one event."""
 
     __slots__ = (
         "correlation_id",

@@ -107,9 +107,7 @@ def request_fulfilled(record: Record, rows: Rows) -> None:
 
 
 def request_partly_fulfilled(record: Record, rows: Rows) -> None:
-    _become_final(
-        record, rows, COMPLETE_WITH_ERROR, "partly fulfilled", record.data["message"]
-    )
+    _become_final(record, rows, COMPLETE_WITH_ERROR, "partly fulfilled", record.data["message"])
 
 
 def request_failed(record: Record, rows: Rows) -> None:
@@ -147,9 +145,7 @@ def return_completed(record: Record, rows: Rows) -> None:
 
 def return_partly_refused(record: Record, rows: Rows) -> None:
     _strangers_are(record, rows, dict(record.data["refused"]))
-    _become_final(
-        record, rows, COMPLETE_WITH_ERROR, "partly refused", record.data["message"]
-    )
+    _become_final(record, rows, COMPLETE_WITH_ERROR, "partly refused", record.data["message"])
 
 
 def launch_intended(record: Record, rows: Rows) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from application.crash_points import reach
 from application.ports import CallFailed, Clock, Instance, Launched, Terminated
 from infrastructure.aws.errors import failure
 from infrastructure.aws.launches import (
@@ -15,7 +16,6 @@ from infrastructure.aws.launches import (
     with_user_data,
 )
 from infrastructure.aws.throttle import Breaker, Bucket
-from infrastructure.crash_points import reach
 from infrastructure.settings import Aws
 from infrastructure.telemetry.journal import Journal
 
@@ -53,7 +53,8 @@ class Ec2:
         self._clients: dict[bool, Any] = {}
         self._root_devices: dict[str, str] = {}
         self._buckets = {
-            name: Bucket(size, rate, self._seconds) for name, (size, rate) in settings.buckets.items()
+            name: Bucket(size, rate, self._seconds)
+            for name, (size, rate) in settings.buckets.items()
         }
         self._breakers: dict[str, Breaker] = {}
 
@@ -104,7 +105,9 @@ class Ec2:
         bucket = self._buckets.get(api)
         launched = self._buckets.get(LAUNCHED_INSTANCES) if instances else None
         if not breaker.admits():
-            raise CallFailed("unreachable", "BreakerOpen", f"{api} of {self.region} failed too often")
+            raise CallFailed(
+                "unreachable", "BreakerOpen", f"{api} of {self.region} failed too often"
+            )
         if launched is not None and not launched.has(instances):
             raise CallFailed("throttled", "OwnLimit", "the bucket of launched instances is empty")
         if bucket is not None and not bucket.take():

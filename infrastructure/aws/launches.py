@@ -1,4 +1,4 @@
-"""The exact RunInstances call for a template, a pool and a count; pure, so that it can be stored."""
+"""The exact RunInstances call for a template, a pool and a count, so that it can be stored."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from application.json_text import dumps
 from domain.identifiers import sha256
-from infrastructure.json_text import dumps
 
 
 def digest(
@@ -18,9 +18,9 @@ def digest(
 ) -> str:
     """sha256 of the canonical record: one JSON array, the two texts byte for byte as written."""
     record = [event_id, stream, version, topic, class_version, recorded_at, metadata, data]
-    return sha256(dumps(record).encode()).hexdigest()
+    return str(sha256(dumps(record).encode()).hexdigest())
 
 
 def chain(previous: str, position: int, event_digest: str) -> str:
     """sha256 over the previous chain (the deployment id before the first), position and digest."""
-    return sha256(f"{previous}\n{position}\n{event_digest}".encode()).hexdigest()
+    return str(sha256(f"{previous}\n{position}\n{event_digest}".encode()).hexdigest())

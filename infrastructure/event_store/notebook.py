@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from application.instants import Instant
+from application.json_text import dumps
 from application.ports import Instance
 from infrastructure.event_store.sqlite import SqliteEventStore
-from infrastructure.json_text import dumps
 
 LONGEST_GAP = 120.0
 """Seconds between two calls of HostFactory after which it counts as stopped in between."""
@@ -59,14 +59,11 @@ class SqliteNotebook:
     def clear_cloud_states(self, machine_ids: Sequence[str]) -> None:
         """These are as the ledger says again."""
         noted = self._store.connection.execute(
-            "SELECT c.machine_id FROM json_each(?) j "
-            "JOIN cloud_states c ON c.machine_id = j.value",
+            "SELECT c.machine_id FROM json_each(?) j JOIN cloud_states c ON c.machine_id = j.value",
             (dumps(list(machine_ids)),),
         ).fetchall()
         if noted:
-            self._write(
-                *(("DELETE FROM cloud_states WHERE machine_id = ?", row) for row in noted)
-            )
+            self._write(*(("DELETE FROM cloud_states WHERE machine_id = ?", row) for row in noted))
 
     def batch_sweep(self, batch_id: str) -> Instant | None:
         """When the first of the two settling sweeps of a batch began."""

@@ -27,13 +27,9 @@ from eventsourcing.persistence import (
 )
 from eventsourcing.utils import register_topic
 
+from application.failures import AlreadyTracked, Conflict, UnknownEvent
 from domain.topics import TOPICS
-from infrastructure.event_store.sqlite import (
-    AlreadyTracked,
-    Conflict,
-    SqliteEventStore,
-    UnknownEvent,
-)
+from infrastructure.event_store.sqlite import SqliteEventStore
 
 for _topic, _event_class in TOPICS.items():
     register_topic(_topic, _event_class)
@@ -100,7 +96,9 @@ class SqliteProcessRecorder(ProcessRecorder):
             self.store.append(
                 records,
                 positions=positions,
-                tracking=(tracking.application_name, tracking.notification_id) if tracking else None,
+                tracking=(tracking.application_name, tracking.notification_id)
+                if tracking
+                else None,
                 **metadata,
             )
         except (Conflict, AlreadyTracked) as error:
@@ -181,8 +179,8 @@ class SqliteFactory(InfrastructureFactory[TrackingRecorder]):
         super().__init__({})
         self.store = store
 
-    def mapper(
-        self, transcoder: Transcoder | None = None, mapper_class: type[Mapper[str]] | None = None
+    def mapper(  # type: ignore[override]  # the library's own stubs make it generic in the id
+        self, transcoder: Transcoder | None = None, mapper_class: Any = None
     ) -> StrictMapper:
         return StrictMapper(transcoder or JSONTranscoder())
 
@@ -199,4 +197,3 @@ class SqliteFactory(InfrastructureFactory[TrackingRecorder]):
 
     def process_recorder(self) -> SqliteProcessRecorder:
         return SqliteProcessRecorder(self.store)
-

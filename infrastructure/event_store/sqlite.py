@@ -9,46 +9,37 @@ from __future__ import annotations
 import os
 import time
 
-from application.projections import PROJECTIONS, Record
-from domain.event_sourced import Aggregate, DomainEvent
-from infrastructure.crash_points import reach
-from infrastructure.event_store.digest import chain, digest
-from infrastructure.event_store.sqlite_file import (
-    BUSY_TIMEOUT,
+from application.crash_points import reach
+from application.failures import (
+    AlreadyTracked,
+    Conflict,
+    Fenced,
+    LogDamaged,
     StoreBusy,
     StoreError,
     StoreInert,
+    UnknownEvent,
+)
+from application.json_text import dumps, loads
+from application.projections import PROJECTIONS, Record
+from domain.event_sourced import Aggregate, DomainEvent
+from infrastructure.event_store.digest import chain, digest
+from infrastructure.event_store.sqlite_file import (
+    BUSY_TIMEOUT,
     check,
     missing,
     sqlite,
     uri,
 )
-from infrastructure.json_text import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any, TypeVar
 
-    from application.instants import Instant
     from application.ports import Clock
 
     A = TypeVar("A", bound=Aggregate)
-
-class Conflict(Exception):
-    """Someone else wrote this version of the stream first; load again and decide again."""
-
-
-class Fenced(Exception):
-    """The lease was lost: the fencing number of this commit is not the holder's."""
-
-
-class AlreadyTracked(Exception):
-    """Another worker has processed this position already."""
-
-
-class LogDamaged(StoreError):
-    """The end of the log does not match its own digest or chain."""
 
 
 def iso(wall: float) -> str:
@@ -205,7 +196,9 @@ class SqliteEventStore:
             if tracking is not None:
                 self._track(*tracking)
             for digest_, body in (bodies or {}).items():
-                self.connection.execute("INSERT OR IGNORE INTO bodies VALUES (?, ?)", (digest_, body))
+                self.connection.execute(
+                    "INSERT OR IGNORE INTO bodies VALUES (?, ?)", (digest_, body)
+                )
             last = self._append(records, (correlation_id, causation_id), causes, ids)
             if positions is not None:
                 positions.extend(range(last - len(records) + 1, last + 1))
@@ -271,9 +264,7 @@ class SqliteEventStore:
             )  # fmt: skip
             ids.append(event_id)
             followed.append(
-                Record(
-                    position, event_id, stream, topic, recorded_at, instant, why[0], fields
-                )
+                Record(position, event_id, stream, topic, recorded_at, instant, why[0], fields)
             )
         self.connection.executemany(
             "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
@@ -323,7 +314,13 @@ class SqliteEventStore:
                 rows.writer = name
                 try:
                     handler(record, rows)
-                except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+                except (
+                    LookupError,
+                    TypeError,
+                    ValueError,
+                    AttributeError,
+                    AssertionError,
+                ) as error:
                     failed.add(name)
                     errors[name] = (record.position, f"{type(error).__name__}: {error}")
                     rows.forget(name)
@@ -336,7 +333,9 @@ class SqliteEventStore:
                 errors[name] = (records[-1].position, str(error))
             self.connection.execute("RELEASE projection")
         for name, (position, text) in errors.items():
-            self.connection.execute("INSERT INTO projections VALUES (?, ?, ?)", (name, position, text))
+            self.connection.execute(
+                "INSERT INTO projections VALUES (?, ?, ?)", (name, position, text)
+            )
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -348,7 +347,8 @@ class SqliteEventStore:
     def events_of(self, stream: str) -> Iterator[DomainEvent]:
         """The domain events of a stream in their order, brought up to today's class versions."""
         for version, topic, class_version, data in self.connection.execute(
-            "SELECT version, topic, class_version, data FROM events WHERE stream = ? ORDER BY version",
+            "SELECT version, topic, class_version, data FROM events "
+            "WHERE stream = ? ORDER BY version",
             (stream,),
         ):
             yield to_event(stream, version, topic, class_version, data)
@@ -359,10 +359,6 @@ class SqliteEventStore:
             "SELECT result FROM commands WHERE command_id = ?", (command_id,)
         ).fetchone()
         return row[0] if row else None
-
-
-class UnknownEvent(StoreError):
-    """The log holds an event that this release does not know."""
 
 
 def to_record(event: DomainEvent) -> tuple[str, int, str, int, str, Any]:
@@ -382,9 +378,7 @@ def to_record(event: DomainEvent) -> tuple[str, int, str, int, str, Any]:
     )
 
 
-def to_event(
-    stream: str, version: int, topic: str, class_version: int, data: str
-) -> DomainEvent:
+def to_event(stream: str, version: int, topic: str, class_version: int, data: str) -> DomainEvent:
     """A stored event as a domain event. Raises UnknownEvent for a topic or version not known."""
     from domain.topics import TOPICS
 

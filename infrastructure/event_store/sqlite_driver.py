@@ -23,8 +23,10 @@ def _import_core() -> Any:
     from _functools import _lru_cache_wrapper
 
     stand_in = type(sys)("functools")
-    stand_in.lru_cache = lambda maxsize: lambda function: _lru_cache_wrapper(  # type: ignore[attr-defined]
-        function, maxsize, False, tuple
+    stand_in.__dict__["lru_cache"] = lambda maxsize: (
+        lambda function: _lru_cache_wrapper(  # type: ignore[attr-defined]
+            function, maxsize, False, tuple
+        )
     )
     sys.modules["functools"] = stand_in
     try:

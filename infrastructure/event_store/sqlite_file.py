@@ -7,7 +7,18 @@ from __future__ import annotations
 
 import os
 
+from application.failures import StoreError, StoreInert, StoreMissing, StoreNewer
 from infrastructure.event_store.sqlite_driver import sqlite
+
+__all__ = [
+    "BUSY_TIMEOUT",
+    "SCHEMA_VERSION",
+    "check",
+    "missing",
+    "open_for_reading",
+    "sqlite",
+    "uri",
+]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,30 +29,6 @@ SCHEMA_VERSION = 1
 
 BUSY_TIMEOUT = 10.0
 """Seconds that a writer waits for its turn before it says that the store is busy."""
-
-
-class StoreError(Exception):
-    """The store cannot be used. `str()` names the path, the cause and the next step."""
-
-
-class StoreMissing(StoreError):
-    """There is no store where one should be."""
-
-
-class StoreInert(StoreError):
-    """The file is a copy that nobody activated."""
-
-
-class StoreBusy(StoreError):
-    """Another process held the store for longer than BUSY_TIMEOUT."""
-
-
-class StoreNewer(StoreError):
-    """The file's schema is of another release."""
-
-
-class ProjectionFailed(StoreError):
-    """A read model could not follow the log and must be rebuilt."""
 
 
 def uri(path: str, query: str) -> str:
@@ -104,7 +91,8 @@ def check(connection: Any, path: str, inode: int) -> tuple[str, int]:
                 f"{path} is not initialised: run `hostledger store init` for a new deployment"
             )
         raise StoreNewer(
-            f"{path} has schema {version}, this release has {SCHEMA_VERSION}: run the release that wrote it"
+            f"{path} has schema {version}, this release has {SCHEMA_VERSION}: "
+            "run the release that wrote it"
         )
     deployment, incarnation, recorded = connection.execute(
         "SELECT deployment, incarnation, inode FROM store"

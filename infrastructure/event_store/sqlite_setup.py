@@ -4,23 +4,42 @@ from __future__ import annotations
 
 import os
 
+from application.failures import StoreError
 from domain.deployment import Deployment
 from infrastructure.event_store import schema
 from infrastructure.event_store.sqlite import SqliteEventStore
-from infrastructure.event_store.sqlite_file import SCHEMA_VERSION, StoreError, sqlite, uri
+from infrastructure.event_store.sqlite_file import SCHEMA_VERSION, sqlite, uri
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from application.ports import Clock
 
 NETWORK_FILE_SYSTEMS = frozenset(
-    "nfs nfs4 cifs smb3 smbfs afs 9p lustre gpfs beegfs ceph glusterfs fuse.sshfs fuse.glusterfs "
-    "ocfs2 gfs2 vboxsf prl_fs".split()
+    [
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "afs",
+        "9p",
+        "lustre",
+        "gpfs",
+        "beegfs",
+        "ceph",
+        "glusterfs",
+        "fuse.sshfs",
+        "fuse.glusterfs",
+        "ocfs2",
+        "gfs2",
+        "vboxsf",
+        "prl_fs",
+    ]
 )
 
 
 def refuse_network_file_system(path: str, mounts: str = "/proc/self/mounts") -> None:
-    """Raises StoreError where SQLite's locks and shared memory do not hold (sqlite.org/wal.html)."""
+    """Raises StoreError where SQLite's locks do not hold (https://sqlite.org/wal.html)."""
     place = os.path.realpath(os.path.dirname(path))
     best, kind = "", ""
     try:
@@ -66,7 +85,12 @@ def create_store(path: str, clock: Clock, actor: dict[str, str], program_version
     except FileExistsError:
         raise StoreError(f"{path} exists already: another process made it just now") from None
     finally:
-        for leftover in (unfinished, unfinished + ".lock", unfinished + "-wal", unfinished + "-shm"):
+        for leftover in (
+            unfinished,
+            unfinished + ".lock",
+            unfinished + "-wal",
+            unfinished + "-shm",
+        ):
             if os.path.exists(leftover):
                 os.unlink(leftover)
     return deployment
@@ -100,10 +124,7 @@ def activate_store(path: str, clock: Clock, actor: dict[str, str], reason: str) 
         deployment.activate(reason)
         store.connection.executescript(
             "BEGIN IMMEDIATE;"
-            + "".join(
-                f"DELETE FROM {table};"
-                for table in schema.NOTEBOOK_TABLES
-            )
+            + "".join(f"DELETE FROM {table};" for table in schema.NOTEBOOK_TABLES)
             + "COMMIT;"
         )
         store.save(deployment, correlation_id="cmd-" + os.urandom(16).hex())

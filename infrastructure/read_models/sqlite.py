@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from infrastructure.event_store.sqlite_file import (
-    ProjectionFailed,
-    StoreError,
-    open_for_reading,
-    sqlite,
-)
-from infrastructure.json_text import dumps
+from application.failures import ProjectionFailed, StoreError
+from application.json_text import dumps
+from infrastructure.event_store.sqlite_file import open_for_reading, sqlite
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,10 +26,15 @@ SELECT group_concat(fragment) FROM (
 
 
 class SqliteReadModel:
-    """One consistent look at the store. Raises StoreError where it cannot be used."""
+    """The questions, over an open connection."""
 
-    def __init__(self, path: str) -> None:
-        self.connection = open_for_reading(path)
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+
+    @classmethod
+    def look(cls, path: str) -> SqliteReadModel:
+        """One consistent look at the store. Raises StoreError where it cannot be used."""
+        self = cls(open_for_reading(path))
         try:
             self.connection.execute("BEGIN")
             failed = self.connection.execute(
@@ -43,9 +44,10 @@ class SqliteReadModel:
             raise StoreError(f"{path}: {error}") from None
         if failed is not None:
             raise ProjectionFailed(
-                f"{path}: the read model {failed[0]} stopped at position {failed[1]} ({failed[2]}): "
-                "it must be rebuilt before it can answer"
+                f"{path}: the read model {failed[0]} stopped at position {failed[1]} "
+                f"({failed[2]}): it must be rebuilt before it can answer"
             )
+        return self
 
     def again(self) -> None:
         """End this look and begin a new one."""
@@ -101,20 +103,22 @@ class SqliteReadModel:
             "SELECT machine_id, status, name, seen FROM machines WHERE alive = 1"
         ).fetchall()
 
-    def known(self, machine_ids: list[str]) -> list[tuple[str, str]]:
-        """machine_id and status of those of these that were ever ours."""
-        return self.connection.execute(  # type: ignore[no-any-return]
-            "SELECT m.machine_id, m.status FROM json_each(?) j "
-            "JOIN machines m ON m.machine_id = j.value",
-            (dumps(machine_ids),),
-        ).fetchall()
+    def known(self, machine_ids: list[str]) -> dict[str, str]:
+        """Machine id -> name of those of these that were ever ours."""
+        return dict(
+            self.connection.execute(
+                "SELECT m.machine_id, m.name FROM json_each(?) j "
+                "JOIN machines m ON m.machine_id = j.value",
+                (dumps(machine_ids),),
+            ).fetchall()
+        )
 
     def ids_by_name(self, names: list[str]) -> dict[str, str]:
         """The machine id for each of these host names that was ever ours, the living preferred."""
         return dict(
             self.connection.execute(
-                "SELECT m.name, m.machine_id FROM json_each(?) j JOIN machines m ON m.name = j.value "
-                "ORDER BY m.alive, m.position",
+                "SELECT m.name, m.machine_id FROM json_each(?) j "
+                "JOIN machines m ON m.name = j.value ORDER BY m.alive, m.position",
                 (dumps(names),),
             ).fetchall()
         )
@@ -138,7 +142,7 @@ class SqliteReadModel:
         ).fetchall()
 
     def template_revision(self, template_key: str) -> str | None:
-        """The revision that the ledger has of a template; None when it has none or it is retired."""
+        """The revision that the ledger has of a template; None for none or a retired one."""
         row = self.connection.execute(
             "SELECT revision FROM templates WHERE template_key = ? AND retired = 0", (template_key,)
         ).fetchone()

@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from application.json_text import dumps, loads
 from infrastructure.event_store.sqlite import SqliteEventStore, to_event
-from infrastructure.json_text import dumps, loads
 
 Row = dict[str, Any]
 

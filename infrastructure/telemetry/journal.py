@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from infrastructure.json_text import dumps
+from application.json_text import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ class Journal:
             return
         at = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1000):03d}Z"
-        line = dumps({"at": stamp, "level": level, "pid": os.getpid(), "what": what, **facts}) + "\n"
+        line = (
+            dumps({"at": stamp, "level": level, "pid": os.getpid(), "what": what, **facts}) + "\n"
+        )
         try:
             descriptor = os.open(
                 self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640

@@ -1,4 +1,4 @@
-"""IBM's `awsprov_templates.json` as template documents: plain JSON, validated, one form for each."""
+"""IBM's `awsprov_templates.json` as validated template documents, one form for each."""
 
 from __future__ import annotations
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 
+from application.failures import BrokenConfiguration, Conflict, NotConfigured, StoreError
 from domain.refusals import Refusal
-from infrastructure.compiled import BrokenConfiguration
-from infrastructure.event_store.sqlite import Conflict
-from infrastructure.event_store.sqlite_file import StoreError
-from infrastructure.site import NotConfigured, site_from
-from infrastructure.telemetry.journal import Journal
+from interfaces.read_side import log_defect
 
 EXPECTED = (Refusal, BrokenConfiguration, StoreError, NotConfigured)
 """Their text names the thing, the cause and the next step."""
@@ -24,13 +20,7 @@ def explain(verb: str, error: Exception) -> str:
         return f"{verb} met another writer at the same moment; nothing was recorded: try again"
     if isinstance(error, OSError):
         return f"{verb}: {error.filename or ''}: {error.strerror or error}; nothing was recorded"
-    try:
-        log = site_from(os.environ).log_file
-    except NotConfigured:
-        log = ""
-    Journal(log, {"level": "ERROR", "max_file_size": 10, "max_rotate": 5}).error(
-        "defect", verb=verb, trace=traceback.format_exc()
-    )
+    log = log_defect(verb, traceback.format_exc())
     return f"{verb} failed by a defect of Hostledger ({type(error).__name__}: {error}); " + (
         f"the trace is in {log}" if log else "there is no log directory for the trace"
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from application.instants import seconds_between
-from infrastructure.json_text import dumps
+from application.failures import StoreError
+from application.json_text import dumps
 from interfaces.hostfactory import wire_format
 from interfaces.hostfactory.wire_format import BadInput
 
@@ -39,13 +39,8 @@ def get_available_templates(call: Call, document: dict[str, Any], path: str) -> 
 
 
 def _see_to_worker(call: Call) -> str:
-    from infrastructure.worker_start import lived_ago, status
-
-    ago = lived_ago(status(call.site), call.now)
-    if ago is not None and ago < 5.0:
+    if call.worker_lives():
         return ""
-    from infrastructure.event_store.sqlite_file import StoreError
-
     try:
         model = call.read_model()
     except StoreError:
@@ -137,9 +132,7 @@ def get_return_requests(call: Call, document: dict[str, Any], path: str) -> str:
         dumps({"machine": name or machine_id, "machineId": machine_id, "gracePeriod": 0})
         for machine_id, name in listed
     ]
-    return _answer(
-        f'"status":"complete","requests":[{",".join(entries)}]', call.look_after(model)
-    )
+    return _answer(f'"status":"complete","requests":[{",".join(entries)}]', call.look_after(model))
 
 
 def _compare(
@@ -165,27 +158,27 @@ def _compare(
     doubtful: list[tuple[str, str]] = []
     for host in hosts:
         machine_id = host[0] or by_name.get(host[1], "")
-        status = living.get(machine_id)
-        if status is None:
+        state = living.get(machine_id)
+        if state is None:
             doubtful.append(host)
             continue
         if machine_id in unseen:
             named.append(machine_id)
-        if status in GONE or (states and states.get(machine_id, ("",))[0] in GONE):
+        if state in GONE or (states and states.get(machine_id, ("",))[0] in GONE):
             listed.append((machine_id, host[1]))
     strangers: list[list[str]] = []
     if doubtful:
         names = model.ids_by_name([name for machine_id, name in doubtful if not machine_id])
         ids = [machine_id or names.get(name, "") for machine_id, name in doubtful]
-        known = {machine_id for machine_id, _ in model.known([i for i in ids if i])}
+        known = model.known([i for i in ids if i])
         for machine_id, (given, name) in zip(ids, doubtful, strict=True):
             if machine_id in known:
                 listed.append((machine_id, name))
                 continue
-            state = states.get(given or name)
-            if state is None or not is_fresh(state[1], state[2]):
+            noted = states.get(given or name)
+            if noted is None or not is_fresh(noted[1], noted[2]):
                 strangers.append([given, name])
-            elif state[0] in GONE:
+            elif noted[0] in GONE:
                 listed.append((given, name))
     sweeps = model.sweeps()
     fresh = bool(sweeps) and all(is_fresh(*sweep) for sweep in sweeps)

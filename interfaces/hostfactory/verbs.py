@@ -13,7 +13,7 @@ WRITES = ("requestMachines", "requestReturnMachines")
 
 def run(verb: str, arguments: list[str], python: str) -> tuple[int, str]:
     """Exit status and the text for stdout."""
-    from infrastructure.json_text import dumps
+    from application.json_text import dumps
     from interfaces.hostfactory.wire_format import BadInput, read_input
 
     try:

@@ -6,7 +6,7 @@ object where captures show a list, so either is taken.
 
 from __future__ import annotations
 
-from infrastructure.json_text import BadJson, loads
+from application.json_text import BadJson, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

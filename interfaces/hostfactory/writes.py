@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
+from application.crash_points import reach
+from application.json_text import dumps
 from application.request_machines import RequestMachines
 from application.request_machines import request_machines as record_request
 from application.return_machines import ReturnMachines
 from application.return_machines import return_machines as record_return
 from domain.template import Template
-from infrastructure.crash_points import reach
-from infrastructure.json_text import dumps
 from interfaces.hostfactory import wire_format
 from interfaces.hostfactory.wire_format import BadInput
 
@@ -27,17 +27,14 @@ def request_machines(call: Call, document: dict[str, Any], path: str) -> str:
     """Record the request and answer its id; machines come behind getRequestStatus."""
     template_id, count = wire_format.asked_machines(document, path)
     offered = call.compiled.template(template_id)
-    ledger = call.ledger()
+    ledger, model = call.ledger()
     key = Template.key(call.site.provider, template_id)
-    recorded = ledger.connection.execute(
-        "SELECT revision FROM templates WHERE template_key = ? AND retired = 0", (key,)
-    ).fetchone()
     command = RequestMachines(
         call.site.provider,
         template_id,
         count,
         offered,
-        recorded[0] if recorded else None,
+        model.template_revision(key),
         call.settings["provider"]["fulfilment_deadline"],
         SOURCE,
         os.urandom(16),
@@ -45,7 +42,7 @@ def request_machines(call: Call, document: dict[str, Any], path: str) -> str:
     request_id = record_request(command, ledger)
     call.look_after(None, wanted=True)
     reach("answer.requestMachines")
-    return dumps({"requestId": request_id, "message": "Request VM success from AWS."})
+    return dumps({"requestId": request_id, "message": "Machines requested."})
 
 
 def return_machines(call: Call, document: dict[str, Any], path: str) -> str:
@@ -53,10 +50,9 @@ def return_machines(call: Call, document: dict[str, Any], path: str) -> str:
     hosts = wire_format.named_machines(document, path)
     if not hosts:
         raise BadInput(f"input file {path}: no machine is named, there is nothing to return")
-    ledger = call.ledger()
-    wanted = [machine_id for machine_id, _ in hosts if machine_id]
-    known = _known(ledger.connection, "machine_id", wanted)
-    names = _known(ledger.connection, "name", [name for given, name in hosts if not given])
+    ledger, model = call.ledger()
+    known = model.known([machine_id for machine_id, _ in hosts if machine_id])
+    names = model.ids_by_name([name for machine_id, name in hosts if not machine_id])
     ours: dict[str, None] = {}
     strangers: dict[tuple[str, str], None] = {}
     for machine_id, name in hosts:
@@ -81,19 +77,7 @@ def return_machines(call: Call, document: dict[str, Any], path: str) -> str:
     return_id = record_return(command, ledger)
     call.look_after(None, wanted=True)
     reach("answer.requestReturnMachines")
-    return dumps({"requestId": return_id, "message": "Delete VM success."})
-
-
-def _known(connection: Any, column: str, values: list[str]) -> dict[str, str]:
-    """Of these ids the name, or of these names the id (of the living machine, where two had it)."""
-    other = "name" if column == "machine_id" else "machine_id"
-    return dict(
-        connection.execute(
-            f"SELECT m.{column}, m.{other} FROM json_each(?) j "
-            f"JOIN machines m ON m.{column} = j.value ORDER BY m.alive, m.position",
-            (dumps(values),),
-        ).fetchall()
-    )
+    return dumps({"requestId": return_id, "message": "Machines returned."})
 
 
 VERBS = {

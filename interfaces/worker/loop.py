@@ -7,14 +7,11 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from application.crash_points import reach
+from application.failures import Fenced, StoreError
 from application.instants import seconds_between
 from application.turn import LeaseLost
-from infrastructure import compiled, worker_start
-from infrastructure.crash_points import reach
-from infrastructure.event_store.sqlite import Fenced
-from infrastructure.event_store.sqlite_file import StoreError
-from infrastructure.site import Site
-from infrastructure.version import VERSION
+from application.version import VERSION
 from interfaces.write_side import WriteSide
 
 TICK = 0.1
@@ -36,7 +33,7 @@ class Worker:
 
     def __init__(
         self,
-        site: Site,
+        site: Any,
         environ: Mapping[str, str],
         *,
         drain: bool = False,
@@ -76,7 +73,7 @@ class Worker:
 
     def _reload(self) -> list[dict[str, Any]]:
         """Follow the site's files; the last good ones while they are broken. The templates."""
-        now = compiled.load(self._site, self._environ)
+        now = self.side.latest()
         if now.problem != self._told:
             self._told = now.problem
             if now.problem:
@@ -89,7 +86,8 @@ class Worker:
             self.store.close()
             self._wire()
             self._holds = self.lease.acquire()
-        return now.templates()
+        offered: list[dict[str, Any]] = now.templates()
+        return offered
 
     # -- ticking ----------------------------------------------------------------------------------
 
@@ -157,8 +155,7 @@ class Worker:
         if now[2] - self._beat < HEARTBEAT and not facts:
             return
         self._beat = now[2]
-        worker_start.write_status(
-            self._site,
+        self.side.write_status(
             {
                 "pid": os.getpid(),
                 "version": self._version,

@@ -1,4 +1,4 @@
-"""`python -m interfaces.worker.main PROVIDER [drain]`: the worker as a process of its own."""
+"""`python -m interfaces.worker.main [drain]`: the worker as a process of its own."""
 
 from __future__ import annotations
 
@@ -8,30 +8,26 @@ import sys
 from collections.abc import Mapping
 from types import FrameType
 
+from application.failures import BrokenConfiguration, NotConfigured, StoreError
 from application.ports import CallFailed
-from infrastructure import worker_start
-from infrastructure.clock import SystemClock
-from infrastructure.compiled import BrokenConfiguration
-from infrastructure.event_store.sqlite_file import StoreError
-from infrastructure.event_store.sqlite_setup import refuse_network_file_system
-from infrastructure.site import NotConfigured, Site, site_from
 from interfaces.worker.loop import Worker
+from interfaces.write_side import Site, check_start, site_from, tell_failed_start
 
 
 def run(site: Site, environ: Mapping[str, str], *, drain: bool = False) -> int:
-    """Work until told to stop or nothing is left. The reason of a start that fails is left in
-    `worker.json`, for the scripts to tell. Exit status."""
+    """Work until told to stop or nothing is left. Exit status.
+
+    The reason of a start that fails goes to stderr and is left for the scripts to tell.
+    """
     try:
         worker = Worker(site, environ, drain=drain)
-        refuse_network_file_system(worker.store.path)
-        # Made now, so that a configuration that cannot work is told at the start.
-        worker.side.cloud()
+        check_start(worker.side)
     except (BrokenConfiguration, StoreError, NotConfigured, CallFailed) as error:
-        _fail(site, str(error))
+        tell_failed_start(site, str(error))
         print(error, file=sys.stderr)
         return 1
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
         worker.stopping = True
 
     signal.signal(signal.SIGTERM, stop)
@@ -40,13 +36,5 @@ def run(site: Site, environ: Mapping[str, str], *, drain: bool = False) -> int:
     return 0
 
 
-def _fail(site: Site, reason: str) -> None:
-    now = SystemClock().now()
-    facts = worker_start.status(site)
-    failures = max(1, int(facts.get("failures", 0)))
-    facts.update(boot_id=now[1], tried=now[2], failures=failures, reason=reason)
-    worker_start.write_status(site, facts)
-
-
 if __name__ == "__main__":
-    sys.exit(run(site_from(os.environ), os.environ, drain="drain" in sys.argv[2:]))
+    sys.exit(run(site_from(os.environ), os.environ, drain="drain" in sys.argv[1:]))

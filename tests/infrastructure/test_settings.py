@@ -1,4 +1,4 @@
-"""The settings a site gets from its files and its environment, and what it is told when it cannot."""
+"""The settings a site gets from its files and environment, and what it is told if it cannot."""
 
 from __future__ import annotations
 
@@ -345,7 +345,7 @@ def test_the_next_step_names_the_default(tmp_path: Path) -> None:
     """Whoever is stuck can go back to the default, and is told which."""
     problem = problem_of(written(tmp_path, nested("worker.mode", "sometimes")))
 
-    assert 'correct it, or take it out for the default, "auto"' == problem.next_step
+    assert problem.next_step == 'correct it, or take it out for the default, "auto"'
 
 
 @pytest.mark.parametrize(
@@ -406,7 +406,7 @@ def test_sections_are_objects(tmp_path: Path, value: Any) -> None:
     """A section that is no object is refused by its name."""
     problem = problem_of(written(tmp_path, nested("provider.aws.timeouts", value)))
 
-    assert "provider.aws.timeouts" == problem.key
+    assert problem.key == "provider.aws.timeouts"
     assert "is a section" in problem.problem
 
 
@@ -498,7 +498,7 @@ def test_a_lease_just_long_enough() -> None:
     """Connect and read timeouts and ten seconds are enough."""
     settings, _ = read_settings(None, None, {environment_name("worker.lease_time"): "43"})
 
-    assert 43 == settings.worker.lease_time
+    assert settings.worker.lease_time == 43
 
 
 @pytest.mark.parametrize(
@@ -521,7 +521,7 @@ def test_a_chunk_that_fills_its_bucket() -> None:
     """A launch of the whole bucket can be admitted."""
     settings, _ = read_settings(None, None, {environment_name("provider.aws.launch_chunk"): "800"})
 
-    assert 800 == settings.provider.aws.launch_chunk
+    assert settings.provider.aws.launch_chunk == 800
 
 
 # --- warnings -------------------------------------------------------------------------------
@@ -532,12 +532,12 @@ def test_no_region_is_a_warning() -> None:
     settings, warnings = read_settings(None, None, {})
 
     assert settings.provider.aws.region is None
-    assert ["no region is set"] == [warning[:16] for warning in warnings]
+    assert [warning[:16] for warning in warnings] == ["no region is set"]
 
 
 def test_nothing_to_warn_of() -> None:
     """The defaults with a region are nothing to worry about."""
-    assert [] == read_settings(None, None, REGION)[1]
+    assert read_settings(None, None, REGION)[1] == []
 
 
 @pytest.mark.parametrize(
@@ -552,7 +552,7 @@ def test_second_thoughts(key: str, value: str, words: str) -> None:
     """Allowed and doubtful values are said, once."""
     _, warnings = read_settings(None, None, {**REGION, environment_name(key): value})
 
-    assert 1 == len(warnings)
+    assert len(warnings) == 1
     assert words in warnings[0]
 
 
@@ -568,7 +568,7 @@ def test_usual_aws_variables() -> None:
     }
     aws = read_settings(None, None, environ)[0].provider.aws
 
-    assert ("http://127.0.0.1:5000", "eu-west-1") == (aws.endpoint_url, aws.region)
+    assert (aws.endpoint_url, aws.region) == ("http://127.0.0.1:5000", "eu-west-1")
 
 
 def test_default_region_variable() -> None:
@@ -576,12 +576,12 @@ def test_default_region_variable() -> None:
     environ = {"AWS_REGION": " ", "AWS_DEFAULT_REGION": "eu-west-3", "AWS_ENDPOINT_URL": ""}
     aws = read_settings(None, None, environ)[0].provider.aws
 
-    assert (None, "eu-west-3") == (aws.endpoint_url, aws.region)
+    assert (aws.endpoint_url, aws.region) == (None, "eu-west-3")
 
 
 def test_a_bad_usual_variable_is_named() -> None:
     """A bad AWS_REGION is refused by that name."""
-    assert "AWS_REGION" == problem_of(None, None, {"AWS_REGION": "eu-west-1c"}).key
+    assert problem_of(None, None, {"AWS_REGION": "eu-west-1c"}).key == "AWS_REGION"
 
 
 # --- precedence -----------------------------------------------------------------------------
@@ -621,15 +621,15 @@ def test_layers_join(tmp_path: Path) -> None:
     ibm = written(tmp_path, {"AWS_CONNECTION_TIMEOUT_MS": 5000, "LogLevel": "DEBUG"}, "ibm.json")
     settings, _ = read_settings(own, ibm, {"HOSTLEDGER_LOGGING__MAX_ROTATE": "2"})
 
-    assert (5, 20) == (
+    assert (
         settings.provider.aws.timeouts.connect_timeout,
         settings.provider.aws.timeouts.read_timeout,
-    )
-    assert ("DEBUG", 10, 2) == (
+    ) == (5, 20)
+    assert (
         settings.logging.level,
         settings.logging.max_file_size,
         settings.logging.max_rotate,
-    )
+    ) == ("DEBUG", 10, 2)
 
 
 # --- IBM's file -----------------------------------------------------------------------------
@@ -648,18 +648,18 @@ def test_a_file_of_ibms_shape() -> None:
     settings, warnings = read_settings(None, str(FIXTURE), {})
     aws = settings.provider.aws
 
-    assert "eu-central-1" == aws.region
-    assert "/opt/cluster/aws/credentials" == aws.credential_file
-    assert "https://ec2.eu-central-1.amazonaws.com" == aws.endpoint_url
+    assert aws.region == "eu-central-1"
+    assert aws.credential_file == "/opt/cluster/aws/credentials"
+    assert aws.endpoint_url == "https://ec2.eu-central-1.amazonaws.com"
     assert aws.proxy is None
-    assert (8, 240, 900) == (
+    assert (
         aws.timeouts.connect_timeout,
         aws.pending_timeout,
         aws.creation_timeout,
-    )
-    assert "WARN" == settings.logging.level
-    assert ["AWS_KEY_FILE is not needed"] == [
-        warning.split(": ", 1)[1][:26] for warning in warnings
+    ) == (8, 240, 900)
+    assert settings.logging.level == "WARN"
+    assert [warning.split(": ", 1)[1][:26] for warning in warnings] == [
+        "AWS_KEY_FILE is not needed"
     ]
 
 
@@ -705,14 +705,14 @@ def test_ibm_proxy(tmp_path: Path, host: str, port: Any, expected: str) -> None:
     settings, warnings = ibm_settings(tmp_path, {"AWS_PROXY_HOST": host, "AWS_PROXY_PORT": port})
 
     assert expected == settings.provider.aws.proxy
-    assert [] == warnings
+    assert warnings == []
 
 
 def test_ibm_proxy_without_port(tmp_path: Path) -> None:
     """A proxy without its port is refused by the missing key."""
     problem = problem_of(None, written(tmp_path, {"AWS_PROXY_HOST": "proxy.example"}))
 
-    assert ("AWS_PROXY_PORT", "is needed with AWS_PROXY_HOST") == (problem.key, problem.problem)
+    assert (problem.key, problem.problem) == ("AWS_PROXY_PORT", "is needed with AWS_PROXY_HOST")
 
 
 def test_ibm_proxy_host_that_is_more(tmp_path: Path) -> None:
@@ -720,7 +720,7 @@ def test_ibm_proxy_host_that_is_more(tmp_path: Path) -> None:
     for host in ("proxy.example/x", "proxy.example:1"):
         document = {"AWS_PROXY_HOST": host, "AWS_PROXY_PORT": 1}
 
-        assert "AWS_PROXY_HOST" == problem_of(None, written(tmp_path, document)).key
+        assert problem_of(None, written(tmp_path, document)).key == "AWS_PROXY_HOST"
 
 
 def test_ibm_proxy_port_alone(tmp_path: Path) -> None:
@@ -728,7 +728,7 @@ def test_ibm_proxy_port_alone(tmp_path: Path) -> None:
     settings, warnings = ibm_settings(tmp_path, {"AWS_PROXY_PORT": "3128"})
 
     assert settings.provider.aws.proxy is None
-    assert 1 == len(warnings)
+    assert len(warnings) == 1
     assert "AWS_PROXY_PORT has no effect" in warnings[0]
 
 
@@ -736,8 +736,8 @@ def test_ibm_credential_script(tmp_path: Path) -> None:
     """A credential script is refused by name: running without it would use other credentials."""
     problem = problem_of(None, written(tmp_path, {"AWS_CREDENTIAL_SCRIPT": "/opt/sts.sh"}))
 
-    assert "AWS_CREDENTIAL_SCRIPT" == problem.key
-    assert "comes in a later release" == problem.problem
+    assert problem.key == "AWS_CREDENTIAL_SCRIPT"
+    assert problem.problem == "comes in a later release"
     assert "AWS_CREDENTIAL_FILE or an instance profile" in problem.next_step
 
 
@@ -754,7 +754,7 @@ def test_ibm_warnings(tmp_path: Path, name: str, value: str, words: str) -> None
     """What has no effect, or another one than it says, is named in one warning."""
     _, warnings = ibm_settings(tmp_path, {name: value})
 
-    assert 1 == len(warnings)
+    assert len(warnings) == 1
     assert name in warnings[0]
     assert words in warnings[0]
 
@@ -763,7 +763,7 @@ def test_ibm_unknown_keys(tmp_path: Path) -> None:
     """All unknown keys of IBM's file are one warning."""
     _, warnings = ibm_settings(tmp_path, {"ZETA": 1, "LogLevel": "INFO", "aws_region": "x"})
 
-    assert 1 == len(warnings)
+    assert len(warnings) == 1
     assert warnings[0].endswith("unknown keys, ignored: ZETA, aws_region")
 
 
@@ -771,8 +771,8 @@ def test_ibm_key_given_twice(tmp_path: Path) -> None:
     """IBM's reader takes the last of two values; so do we, and say so."""
     settings, warnings = ibm_settings(tmp_path, '{"LogLevel": "INFO", "LogLevel": "ERROR"}')
 
-    assert "ERROR" == settings.logging.level
-    assert 1 == len(warnings)
+    assert settings.logging.level == "ERROR"
+    assert len(warnings) == 1
     assert warnings[0].endswith("given twice, the last one counts: LogLevel")
 
 
@@ -784,25 +784,25 @@ def test_a_long_ibm_timeout_lengthens_the_lease(tmp_path: Path) -> None:
         {"HOSTLEDGER_PROVIDER__AWS__TIMEOUTS__READ_TIMEOUT": "35"},
     )
 
-    assert 85 == settings.worker.lease_time
-    assert 1 == len(warnings)
+    assert settings.worker.lease_time == 85
+    assert len(warnings) == 1
 
 
 def test_an_endless_ibm_timeout_is_cut(tmp_path: Path) -> None:
     """A timeout of weeks would make a lease of weeks; connecting never takes that long."""
     settings, warnings = ibm_settings(tmp_path, {"AWS_CONNECTION_TIMEOUT_MS": 2**31 - 1})
 
-    assert 127 == settings.provider.aws.timeouts.connect_timeout
-    assert 167 == settings.worker.lease_time
-    assert 2 == len(warnings)
+    assert settings.provider.aws.timeouts.connect_timeout == 127
+    assert settings.worker.lease_time == 167
+    assert len(warnings) == 2
 
 
 def test_an_ibm_timeout_that_fits_the_lease(tmp_path: Path) -> None:
     """A timeout that the default lease outlives changes no lease."""
     settings, warnings = ibm_settings(tmp_path, {"AWS_CONNECTION_TIMEOUT_MS": 20000})
 
-    assert 60 == settings.worker.lease_time
-    assert [] == warnings
+    assert settings.worker.lease_time == 60
+    assert warnings == []
 
 
 def test_a_chosen_lease_is_not_lengthened(tmp_path: Path) -> None:
@@ -810,7 +810,7 @@ def test_a_chosen_lease_is_not_lengthened(tmp_path: Path) -> None:
     ibm = written(tmp_path, {"AWS_CONNECTION_TIMEOUT_MS": 40000})
     problem = problem_of(None, ibm, {"HOSTLEDGER_WORKER__LEASE_TIME": "60"})
 
-    assert "HOSTLEDGER_WORKER__LEASE_TIME" == problem.key
+    assert problem.key == "HOSTLEDGER_WORKER__LEASE_TIME"
 
 
 # --- log settings handed on by HostFactory ----------------------------------------------------
@@ -828,7 +828,7 @@ def test_propagated_log_settings(tmp_path: Path, accept: Any) -> None:
     document = {"ACCEPT_PROPAGATED_LOG_SETTING": accept, "LogLevel": "ERROR"}
     logging = ibm_settings(tmp_path, document, PROPAGATED)[0].logging
 
-    assert ("DEBUG", 25, 9) == (logging.level, logging.max_file_size, logging.max_rotate)
+    assert (logging.level, logging.max_file_size, logging.max_rotate) == ("DEBUG", 25, 9)
 
 
 @pytest.mark.parametrize("accept", ["false", False, "", None])
@@ -837,7 +837,7 @@ def test_log_settings_not_asked_for(tmp_path: Path, accept: Any) -> None:
     document = {"ACCEPT_PROPAGATED_LOG_SETTING": accept, "LogLevel": "ERROR"}
     logging = ibm_settings(tmp_path, document, PROPAGATED)[0].logging
 
-    assert ("ERROR", 10, 5) == (logging.level, logging.max_file_size, logging.max_rotate)
+    assert (logging.level, logging.max_file_size, logging.max_rotate) == ("ERROR", 10, 5)
 
 
 @pytest.mark.parametrize(
@@ -850,7 +850,7 @@ def test_propagated_levels(tmp_path: Path, given_level: str, level: str) -> None
     settings, warnings = ibm_settings(tmp_path, document, {"HF_LOGLEVEL": given_level})
 
     assert level == settings.logging.level
-    assert [] == warnings
+    assert warnings == []
 
 
 @pytest.mark.parametrize(
@@ -862,8 +862,8 @@ def test_bad_propagated_settings_are_warnings(tmp_path: Path, name: str, value: 
     document = {"ACCEPT_PROPAGATED_LOG_SETTING": "true", "LogLevel": "ERROR"}
     settings, warnings = ibm_settings(tmp_path, document, {name: value})
 
-    assert ("ERROR", 10, 5) == tuple(settings.logging.model_dump().values())
-    assert 1 == len(warnings)
+    assert tuple(settings.logging.model_dump().values()) == ("ERROR", 10, 5)
+    assert len(warnings) == 1
     assert name in warnings[0]
     assert value in warnings[0]
 
@@ -874,7 +874,7 @@ def test_our_file_comes_before_propagated_settings(tmp_path: Path) -> None:
     ibm = written(tmp_path, {"ACCEPT_PROPAGATED_LOG_SETTING": "true"}, "ibm.json")
     logging = read_settings(own, ibm, PROPAGATED)[0].logging
 
-    assert ("TRACE", 25) == (logging.level, logging.max_file_size)
+    assert (logging.level, logging.max_file_size) == ("TRACE", 25)
 
 
 # --- files that cannot be read ---------------------------------------------------------------
@@ -943,7 +943,7 @@ def test_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "bom.json"
     path.write_bytes(b'\xef\xbb\xbf{"worker": {"mode": "inline"}}')
 
-    assert "inline" == read_settings(str(path), None, {})[0].worker.mode
+    assert read_settings(str(path), None, {})[0].worker.mode == "inline"
 
 
 # --- comments -------------------------------------------------------------------------------
@@ -969,16 +969,16 @@ def test_comments(tmp_path: Path, newline: str) -> None:
     path.write_bytes(COMMENTED.replace("\n", newline).encode())
     settings, _ = read_settings(str(path), None, {})
 
-    assert ("external", 20) == (settings.worker.mode, settings.worker.idle_timeout)
-    assert "http://ec2.example/a#b" == settings.provider.aws.endpoint_url
-    assert 'a /* b */ // c " # d' == settings.provider.aws.profile
+    assert (settings.worker.mode, settings.worker.idle_timeout) == ("external", 20)
+    assert settings.provider.aws.endpoint_url == "http://ec2.example/a#b"
+    assert settings.provider.aws.profile == 'a /* b */ // c " # d'
 
 
 def test_positions_after_comments(tmp_path: Path) -> None:
     """Line and column of an error count the comments."""
     problem = problem_of(written(tmp_path, "# one\n/* two\n*/ { /* x */ oops"))
 
-    assert (3, 14) == (problem.line, problem.column)
+    assert (problem.line, problem.column) == (3, 14)
 
 
 @pytest.mark.parametrize(
@@ -1071,4 +1071,4 @@ def test_read_document_tells_of_doubles(tmp_path: Path) -> None:
     """The keys that stand twice in one object are told, wherever they stand."""
     path = written(tmp_path, '{"a": [{"b": 1, "b": 2, "c": 3}], "c": 4}')
 
-    assert ({"a": [{"b": 2, "c": 3}], "c": 4}, ["b"]) == read_document(path)
+    assert read_document(path) == ({"a": [{"b": 2, "c": 3}], "c": 4}, ["b"])

@@ -69,15 +69,15 @@ def read(tmp_path: Path, *entries: Any) -> tuple[list[dict[str, Any]], list[Temp
 def served(tmp_path: Path, **fields: Any) -> dict[str, Any]:
     """The document of the plain template with these fields, which must cause no problem."""
     documents, problems = read(tmp_path, changed(**fields))
-    assert [] == [str(problem) for problem in problems]
+    assert [str(problem) for problem in problems] == []
     return documents[0]
 
 
 def refused(tmp_path: Path, **fields: Any) -> TemplateProblem:
     """The one problem that leaves the plain template with these fields out."""
     documents, problems = read(tmp_path, changed(**fields))
-    assert [] == documents
-    assert [True] == [problem.fatal for problem in problems]
+    assert documents == []
+    assert [problem.fatal for problem in problems] == [True]
     return problems[0]
 
 
@@ -88,8 +88,8 @@ def test_a_file_of_ibms_shape() -> None:
     """A file like IBM's own loads whole, with nothing to complain of."""
     documents, problems = read_templates(str(FIXTURE))
 
-    assert [] == problems
-    assert [
+    assert problems == []
+    assert documents == [
         {
             "template_id": "Build-Small",
             "max_number": 0,
@@ -156,14 +156,14 @@ def test_a_file_of_ibms_shape() -> None:
             "tenancy": "default",
             "ebs_optimized": True,
         },
-    ] == documents
+    ]
 
 
 def test_the_least_template(tmp_path: Path) -> None:
     """A document says what the file says, in a fixed order, and leaves out what is absent."""
     document = served(tmp_path)
 
-    assert PLAIN_DOCUMENT == document
+    assert document == PLAIN_DOCUMENT
     assert list(PLAIN_DOCUMENT) == list(document)
 
 
@@ -177,7 +177,7 @@ def test_the_order_of_a_file_is_kept(tmp_path: Path) -> None:
 
 def test_no_templates(tmp_path: Path) -> None:
     """An empty list is a file that was read, and offers nothing."""
-    assert ([], []) == read(tmp_path)
+    assert read(tmp_path) == ([], [])
 
 
 # --- fields ---------------------------------------------------------------------------------
@@ -266,13 +266,13 @@ def test_subnet_ids(tmp_path: Path) -> None:
     """The other spelling of the subnets is taken."""
     document = served(tmp_path, subnetId=ABSENT, subnetIds=["subnet-1", "subnet-2"])
 
-    assert ["subnet-1", "subnet-2"] == document["subnet_ids"]
+    assert document["subnet_ids"] == ["subnet-1", "subnet-2"]
 
 
 @pytest.mark.parametrize("value", [False, "false"])
 def test_all_or_nothing_is_said_only_when_meant(tmp_path: Path, value: Any) -> None:
     """The default is not written down: a file that says it is the same revision."""
-    assert PLAIN_DOCUMENT == served(tmp_path, allOrNothing=value)
+    assert served(tmp_path, allOrNothing=value) == PLAIN_DOCUMENT
 
 
 @pytest.mark.parametrize(
@@ -303,13 +303,13 @@ def test_all_or_nothing_is_said_only_when_meant(tmp_path: Path, value: Any) -> N
 @pytest.mark.parametrize("absent", ["", " ", None, [], {}])
 def test_fields_left_empty(tmp_path: Path, field: str, absent: Any) -> None:
     """What is left empty is absent."""
-    assert PLAIN_DOCUMENT == served(tmp_path, **{field: absent})
+    assert served(tmp_path, **{field: absent}) == PLAIN_DOCUMENT
 
 
 @pytest.mark.parametrize("value", [[""], ["", " "], ","])
 def test_empty_security_groups(tmp_path: Path, value: Any) -> None:
     """A list of empty ids, as in IBM's samples, is no list."""
-    assert PLAIN_DOCUMENT == served(tmp_path, securityGroupIds=value)
+    assert served(tmp_path, securityGroupIds=value) == PLAIN_DOCUMENT
 
 
 @pytest.mark.parametrize(
@@ -387,19 +387,19 @@ def test_bad_fields(tmp_path: Path, field: str, value: Any, words: str) -> None:
     assert words in problem.problem
     assert str(tmp_path / "awsprov_templates.json") == problem.path
     if field != "templateId":
-        assert "Grid-1" == problem.template_id
+        assert problem.template_id == "Grid-1"
 
 
 @pytest.mark.parametrize("value", [ABSENT, "", 7])
 def test_templates_without_a_usable_id(tmp_path: Path, value: Any) -> None:
     """A template that has no id to be named by is named by its number."""
-    assert "number 1" == refused(tmp_path, templateId=value).template_id
+    assert refused(tmp_path, templateId=value).template_id == "number 1"
 
 
 @pytest.mark.parametrize("fields", [{"volumeType": "gp3"}, {"rootDeviceVolumeSize": 8}])
 def test_iops_of_other_volumes(tmp_path: Path, fields: dict[str, Any]) -> None:
     """Iops that would not be provisioned are refused."""
-    assert "needs volumeType io1 or io2" == refused(tmp_path, iops=3000, **fields).problem
+    assert refused(tmp_path, iops=3000, **fields).problem == "needs volumeType io1 or io2"
 
 
 @pytest.mark.parametrize("volume_type", ["io1", "io2"])
@@ -417,7 +417,7 @@ def test_both_spellings_of_the_subnets(tmp_path: Path) -> None:
     """Two lists of subnets are a question, not an answer."""
     problem = refused(tmp_path, subnetIds=["subnet-2"])
 
-    assert ("subnetIds", "give subnetId or subnetIds, not both") == (problem.field, problem.problem)
+    assert (problem.field, problem.problem) == ("subnetIds", "give subnetId or subnetIds, not both")
 
 
 @pytest.mark.parametrize("value", ["token=s3cret;nonsense", "s3cret", {"token": ["s3cret"]}])
@@ -430,8 +430,8 @@ def test_every_bad_field_is_told(tmp_path: Path) -> None:
     """One reading tells everything that is wrong with a template."""
     documents, problems = read(tmp_path, changed(maxNumber=-5, vmType="x", tenancy="x"))
 
-    assert [] == documents
-    assert ["maxNumber", "vmType", "tenancy"] == [problem.field for problem in problems]
+    assert documents == []
+    assert [problem.field for problem in problems] == ["maxNumber", "vmType", "tenancy"]
     assert all(problem.fatal for problem in problems)
 
 
@@ -455,9 +455,10 @@ def test_a_bad_template_leaves_the_others(tmp_path: Path) -> None:
         changed(templateId="also-good"),
     )
 
-    assert ["good", "also-good"] == [document["template_id"] for document in documents]
-    assert [("bad", "vmType"), ("number 3", "templates")] == [
-        (problem.template_id, problem.field) for problem in problems
+    assert [document["template_id"] for document in documents] == ["good", "also-good"]
+    assert [(problem.template_id, problem.field) for problem in problems] == [
+        ("bad", "vmType"),
+        ("number 3", "templates"),
     ]
     assert all(problem.fatal for problem in problems)
 
@@ -518,7 +519,7 @@ def test_mem_stands_in_for_nram(tmp_path: Path) -> None:
 
 def test_nram_counts_before_mem(tmp_path: Path) -> None:
     """Where both stand, HostFactory's own name counts."""
-    assert PLAIN_DOCUMENT == served(tmp_path, attributes=attributes(mem=["Numeric", "512"]))
+    assert served(tmp_path, attributes=attributes(mem=["Numeric", "512"])) == PLAIN_DOCUMENT
 
 
 @pytest.mark.parametrize("absent", [ABSENT, None])
@@ -526,7 +527,7 @@ def test_ncores_by_default(tmp_path: Path, absent: Any) -> None:
     """Slots are ncores x ncpus: without ncores it is one."""
     document = served(tmp_path, attributes=attributes(ncores=absent))
 
-    assert ["Numeric", "1"] == document["attributes"]["ncores"]
+    assert document["attributes"]["ncores"] == ["Numeric", "1"]
 
 
 @pytest.mark.parametrize(
@@ -653,7 +654,7 @@ def test_what_comes_in_a_later_release(tmp_path: Path, field: str, fields: dict[
 )
 def test_what_is_the_default_anyway(tmp_path: Path, fields: dict[str, Any]) -> None:
     """A field that asks for what is done anyway changes nothing."""
-    assert PLAIN_DOCUMENT == served(tmp_path, **fields)
+    assert served(tmp_path, **fields) == PLAIN_DOCUMENT
 
 
 @pytest.mark.parametrize(
@@ -670,10 +671,10 @@ def test_fields_without_effect(tmp_path: Path, fields: dict[str, Any]) -> None:
     """What has no effect on an on-demand template is said in one warning; it is served."""
     documents, problems = read(tmp_path, changed(**fields))
 
-    assert [PLAIN_DOCUMENT] == documents
-    assert [False] == [problem.fatal for problem in problems]
+    assert documents == [PLAIN_DOCUMENT]
+    assert [problem.fatal for problem in problems] == [False]
     assert {name for name in fields if name != "priceType"} == set(problems[0].field.split(", "))
-    assert "without effect on an on-demand template" == problems[0].problem
+    assert problems[0].problem == "without effect on an on-demand template"
     assert "left out" not in str(problems[0])
 
 
@@ -685,7 +686,7 @@ def test_template_id_in_other_case(tmp_path: Path, name: str) -> None:
     """A template's id in other letters is taken, with a warning."""
     documents, problems = read(tmp_path, changed(templateId=ABSENT, **{name: "Grid-1"}))
 
-    assert [PLAIN_DOCUMENT] == documents
+    assert documents == [PLAIN_DOCUMENT]
     assert [(name, "Grid-1", False)] == [(p.field, p.template_id, p.fatal) for p in problems]
 
 
@@ -693,8 +694,8 @@ def test_template_id_in_both_cases(tmp_path: Path) -> None:
     """The right spelling counts; the other is an unknown field."""
     documents, problems = read(tmp_path, changed(templateID="Other"))
 
-    assert [PLAIN_DOCUMENT] == documents
-    assert ["templateID"] == [problem.field for problem in problems]
+    assert documents == [PLAIN_DOCUMENT]
+    assert [problem.field for problem in problems] == ["templateID"]
 
 
 def test_unknown_fields(tmp_path: Path) -> None:
@@ -703,8 +704,8 @@ def test_unknown_fields(tmp_path: Path) -> None:
         tmp_path, changed(zeta=1, pgrpName=None, securityGroupIDs=["sg-1"]), changed(templateId="b")
     )
 
-    assert 2 == len(documents)
-    assert ["pgrpName, securityGroupIDs, zeta"] == [problem.field for problem in problems]
+    assert len(documents) == 2
+    assert [problem.field for problem in problems] == ["pgrpName, securityGroupIDs, zeta"]
     assert not problems[0].fatal
     assert "is securityGroupIDs meant to be securityGroupIds?" in problems[0].problem
 
@@ -715,11 +716,12 @@ def test_doubles(tmp_path: Path) -> None:
         tmp_path, changed(maxNumber=1), changed(maxNumber=2), changed(templateId="grid-1")
     )
 
-    assert [("Grid-1", 1), ("grid-1", 10)] == [
-        (document["template_id"], document["max_number"]) for document in documents
+    assert [(document["template_id"], document["max_number"]) for document in documents] == [
+        ("Grid-1", 1),
+        ("grid-1", 10),
     ]
-    assert [("Grid-1", "templateId", True)] == [
-        (problem.template_id, problem.field, problem.fatal) for problem in problems
+    assert [(problem.template_id, problem.field, problem.fatal) for problem in problems] == [
+        ("Grid-1", "templateId", True)
     ]
 
 
@@ -727,8 +729,8 @@ def test_the_double_of_a_bad_template(tmp_path: Path) -> None:
     """A second template does not step in for a first one that is left out."""
     documents, problems = read(tmp_path, changed(vmType="x"), changed())
 
-    assert [] == documents
-    assert ["vmType", "templateId"] == [problem.field for problem in problems]
+    assert documents == []
+    assert [problem.field for problem in problems] == ["vmType", "templateId"]
 
 
 def test_a_key_given_twice(tmp_path: Path) -> None:
@@ -736,8 +738,8 @@ def test_a_key_given_twice(tmp_path: Path) -> None:
     text = json.dumps({"templates": [PLAIN]}).replace('"maxNumber"', '"maxNumber": 3, "maxNumber"')
     documents, problems = read_templates(written(tmp_path, text))
 
-    assert [PLAIN_DOCUMENT] == documents
-    assert [("maxNumber", False)] == [(problem.field, problem.fatal) for problem in problems]
+    assert documents == [PLAIN_DOCUMENT]
+    assert [(problem.field, problem.fatal) for problem in problems] == [("maxNumber", False)]
 
 
 # --- files that cannot be read ---------------------------------------------------------------
@@ -790,7 +792,7 @@ def test_revision_is_of_the_canonical_json() -> None:
     document = {"b": 1, "a": {"d": "é", "c": [True, None]}}
 
     # printf '{"a":{"c":[true,null],"d":"é"},"b":1}' | sha256sum
-    assert "75fc7dd33de8f89760bd85c2ea1095b2939f46cfa32a7d6f9462c2f25c4b4b39" == revision(document)
+    assert revision(document) == "75fc7dd33de8f89760bd85c2ea1095b2939f46cfa32a7d6f9462c2f25c4b4b39"
 
 
 def test_revision_of_the_same_content(tmp_path: Path) -> None:
@@ -827,7 +829,7 @@ def test_wire_template() -> None:
     """HostFactory is told what it needs, and no launch detail, tag or user data."""
     document = read_templates(str(FIXTURE))[0][0]
 
-    assert {
+    assert wire_template(document) == {
         "templateId": "Build-Small",
         "maxNumber": 0,
         "attributes": {
@@ -837,4 +839,4 @@ def test_wire_template() -> None:
             "nram": ["Numeric", "3072"],
             "awshost": ["Boolean", "1"],
         },
-    } == wire_template(document)
+    }

@@ -63,11 +63,13 @@ else:
     def _refuse_object(value: object) -> Any:
         raise TypeError(f"{type(value).__name__} is not plain JSON")
 
-    _scan = make_scanner(_Context)
-    _encode = make_encoder(None, _refuse_object, encode_basestring, None, ":", ",", False, False, False)
+    _scan = make_scanner(_Context)  # type: ignore[arg-type]
+    _encode = make_encoder(
+        None, _refuse_object, encode_basestring, None, ":", ",", False, False, False
+    )
 
     def dumps(value: Any) -> str:
-        """The compact JSON text of plain values, not escaped to ASCII. Raises TypeError, ValueError."""
+        """The compact JSON text of plain values, in UTF-8. Raises TypeError, ValueError."""
         return "".join(_encode(value, 0))
 
     def loads(text: str) -> Any:

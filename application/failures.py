@@ -1,0 +1,59 @@
+"""The ways in which a store or a configuration cannot be used, for whoever has to tell it.
+
+`str()` of each names the thing, the cause and the next step, but for Conflict, Fenced and
+AlreadyTracked, which are for code.
+"""
+
+from __future__ import annotations
+
+
+class NotConfigured(Exception):
+    """A place that must be known is not: which variables would say it."""
+
+
+class BrokenConfiguration(Exception):
+    """The site's files cannot be used and no good form of them is left."""
+
+
+class StoreError(Exception):
+    """The store cannot be used."""
+
+
+class StoreMissing(StoreError):
+    """There is no store where one should be."""
+
+
+class StoreInert(StoreError):
+    """The store is a copy that nobody activated."""
+
+
+class StoreBusy(StoreError):
+    """Another process held the store for too long."""
+
+
+class StoreNewer(StoreError):
+    """The store's schema is of another release."""
+
+
+class LogDamaged(StoreError):
+    """The end of the log does not match its own digest or chain."""
+
+
+class UnknownEvent(StoreError):
+    """The log holds an event that this release does not know."""
+
+
+class ProjectionFailed(StoreError):
+    """A read model could not follow the log and must be rebuilt."""
+
+
+class Conflict(Exception):
+    """Someone else wrote this version of the stream first, or this command has been carried out."""
+
+
+class Fenced(Exception):
+    """The lease was lost: the fencing number of this commit is not the holder's."""
+
+
+class AlreadyTracked(Exception):
+    """Another worker has processed this position already."""
