@@ -13,7 +13,7 @@ CANCELLED = "cancelled"
 
 
 class MachinesRequested(DomainEvent):
-    """`fulfilment_deadline` is in seconds from here; `source` is who asked (hostfactory, operator)."""
+    """`fulfilment_deadline` is in seconds from here; `source`: hostfactory, operator or worker."""
 
     provider: str
     template_id: str
