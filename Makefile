@@ -38,6 +38,9 @@ contracts: $(VENV)/.stamp
 mutations: $(VENV)/.stamp  ## Break each promise by name and see its test fail
 	$(BIN)/python -m tests.mutations
 
+docs: $(VENV)/.stamp  ## Write the generated pages of docs/reference
+	$(BIN)/python -m tests.house.reference
+
 bench: $(VENV)/.stamp  ## Measure the scripts against a bare Python start; writes docs/reference/performance.md
 	$(BIN)/python tests/performance/bench_scripts.py
 

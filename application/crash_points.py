@@ -24,9 +24,15 @@ die = _kill
 """What happens at the point; a simulation puts its own function here."""
 
 
+reached: set[str] | None = None
+"""Where a test collects the names of the points that were passed."""
+
+
 def reach(name: str) -> None:
     """Die here when this is the point that was named."""
     global _times
+    if reached is not None:
+        reached.add(name)
     if not CRASH_AT:
         return
     wanted, _, count = CRASH_AT.partition("#")
