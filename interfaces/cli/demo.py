@@ -104,6 +104,7 @@ class Demo:
         path = self.root / "hf_in"
         path.write_text(json.dumps(document))
         began = time.monotonic()
+        before = "-"
         while time.monotonic() - began < LONGEST:
             answer = subprocess.run(
                 [str(SCRIPTS / "getRequestStatus.sh"), "-f", str(path)],
@@ -116,9 +117,13 @@ class Demo:
             results = [machine["result"] for machine in entry["machines"]]
             told = ", ".join(f"{results.count(r)} {r}" for r in dict.fromkeys(results))
             passed = time.monotonic() - began
-            print(f"\r    {passed:4.0f} s  {entry['status']}: {told:<50}", end="", flush=True)
+            if sys.stdout.isatty():
+                print(f"\r    {passed:4.0f} s  {entry['status']}: {told:<50}", end="", flush=True)
+            elif told != before or entry["status"] != "running":
+                print(f"    {passed:4.0f} s  {entry['status']}: {told}", flush=True)
+            before = told
             if entry["status"] != "running":
-                print()
+                print(end="\n" if sys.stdout.isatty() else "")
                 return entry
             time.sleep(0.5)
         raise SystemExit(f"\n{request_id} was not final after {LONGEST:.0f} s; see {self.root}/log")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import importlib
 import inspect
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from domain import topics
 from domain.event_sourced import Aggregate
 from infrastructure import settings as settings_module
 from infrastructure.settings import Settings, environment_name
+from interfaces.cli.main import COMMANDS, _parser
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs/reference"
@@ -116,7 +116,6 @@ def configuration_page() -> str:
 
 def commands_page() -> str:
     """What each command's `--help` says."""
-    main = importlib.import_module("interfaces.cli.main")
     lines = [
         "# Commands",
         "",
@@ -124,15 +123,45 @@ def commands_page() -> str:
         "",
         "Exit status 0: done; 1: refused or failed, with one sentence on stderr; 2: wrong usage.",
         "",
+        *_described("hostledger", _parser("")),
     ]
-    for title, parser in main.parsers():
-        lines += [f"## {title}", "", "```", _help(parser).rstrip(), "```", ""]
+    for name in COMMANDS:
+        command = _subcommands(_parser(name))[name]
+        lines += _described(f"hostledger {name}", command)
+        for action, parser in _subcommands(command).items():
+            lines += _described(f"hostledger {name} {action}", parser)
     return "\n".join(lines)
 
 
-def _help(parser: argparse.ArgumentParser) -> str:
-    parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=96)
-    return parser.format_help()
+def _subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+def _described(title: str, parser: argparse.ArgumentParser) -> list[str]:
+    """What a parser takes. Written here, since argparse prints it differently in each Python."""
+    lines = [f"## {title}", "", parser.description or "", ""]
+    rows = []
+    for action in parser._actions:
+        if isinstance(action, argparse._HelpAction):
+            continue
+        if isinstance(action, argparse._SubParsersAction):
+            rows += [(choice.dest, choice.help) for choice in action._choices_actions]
+            continue
+        shown = action.metavar or action.dest
+        if action.choices:
+            shown = "\\|".join(map(str, action.choices))
+        if action.option_strings:
+            words = [*action.option_strings[-1:], *([] if action.nargs == 0 else [str(shown)])]
+        else:
+            words = [f"{shown} ..." if action.nargs in ("+", "*") else str(shown)]
+        needed = " (required)" if action.required and action.option_strings else ""
+        rows.append((" ".join(words), (action.help or "") + needed))
+    if rows:
+        lines += ["| | |", "|---|---|", *(f"| `{word}` | {help_} |" for word, help_ in rows), ""]
+    return lines
 
 
 PAGES = {
