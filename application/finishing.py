@@ -15,7 +15,7 @@ PATIENCE = 300.0
 """Seconds in which a refused termination is tried before its return says that it failed; the
 machine stays owed."""
 
-GONE = ("terminated", "stopped", "stopping", "shutting-down")
+GONE = ("terminated", "shutting-down")
 
 
 class Finishing:
@@ -55,7 +55,7 @@ class Finishing:
             reasons.append(f"{row['failed']} failed before they ran")
         return f"{missing} of {row['machine_count']} machines are missing; " + (
             "; ".join(reasons)
-            or f"the deadline of {row['fulfilment_deadline']:g} s passed before EC2 could be asked"
+            or f"the deadline of {row['fulfilment_deadline']:g} s passed before EC2 gave them"
         )
 
     def _finish_return(self, row: dict[str, Any]) -> None:

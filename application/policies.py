@@ -20,7 +20,9 @@ class Policies:
         self._provisioning = Provisioning(turn)
         self._assigning = Assigning(turn)
         self._returning = Returning(turn)
-        self._reconciliation = Reconciliation(turn, self._returning.unheeded)
+        self._reconciliation = Reconciliation(
+            turn, self._returning.unheeded, self._returning.slow_to_start
+        )
         self._sighting = Sighting(turn, sightings, self._reconciliation)
         self._finishing = Finishing(turn, self._returning.refusals)
         self._revising = Revising(turn, provider)
@@ -34,8 +36,9 @@ class Policies:
         self._sighting.take_turn()
         self._provisioning.take_turn()
         self._assigning.take_turn()
-        self._returning.take_turn()
+        # Before anything is ended EC2 is looked at, so that a turn needs no memory of the last one.
         self._reconciliation.take_turn()
         # A sweep may have settled a batch: its machines exist before its request can be final.
         self._assigning.take_turn()
+        self._returning.take_turn()
         self._finishing.take_turn()

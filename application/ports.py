@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -119,8 +119,11 @@ class Cloud(Protocol):
         CallFailed."""
         ...
 
-    def terminate(self, machine_ids: Sequence[str]) -> Terminated:
-        """Terminate instances of one zone, bisecting around ids that AWS refuses."""
+    def terminate(
+        self, machine_ids: Sequence[str], before_each: Callable[[], object] = ...
+    ) -> Terminated:
+        """Terminate instances of one zone, bisecting around ids that AWS refuses. `before_each` is
+        called before each call and may raise: the rest is left."""
         ...
 
     def tag_with_id(self, instance: Instance) -> None:
@@ -217,9 +220,9 @@ class Notebook(Protocol):
 
     def clear_cloud_states(self, machine_ids: Sequence[str]) -> None: ...
 
-    def batch_sweep(self, batch_id: str) -> Instant | None: ...
+    def first_sweep(self, thing: str, began: Instant) -> Instant: ...
 
-    def put_batch_sweep(self, batch_id: str, began: Instant) -> None: ...
+    def miss(self, machine_ids: Sequence[str], now: Instant) -> list[str]: ...
 
     def see_orphans(self, instances: Sequence[Instance]) -> dict[str, int]: ...
 
@@ -227,4 +230,4 @@ class Notebook(Protocol):
 
     def calling(self, name: str) -> float: ...
 
-    def unseen_since(self, thing: str, seconds: float) -> float: ...
+    def unseen_since(self, things: dict[str, float]) -> dict[str, float]: ...

@@ -67,7 +67,8 @@ class Provisioning:
         elif turn.now()[2] >= attempts.due and turn.cloud.may_launch(row["machine_count"]):
             self._send(row, attempts)
 
-    def _send(self, row: dict[str, Any], attempts: _Attempts) -> None:
+    def _send(self, row: dict[str, Any], attempts: _Attempts) -> bool:
+        """Make the call and record its outcome. False when more of the same is of no use now."""
         turn = self._turn
         body = None
         if "UserData" in row["payload"]:
@@ -80,18 +81,21 @@ class Provisioning:
                     digest=row["payload"]["UserData"]["sha256"],
                     next_step="restore the table `bodies` of the store from a backup",
                 )
-                return
+                return False
         for last in [False] * turn.aws["launch_retries"] + [True]:
             turn.must_outlive_call()
             try:
                 launched = turn.cloud.launch(row["payload"], row["token"], body)
             except CallFailed as failed:
                 if self._failed(row, attempts, failed) or last:
-                    return
+                    return failed.kind == "shortage"
                 turn.clock.sleep(jittered(attempts.failures, FIRST_RETRY, 4.0, turn.random))
             else:
+                # Should the outcome not be recorded now, a later rejection proves nothing.
+                attempts.ambiguous = True
                 self._accept(row, launched)
-                return
+                return True
+        raise AssertionError("unreachable")
 
     def _failed(self, row: dict[str, Any], attempts: _Attempts, failed: CallFailed) -> bool:
         """Whether this failure is the end of it; otherwise the call is made again later."""
@@ -149,7 +153,7 @@ class Provisioning:
         for (provider, template_id, revision), requests in groups.items():
             content = turn.work.template_content(Template.key(provider, template_id), revision)
             while most > 0 and requests:
-                pool = self._pool(content)
+                pool = self._pool(content, requests[0])
                 chunk = turn.aws["launch_chunk"]
                 claims: list[list[Any]] = []
                 for request in requests:
@@ -163,17 +167,25 @@ class Provisioning:
                     break
                 first = next(r for r in requests if r["request_id"] == claims[0][0])
                 if not self._intend(first, content, pool, claims, count):
-                    return
+                    break
                 requests = [r for r in requests if still_wanted(turn, r) > 0]
                 most -= 1
 
-    def _pool(self, content: dict[str, Any]) -> str | None:
-        """The first of the template's subnets that is not avoided just now."""
+    def _pool(self, content: dict[str, Any], request: dict[str, Any]) -> str | None:
+        """The first of the template's subnets that is not avoided just now, one that has not let
+        the request down before the others."""
         now = self._turn.now()[2]
-        for subnet in content["subnet_ids"]:
-            if self._avoided.get((subnet, content["vm_type"]), 0.0) <= now:
-                return str(subnet)
-        return None
+        subnets = [
+            subnet
+            for subnet in content["subnet_ids"]
+            if self._avoided.get((subnet, content["vm_type"]), 0.0) <= now
+        ]
+        if len(subnets) < 2:
+            return next(iter(subnets), None)
+        asked = self._turn.ledger.get(MachineRequest, request["request_id"])
+        assert asked is not None
+        short = {pool for pool, _ in asked.shortages}
+        return str(min(subnets, key=lambda subnet: subnet in short))
 
     def _intend(
         self,
@@ -183,7 +195,7 @@ class Provisioning:
         claims: list[list[Any]],
         count: int,
     ) -> bool:
-        """Write the intent, then make the call. False when the payload cannot be built now."""
+        """Write the intent, then make the call. False when more of the same is of no use now."""
         turn = self._turn
         batch_id = new_id(BATCH, turn.random(16))
         tags = {
@@ -205,7 +217,7 @@ class Provisioning:
             if failed.kind not in WORTH_NO_MORE:
                 return False
             self._give_up(claims, pool, failed)
-            return True
+            return False
         batch = None
         epoch = 0
         rejected = turn.work.rejected_batch(batch_id, payload, claims)
@@ -248,8 +260,7 @@ class Provisioning:
         )
         attempts = self._attempts[batch_id] = _Attempts(ambiguous=False)
         row = next(r for r in turn.work.open_batches() if r["batch_id"] == batch_id)
-        self._send(row, attempts)
-        return True
+        return self._send(row, attempts)
 
     def _give_up(self, claims: list[list[Any]], pool: str, failed: CallFailed) -> None:
         """No call can be made from this template: its requests end, with the reason."""

@@ -35,16 +35,15 @@ IN_TRANSITION = ("pending", "shutting-down")
 
 
 class Reconciliation:
-    def __init__(self, turn: Turn, unheeded: set[str]) -> None:
+    def __init__(self, turn: Turn, unheeded: set[str], slow_to_start: set[str]) -> None:
         self._turn = turn
         self._unheeded = unheeded
+        self._slow_to_start = slow_to_start
+        self._untagged: list[Instance] = []
         self._swept: Instant | None = None
         self._poll_every = FIRST_POLL
         self._polled = float("-inf")
         self._watched: frozenset[str] = frozenset()
-        self._missing: dict[str, int] = {}
-        self._doubtful: dict[str, Instant] = {}
-        self._overdue: dict[str, Instant] = {}
         self._refused_sweep = 0.0
         self.sweep_wanted = False
         """Somebody waits for a fresh sweep (getReturnRequests)."""
@@ -54,14 +53,16 @@ class Reconciliation:
         turn = self._turn
         alive = {row["machine_id"]: row for row in turn.work.alive_machines()}
         doubtful = [row for row in turn.work.open_batches() if row["state"] == "doubtful"]
-        if self._sweep_is_due(bool(alive) or bool(doubtful)):
+        if self._sweep_is_due():
             self._sweep(alive, doubtful)
         else:
             self._poll(alive)
+        self._tag_with_ids()
 
     # -- when -------------------------------------------------------------------------------------
 
-    def _sweep_is_due(self, anything: bool) -> bool:
+    def _sweep_is_due(self) -> bool:
+        """Also when nothing is open: the call of a worker that was paused may launch late."""
         now = self._turn.now()
         if now[2] < self._refused_sweep:
             return False
@@ -71,7 +72,7 @@ class Reconciliation:
         since = seconds_between(self._swept, now)
         if self.sweep_wanted and since >= FIRST_POLL:
             return True
-        return anything and since >= self._turn.aws["sweep_interval"]
+        return bool(since >= self._turn.aws["sweep_interval"])
 
     def _poll(self, alive: dict[str, dict[str, Any]]) -> None:
         turn = self._turn
@@ -117,7 +118,7 @@ class Reconciliation:
         self._miss(instances, alive)
         self._settle(instances, doubtful, began)
         self._adopt(instances)
-        self._tag_with_ids(instances, alive)
+        self._note_untagged(instances, alive)
         turn.notebook.record_sweep(began, len(instances))
         self._polled = turn.now()[2]
 
@@ -132,8 +133,8 @@ class Reconciliation:
                 row = alive.get(instance.machine_id)
                 if row is None:
                     continue
-                self._missing.pop(instance.machine_id, None)
                 if instance.state == "terminated":
+                    as_known.append(instance.machine_id)
                     machine = self._machine(row)
                     machine.terminate(row["owed"] or instance.reason or "terminated at EC2")
                 elif (
@@ -145,11 +146,12 @@ class Reconciliation:
                     machine = self._machine(row)
                     machine.run(instance.name, instance.private_ip_address, instance.launch_time)
                 else:
-                    if instance.state in ("stopping", "stopped", "shutting-down"):
-                        noted.append((instance.machine_id, row["name"], instance.state))
-                    elif row["status"] == "running":
+                    if instance.state == row["status"]:
                         as_known.append(instance.machine_id)
+                    elif instance.state in ("stopping", "stopped", "shutting-down"):
+                        noted.append((instance.machine_id, row["name"], instance.state))
                     self._heed(instance, row)
+                    self._judge_start(instance, row)
                     continue
                 changed = True
                 add(machine, row["correlation_id"], row["event_id"])
@@ -162,28 +164,32 @@ class Reconciliation:
         assert machine is not None
         return machine
 
+    def _judge_start(self, instance: Instance, row: dict[str, Any]) -> None:
+        """Asked just now, it is not running: has it had its time?"""
+        pending = row["status"] == "pending" and not row["owed"] and instance.state in LIVING
+        if pending and self._turn.age(row) > self._turn.aws["pending_timeout"]:
+            self._slow_to_start.add(row["machine_id"])
+
     def _heed(self, instance: Instance, row: dict[str, Any]) -> None:
         """EC2 accepted to end it, and it runs on: ask again after a while."""
         if row["status"] != "shutting-down" or instance.state not in LIVING:
-            self._overdue.pop(row["machine_id"], None)
             return
-        now = self._turn.now()
-        since = self._overdue.setdefault(row["machine_id"], now)
-        if seconds_between(since, now) >= HEEDED_AFTER:
+        # By the wall clock: when that was set, asking once more does no harm.
+        if abs(self._turn.now()[0] - row["updated"]) >= HEEDED_AFTER:
             self._unheeded.add(row["machine_id"])
-            del self._overdue[row["machine_id"]]
 
     def _miss(self, instances: Sequence[Instance], alive: dict[str, dict[str, Any]]) -> None:
         """A machine is gone when complete sweeps lack it and EC2, asked for it by id, has none."""
         turn = self._turn
         seen = {instance.machine_id for instance in instances}
-        suspects = []
-        for machine_id, row in alive.items():
-            if machine_id in seen or turn.age(row) < VISIBLE_AFTER:
-                continue
-            self._missing[machine_id] = self._missing.get(machine_id, 0) + 1
-            if self._missing[machine_id] >= 2:
-                suspects.append(machine_id)
+        suspects = turn.notebook.miss(
+            [
+                machine_id
+                for machine_id, row in alive.items()
+                if machine_id not in seen and turn.age(row) >= VISIBLE_AFTER
+            ],
+            turn.now(),
+        )
         if not suspects:
             return
         try:
@@ -202,7 +208,6 @@ class Reconciliation:
                     machine.terminate(row["owed"])
                 else:
                     machine.lose("EC2 does not know it any more")
-                del self._missing[machine_id]
                 add(machine, row["correlation_id"], row["event_id"])
 
     # -- batches ----------------------------------------------------------------------------------
@@ -213,16 +218,15 @@ class Reconciliation:
         """Close doubtful batches by what two complete sweeps found under their tag."""
         turn = self._turn
         for row in doubtful:
-            since = self._doubtful.setdefault(row["batch_id"], began)
+            since = turn.notebook.first_sweep("doubtful " + row["batch_id"], began)
             if seconds_between(since, began) < turn.cloud.call_time:
+                continue  # a call that we gave up may still be on its way
+            first = turn.notebook.first_sweep(row["batch_id"], began)
+            if first == began:
                 continue
-            first = turn.notebook.batch_sweep(row["batch_id"])
-            if first is None:
-                turn.notebook.put_batch_sweep(row["batch_id"], began)
-            elif seconds_between(first, began) >= turn.aws["settle_gap"]:
+            if seconds_between(first, began) >= turn.aws["settle_gap"]:
                 found = [i for i in instances if i.batch_id == row["batch_id"]]
                 self._record(row["batch_id"], [i for i in found if i.state in LIVING], row)
-                del self._doubtful[row["batch_id"]]
 
     def _record(self, batch_id: str, found: list[Instance], row: dict[str, Any]) -> None:
         turn = self._turn
@@ -301,19 +305,25 @@ class Reconciliation:
                 correlation_id=termination_id,
             )
 
-    def _tag_with_ids(
+    def _note_untagged(
         self, instances: Sequence[Instance], alive: dict[str, dict[str, Any]]
     ) -> None:
-        if not self._turn.aws["tag_instance_id"]:
-            return
-        untagged = [
+        self._untagged = [
             i
             for i in instances
             if i.machine_id in alive and i.state == "running" and not i.tagged_with_id
         ]
-        for instance in untagged[:TAGS_A_TURN]:
+
+    def _tag_with_ids(self) -> None:
+        """AWS_TAG_InstanceID: a few each turn, since each needs a call of its own."""
+        turn = self._turn
+        if not turn.aws["tag_instance_id"]:
+            return
+        now, self._untagged = self._untagged[:TAGS_A_TURN], self._untagged[TAGS_A_TURN:]
+        for instance in now:
+            turn.must_outlive_call()
             try:
-                self._turn.cloud.tag_with_id(instance)
+                turn.cloud.tag_with_id(instance)
             except CallFailed as failed:
-                self._turn.journal.info("not tagged with its id", code=failed.code)
+                turn.journal.info("not tagged with its id", code=failed.code)
                 return

@@ -28,6 +28,9 @@ class Returning:
         """Machines that EC2 accepted to terminate and that run on (reconciliation says)."""
         self.refusals: dict[str, str] = {}
         """machine id -> AWS's code of its last refusal (finishing reports it)."""
+        self.slow_to_start: set[str] = set()
+        """Machines that EC2 still does not show running when they have been pending too long
+        (reconciliation says: what nobody has asked EC2 about may run by now)."""
 
     def take_turn(self) -> None:
         """Tell the machines that they were returned, then end what is owed. Raises LeaseLost."""
@@ -60,7 +63,7 @@ class Returning:
         pending_timeout = turn.aws["pending_timeout"]
         for row in turn.work.owed_machines():
             machine_id = row["machine_id"]
-            if not row["owed"] and turn.age(row) > pending_timeout:
+            if not row["owed"] and machine_id in self.slow_to_start:
                 row["owed"] = f"pending for longer than {pending_timeout:g} s"
             if (
                 row["owed"]
@@ -101,8 +104,13 @@ class Returning:
     def _send(self, row: dict[str, Any]) -> None:
         turn = self._turn
         turn.must_outlive_call()
-        answer = turn.cloud.terminate(row["machine_ids"])
+        answer = turn.cloud.terminate(row["machine_ids"], turn.must_outlive_call)
         self.unheeded.difference_update(answer.accepted)
+        self.slow_to_start.difference_update(row["machine_ids"])
+        for machine_id in answer.accepted:
+            self._failures.pop(machine_id, None)
+            self._due.pop(machine_id, None)
+            self.refusals.pop(machine_id, None)
         now = turn.now()[2]
         for machine_id in [machine_id for machine_id, _ in answer.refused] + answer.retry:
             failures = self._failures[machine_id] = self._failures.get(machine_id, 0) + 1

@@ -16,6 +16,7 @@ from application.reconciliation import Reconciliation
 from application.return_machines import ReturnMachines, return_machines
 from application.turn import Turn
 from domain.host_factory import HostFactory
+from domain.refusals import RequestIsFinal
 
 ANY_CALL, HOSTS_NAMED = "any call", "hosts named"
 
@@ -41,9 +42,7 @@ class Sighting:
             self._remember(lines)
             self._sightings.done()
         self._ask_after_strangers()
-        timeout = self._turn.aws["creation_timeout"]
-        self._end_unknown_requests(timeout)
-        self._end_unclaimed_machines(timeout)
+        self._end_unseen(self._turn.aws["creation_timeout"])
 
     def _remember(self, lines: list[dict[str, Any]]) -> None:
         """First sightings become events, and only those; all calls count as calling time."""
@@ -100,35 +99,22 @@ class Sighting:
         )
         self._strangers.clear()
 
-    def _end_unknown_requests(self, timeout: float) -> None:
+    def _end_unseen(self, timeout: float) -> None:
+        """End what HostFactory, calling all the while, has not named for so many seconds."""
         turn = self._turn
-        calling = turn.notebook.calling(ANY_CALL)
-        for row in turn.work.unseen_requests():
-            if calling - turn.notebook.unseen_since(row["request_id"], calling) < timeout:
-                continue
-            reason = (
-                f"no getRequestStatus has named it in {timeout:g} s in which HostFactory was "
-                "calling: its answer was lost"
-            )
-            living = turn.work.living_machines_of(row["request_id"])
-            if not row["final"]:
-                cancel_request(
-                    CancelRequest(
-                        row["request_id"], row["provider"], living, reason, "worker",
-                        turn.random(16),
-                    ),
-                    turn.ledger,
-                    fence=turn.lease.fence,
-                )  # fmt: skip
-            elif living:
-                self._hand_back(row["provider"], living, reason)
-
-    def _end_unclaimed_machines(self, timeout: float) -> None:
-        turn = self._turn
-        calling = turn.notebook.calling(HOSTS_NAMED)
+        requests = turn.work.unseen_requests()
+        machines = turn.work.unclaimed_machines()
+        calling, naming = turn.notebook.calling(ANY_CALL), turn.notebook.calling(HOSTS_NAMED)
+        now = {row["request_id"]: calling for row in requests}
+        now |= {row["machine_id"]: naming for row in machines}
+        since = turn.notebook.unseen_since(now)
+        overdue = {thing for thing in now if now[thing] - since[thing] >= timeout}
+        for row in requests:
+            if row["request_id"] in overdue:
+                self._end_unknown_request(row, timeout)
         unclaimed: dict[str, list[str]] = {}
-        for row in turn.work.unclaimed_machines():
-            if calling - turn.notebook.unseen_since(row["machine_id"], calling) >= timeout:
+        for row in machines:
+            if row["machine_id"] in overdue:
                 unclaimed.setdefault(row["provider"], []).append(row["machine_id"])
         for provider, machine_ids in unclaimed.items():
             self._hand_back(
@@ -137,6 +123,24 @@ class Sighting:
                 f"no getReturnRequests has named it in {timeout:g} s in which HostFactory named "
                 "its hosts: HostFactory does not know it",
             )
+
+    def _end_unknown_request(self, row: dict[str, Any], timeout: float) -> None:
+        turn = self._turn
+        reason = (
+            f"no getRequestStatus has named it in {timeout:g} s in which HostFactory was "
+            "calling: its answer was lost"
+        )
+        living = turn.work.living_machines_of(row["request_id"])
+        if row["final"]:
+            self._hand_back(row["provider"], living, reason)
+            return
+        command = CancelRequest(
+            row["request_id"], row["provider"], living, reason, "worker", turn.random(16)
+        )
+        try:
+            cancel_request(command, turn.ledger, fence=turn.lease.fence)
+        except RequestIsFinal:
+            return  # somebody else has just ended it
 
     def _hand_back(self, provider: str, machine_ids: list[str], reason: str) -> None:
         turn = self._turn

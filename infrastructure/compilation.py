@@ -13,32 +13,47 @@ from infrastructure.site import Site
 from infrastructure.telemetry.journal import Journal
 from infrastructure.templates.ibm import read_templates, revision, wire_template
 
-__all__ = ["ConfigurationProblem", "compile_sources"]
 
+def compile_sources(
+    site: Site, paths: list[str | None], environ: Mapping[str, str]
+) -> tuple[str, list[str]]:
+    """What is wrong ("" for nothing), and the lines of the compiled form after its key.
 
-def compile_sources(site: Site, paths: list[str | None], environ: Mapping[str, str]) -> list[str]:
-    """The lines of the compiled form after its key. Raises ConfigurationProblem.
-
-    What is only doubtful (an unknown key, a template that is left out) goes to the log, once.
+    With sound settings and broken templates the lines are the settings alone, with broken settings
+    there are none. What is only doubtful (an unknown key, a template that is left out) goes to the
+    log, once.
     """
     own, ibm, templates_path = paths
-    settings, warnings = read_settings(own, ibm, environ)
+    try:
+        settings, warnings = read_settings(own, ibm, environ)
+    except ConfigurationProblem as problem:
+        return str(problem), []
     document = settings.model_dump(mode="json")
     journal = Journal(site.log_file, document["logging"])
     for warning in warnings:
         journal.warn("configuration", message=warning)
-    if templates_path is None:
+    try:
+        templates = _templates(site, templates_path, journal)
+    except ConfigurationProblem as problem:
+        journal.warn("templates", message=str(problem))
+        return str(problem), [dumps(document)]
+    answer = json.dumps(
+        [wire_template(t) for t in templates], ensure_ascii=False, separators=(",", ":")
+    )
+    return "", [dumps(document), answer if templates else "", *(_line(t) for t in templates)]
+
+
+def _templates(site: Site, path: str | None, journal: Journal) -> list[dict[str, Any]]:
+    """The valid templates, maybe none. Raises ConfigurationProblem when the file cannot be read."""
+    if path is None:
         looked = ", ".join(site.candidates("templates"))
         raise ConfigurationProblem(
             site.conf_dir, "", "no templates file is there", f"put one in place of: {looked}"
         )
-    templates, problems = read_templates(templates_path)
+    templates, problems = read_templates(path)
     for problem in problems:
         journal.warn("template", message=str(problem))
-    answer = json.dumps(
-        [wire_template(t) for t in templates], ensure_ascii=False, separators=(",", ":")
-    )
-    return [dumps(document), answer if templates else "", *(_line(t) for t in templates)]
+    return templates
 
 
 def _line(template: dict[str, Any]) -> str:

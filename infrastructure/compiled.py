@@ -55,7 +55,10 @@ class Compiled:
         return None
 
     def templates(self) -> list[dict[str, Any]]:
-        """All offered templates, in the file's order."""
+        """All offered templates, in the file's order. Raises BrokenConfiguration where they cannot
+        be read and never could: that is not the same as none."""
+        if not self._lines[KEY]:
+            raise BrokenConfiguration(self.problem)
         return [loads(line) for line in self._lines[TEMPLATES:] if line]
 
 
@@ -95,38 +98,68 @@ def load(site: Site, environ: Mapping[str, str]) -> Compiled:
     paths, key = sources(site, environ)
     file = f"{site.state_dir}/compiled/{site.provider}"
     good = _read(file)
+    known = _known(file, key, good)
+    if known is not None:
+        return known
+    lock = _lock(file, wait=good is None)
+    if lock == BUSY and good is not None:
+        return Compiled(good, "the configuration has just changed and is being read")
+    try:
+        good = _read(file)
+        # Whoever had the lock before us may have compiled these very sources.
+        return _known(file, key, good) or _compile(site, paths, environ, file, key, good)
+    finally:
+        if lock >= 0:
+            os.close(lock)
+
+
+def _known(file: str, key: str, good: list[str] | None) -> Compiled | None:
+    """What was made of the sources with this key; None when nobody has looked at them yet."""
     if good is not None and good[KEY] == key:
         return Compiled(good)
     bad = _read(file + ".bad")
     if bad is not None and bad[KEY] == key:
-        if good is None:
-            raise BrokenConfiguration(bad[1])
-        return Compiled(good, bad[1])
-    lock = _lock(file, wait=good is None)
-    if lock is None and good is not None:
-        return Compiled(good, "the configuration has just changed and is being read")
-    try:
-        from infrastructure.compilation import ConfigurationProblem, compile_sources
+        return _make_do(good, bad[1:])
+    return None
 
-        try:
-            lines = [key, *compile_sources(site, paths, environ)]
-        except ConfigurationProblem as problem:
-            _write(file + ".bad", [key, str(problem)])
-            if good is None:
-                raise BrokenConfiguration(str(problem)) from None
-            return Compiled(good, str(problem))
-        _write(file, lines)
-        return Compiled(lines)
-    finally:
-        if lock is not None:
-            os.close(lock)
+
+def _compile(
+    site: Site,
+    paths: list[str | None],
+    environ: Mapping[str, str],
+    file: str,
+    key: str,
+    good: list[str] | None,
+) -> Compiled:
+    from infrastructure.compilation import compile_sources
+
+    problem, lines = compile_sources(site, paths, environ)
+    if problem:
+        bad = [problem, *lines]
+        _write(file + ".bad", [key, *bad])
+        return _make_do(good, bad)
+    _write(file, [key, *lines])
+    return Compiled([key, *lines])
+
+
+def _make_do(good: list[str] | None, bad: list[str]) -> Compiled:
+    """The last good form. Without one, sound settings still serve the requests there are.
+
+    `bad` is the problem, and the settings when those could be read.
+    """
+    problem, *settings = bad
+    if good is not None:
+        return Compiled(good, problem)
+    if settings:
+        return Compiled(["", *settings, ""], problem)
+    raise BrokenConfiguration(problem)
 
 
 def _read(path: str) -> list[str] | None:
     try:
         with open(path, "rb", 0) as file:
-            lines = file.read().decode().split("\n")
-    except (OSError, UnicodeDecodeError):
+            lines = file.read().decode("utf-8", "surrogateescape").split("\n")
+    except OSError:
         return None
     # The last line says that the file is whole.
     return lines[:-1] if lines[-1] == "." else None
@@ -134,34 +167,56 @@ def _read(path: str) -> list[str] | None:
 
 def _write(path: str, lines: list[str]) -> None:
     """Put the file in its place whole. Where that cannot be, the next call compiles again."""
-    text = "\n".join([*(line.replace("\n", " ") for line in lines), "."]).encode()
+    text = "\n".join([*(line.replace("\n", " ") for line in lines), "."])
     unfinished = f"{path}.{os.getpid()}"
     try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    except OSError:
-        return
-    try:
-        os.write(descriptor, text)
-        os.close(descriptor)
+        with open(unfinished, "wb", opener=_private) as file:
+            file.write(text.encode("utf-8", "surrogateescape"))
         os.replace(unfinished, path)
     except OSError:
-        os.unlink(unfinished)
+        _forget(unfinished)
 
 
-def _lock(file: str, wait: bool) -> int | None:
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _forget(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        return
+
+
+BUSY, IMPOSSIBLE = -1, -2
+
+
+def _lock(file: str, wait: bool) -> int:
+    """A descriptor that holds the lock; BUSY, or IMPOSSIBLE where no state can be written: then
+    each call compiles for itself."""
     import fcntl
 
     try:
         if not os.path.isdir(os.path.dirname(file)):
             if not os.path.isdir(os.path.dirname(os.path.dirname(file))):
-                return None  # no store, no state: compiled for this call alone
-            os.mkdir(os.path.dirname(file), 0o700)
+                return IMPOSSIBLE  # no store, no state
+            _make_directory(os.path.dirname(file))
         descriptor = os.open(file + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
-        return None
+        return IMPOSSIBLE
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return BUSY
     except OSError:
         os.close(descriptor)
-        return None
+        return IMPOSSIBLE
     return descriptor
+
+
+def _make_directory(path: str) -> None:
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return  # another call was faster

@@ -21,9 +21,11 @@ def note(path: str, now: Instant, facts: dict[str, object]) -> None:
     """Append one line. Where it cannot be written, HostFactory will name the same ids again.
 
     The worker may take the file away between our opening and writing; then it is written again,
-    so that no sighting is lost: a lost one could cost a machine its life.
+    so that no sighting is lost: a lost one could cost a machine its life. The line feed before it
+    keeps it apart from a line that a full disk has torn.
     """
-    line = (dumps({"at": now[0], "boot_id": now[1], "boot": now[2], **facts}) + "\n").encode()
+    text = dumps({"at": now[0], "boot_id": now[1], "boot": now[2], **facts})
+    line = f"\n{text}\n".encode(errors="replace")
     for _ in range(3):
         try:
             file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)

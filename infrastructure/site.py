@@ -46,7 +46,7 @@ class Site:
         """Where our own configuration file may be; a named one is the only one."""
         named = environ.get("HOSTLEDGER_CONFIG")
         if named:
-            return [named]
+            return [os.path.abspath(named)]
         return [f"{self.conf_dir}/hostledger.json", "/etc/hostledger/config.json"]
 
 
@@ -55,10 +55,11 @@ def site_from(environ: Mapping[str, str]) -> Site:
     provider = environ.get("HF_PROVIDER_NAME") or environ.get("PROVIDER_NAME") or ""
     if not provider:
         raise NotConfigured("HF_PROVIDER_NAME is not set: which provider instance is this?")
-    if not provider.replace("-", "").replace("_", "").isalnum() or len(provider) > 64:
+    letters = provider.replace("-", "").replace("_", "")
+    if not letters.isascii() or not letters.isalnum() or len(provider) > 64:
         raise NotConfigured(
             f"HF_PROVIDER_NAME is {provider[:70]!r}: "
-            "up to 64 of letters, digits, - and _ are allowed"
+            "up to 64 ASCII letters, digits, - and _ are allowed"
         )
 
     def place(own: str, lsf: str, top: str, below: str, required: bool = True) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from application.json_text import BadJson, dumps, loads
+from application.version import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,16 +37,24 @@ def status(site: Site) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def write_status(site: Site, facts: dict[str, Any]) -> None:
-    """Put `worker.json` in its place whole; where that cannot be, nobody is told."""
+def write_status(site: Site, facts: dict[str, Any]) -> bool:
+    """Put `worker.json` in its place whole; False where that cannot be."""
     unfinished = f"{site.worker_status}.{os.getpid()}"
     try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.write(descriptor, dumps(facts).encode())
-        os.close(descriptor)
+        with open(unfinished, "wb", opener=_private) as file:
+            file.write(dumps(facts).encode())
         os.replace(unfinished, site.worker_status)
     except OSError:
-        return
+        try:
+            os.unlink(unfinished)
+        except OSError:
+            pass
+        return False
+    return True
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def lived_ago(facts: dict[str, Any], now: Instant) -> float | None:
@@ -72,36 +81,119 @@ def is_alive(site: Site) -> bool:
     return False
 
 
-def start(site: Site, python: str, environ: Mapping[str, str], now: Instant) -> bool:
+def is_outdated(facts: dict[str, Any]) -> bool:
+    """Whether the worker that wrote `facts` is of an older release than this program."""
+    version = facts.get("version")
+    return isinstance(version, str) and _order(version) < _order(VERSION)
+
+
+def _order(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def start(site: Site, python: str, environ: Mapping[str, str], now: Instant) -> None:
     """Start a detached worker, unless one lives or a start failed a short while ago.
 
     It gets a session and process group of its own, `/` as its directory, no descriptor of ours
-    (HostFactory reads our output to its end) and none of the caller's PYTHON* and LD_*.
+    (HostFactory reads our output to its end) and none of the caller's PYTHON* and LD_*. A living
+    worker of an older release is joined by one of this release, which asks it to end.
     """
-    facts = status(site)
-    if facts.get("boot_id") == now[1] and facts.get("tried"):
-        failures = int(facts.get("failures", 0))
-        wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** max(0, failures - 1)) if failures else 2.0
-        if now[2] - float(facts["tried"]) < wait:
-            return False
-    if is_alive(site):
+    lock = _lock(site)
+    if lock is None:
+        return
+    try:
+        facts = status(site)
+        if _is_too_soon(facts, now) or (is_alive(site) and not is_outdated(facts)):
+            return
+        # Counted as failed until the worker itself says that it lives. Where that cannot be
+        # written, each call would start one more.
+        failures = int(facts.get("failures", 0)) + 1
+        facts.update(boot_id=now[1], tried=now[2], failures=failures, reason="")
+        if write_status(site, facts):
+            _fork(site, python, environ)
+    finally:
+        os.close(lock)
+
+
+def _is_too_soon(facts: dict[str, Any], now: Instant) -> bool:
+    if facts.get("boot_id") != now[1] or not facts.get("tried"):
         return False
-    # Counted as failed until the worker itself says that it lives.
-    facts.update(boot_id=now[1], tried=now[2], failures=int(facts.get("failures", 0)) + 1)
-    write_status(site, facts)
-    kept = {k: v for k, v in environ.items() if not k.startswith(("PYTHON", "LD_"))}
-    if os.fork() == 0:
+    failures = int(facts.get("failures", 0))
+    wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(10, failures - 1)) if failures else 2.0
+    return now[2] - float(facts["tried"]) < wait
+
+
+def _lock(site: Site) -> int | None:
+    """The right to start a worker; None when another call is at it, or no state can be written."""
+    import fcntl
+
+    try:
+        descriptor = os.open(
+            site.worker_status + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _fork(site: Site, python: str, environ: Mapping[str, str]) -> None:
+    child = os.fork()
+    if child == 0:
         try:
-            os.setsid()
-            if os.fork() != 0:
-                os._exit(0)
-            os.chdir("/")
-            nothing = os.open("/dev/null", os.O_RDWR)
-            for descriptor in (0, 1, 2):
-                os.dup2(nothing, descriptor)
-            os.closerange(3, 65536)
-            os.execve(python, [python, "-I", "-m", "interfaces.worker.main"], kept)
+            _become_worker(site, python, environ)
         finally:
             os._exit(127)
-    os.wait()
-    return True
+    # It ends at once; the worker is its child, and init's from then on.
+    os.waitpid(child, 0)
+
+
+def _become_worker(site: Site, python: str, environ: Mapping[str, str]) -> None:
+    kept = _environment(site, environ)
+    os.setsid()
+    if os.fork() != 0:
+        os._exit(0)
+    os.chdir("/")
+    nothing = os.open("/dev/null", os.O_RDWR)
+    # A start that goes wrong before the worker can say why leaves its last words there.
+    words = os.open(last_words(site), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    for descriptor, place in ((nothing, 0), (nothing, 1), (words, 2)):
+        os.dup2(descriptor, place)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    try:
+        os.execve(python, [python, "-I", "-m", "interfaces.worker.main"], kept)
+    except OSError as error:
+        os.write(2, f"{python} cannot be run: {error.strerror}".encode(errors="replace"))
+
+
+def _environment(site: Site, environ: Mapping[str, str]) -> dict[str, str]:
+    kept = {k: v for k, v in environ.items() if not k.startswith(("PYTHON", "LD_"))}
+    # What was said relative to the caller's directory, in full.
+    kept["HF_PROVIDER_CONFDIR"] = site.conf_dir
+    kept["HF_PROVIDER_WORKDIR"] = site.work_dir
+    if site.log_dir:
+        kept["HF_PROVIDER_LOGDIR"] = site.log_dir
+    if kept.get("HOSTLEDGER_CONFIG"):
+        kept["HOSTLEDGER_CONFIG"] = site.own_configuration(environ)[0]
+    return kept
+
+
+def last_words(site: Site) -> str:
+    """The path of the file that the worker's standard error goes to."""
+    return site.state_dir + "/worker.err"
+
+
+def reason(site: Site, facts: dict[str, Any]) -> str:
+    """Why no worker lives, as far as it was said; "" when nobody knows."""
+    if facts.get("reason") or not facts.get("failures"):
+        return str(facts.get("reason") or "")
+    try:
+        with open(last_words(site), "rb", 0) as file:
+            lines = file.read().decode(errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

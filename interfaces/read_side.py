@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from application.failures import NotConfigured
+from application.failures import BrokenConfiguration, NotConfigured, StoreError
 from application.instants import seconds_between
 from infrastructure import compiled, worker_start
 from infrastructure.clock import SystemClock
@@ -17,11 +17,25 @@ from infrastructure.site import Site, site_from
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from infrastructure.event_store.sqlite import SqliteEventStore
     from infrastructure.read_models.sqlite import SqliteReadModel
+    from infrastructure.read_models.sqlite_queries import SqliteQueries
     from infrastructure.telemetry.journal import Journal
 
+__all__ = [
+    "Call",
+    "Site",
+    "actor",
+    "log_defect",
+    "read_templates",
+    "register",
+    "registered_site",
+    "site_from",
+    "templates_file",
+    "worker_status",
+]
 
 JUST_NOW = 5.0
 """Seconds in which a living worker has said so at least twice."""
@@ -42,6 +56,7 @@ class Call:
         self.compiled = compiled.load(self.site, environ)
         self.settings = self.compiled.settings
         self.mode: str = self.settings["worker"]["mode"]
+        self.turn_wanted = False
 
     @property
     def ledger_path(self) -> str:
@@ -61,6 +76,24 @@ class Call:
         store = SqliteEventStore(self.ledger_path, self.clock, self.actor())
         return store, SqliteReadModel(store.connection)
 
+    def queries(self) -> SqliteQueries:
+        """An operator's look at the read models. Raises StoreError."""
+        from infrastructure.read_models.sqlite_queries import SqliteQueries
+
+        return SqliteQueries.look(self.ledger_path)
+
+    def log(self) -> SqliteQueries:
+        """An operator's look at the log, whatever became of the read models. Raises StoreError."""
+        from infrastructure.read_models.sqlite_queries import SqliteQueries
+
+        return SqliteQueries.look_at_log(self.ledger_path)
+
+    def any_store(self) -> SqliteQueries:
+        """An operator's look at a store that may be inert. Raises StoreError."""
+        from infrastructure.read_models.sqlite_queries import SqliteQueries
+
+        return SqliteQueries.look_at_any(self.ledger_path)
+
     def actor(self) -> dict[str, str]:
         return actor(self.site.provider, self.verb)
 
@@ -76,40 +109,85 @@ class Call:
         note(self.site.sightings, self.now, facts)
 
     def worker_lives(self) -> bool:
-        """Whether a worker has said so just now."""
+        """Whether a worker of this release or a later one has said so just now."""
         facts = worker_start.status(self.site)
         ago = worker_start.lived_ago(facts, self.now)
-        return ago is not None and ago < JUST_NOW and not facts.get("ended")
+        if ago is None or ago >= JUST_NOW or facts.get("ended"):
+            return False
+        return not worker_start.is_outdated(facts)
 
-    def look_after(self, model: SqliteReadModel | None, *, wanted: bool = False) -> str:
-        """Start a worker when something is open or alive and none lives; what to tell about it.
+    def look_after(self, model: SqliteReadModel, *, wanted: bool = False) -> str:
+        """See to it that something open or alive is worked on; what to tell about it.
 
         `wanted`: there is work beyond what is open or alive. Returns the sentence for the answer's
         message, "" when all is well.
         """
-        if self.worker_lives():
+        if self.mode != "inline" and self.worker_lives():
             return ""
-        if not wanted and (model is None or not model.anything_open_or_alive()):
+        if not wanted and not model.anything_open_or_alive():
             return ""
+        if self.mode == "inline":
+            self.turn_wanted = True
+            why = worker_start.reason(self.site, worker_start.status(self.site))
+            return f"the last turn failed: {why}" if why else ""
         if self.mode == "auto":
             worker_start.start(self.site, self.python, self.environ, self.now)
-        if self.mode == "inline":
-            return ""
         facts = worker_start.status(self.site)
-        missed = worker_start.lived_ago(facts, self.now)
-        if missed is None:
-            oldest = model.oldest_open() if model is not None else None
-            missed = (
-                seconds_between((self.now[0], oldest[0], oldest[1]), self.now) if oldest else 0.0
-            )
+        missed = self._missed(facts, model)
         if missed < worker_start.MISSED_AFTER:
             return ""
-        why = facts.get("reason") or (
-            "worker.mode is external: is its service running?"
-            if self.mode == "external"
-            else "it is being started"
-        )
-        return f"no worker has lived for {missed:.0f} s: {why}"
+        return f"no worker has lived for {missed:.0f} s: {self._why(facts)}"
+
+    def take_wanted_turn(self) -> bool:
+        """In `inline` mode, the turn that `look_after` found wanting: whether one was taken.
+
+        Nothing of it is lost or done twice when it fails: the next call's turn goes on. Why it
+        failed is in the log and in the next answer's message. Raises nothing that a turn can.
+        """
+        if not self.turn_wanted:
+            return False
+        self.turn_wanted = False
+        from interfaces.inline_turn import take_turn
+
+        return take_turn(self)
+
+    def tell_turn(self, reason: str) -> None:
+        """Leave for the next answers how the turn went: why it failed, or ""."""
+        now = self.clock.now()
+        facts = {"pid": os.getpid(), "boot_id": now[1], "alive": now[2], "ended": True}
+        failures = 1 if reason else 0
+        worker_start.write_status(self.site, {**facts, "failures": failures, "reason": reason})
+
+    def _missed(self, facts: dict[str, Any], model: SqliteReadModel) -> float:
+        """Seconds without a living worker in which there was something for one to do."""
+        ago = worker_start.lived_ago(facts, self.now)
+        # None: not since this boot.
+        missed = self.now[2] if ago is None else ago
+        if model.anything_alive():
+            return missed
+        oldest = model.oldest_open()
+        if oldest is None:
+            return 0.0
+        return min(missed, seconds_between((self.now[0], oldest[0], oldest[1]), self.now))
+
+    def _why(self, facts: dict[str, Any]) -> str:
+        if worker_start.is_alive(self.site):
+            return "one is there but has not moved"
+        why = worker_start.reason(self.site, facts)
+        if why:
+            return why
+        if self.mode == "external":
+            return "worker.mode is external: is its service running?"
+        if not facts.get("tried"):
+            return f"{self.site.state_dir} cannot be written, so none is started"
+        return "it is being started"
+
+
+def store_errors() -> tuple[type[Exception], ...]:
+    """What asking a store raises, the driver's own errors (a damaged file, a failing disk) too."""
+    from infrastructure.event_store.sqlite_driver import sqlite
+
+    return (StoreError, sqlite.Error)
 
 
 def actor(provider: str, process: str) -> dict[str, str]:
@@ -122,6 +200,61 @@ def actor(provider: str, process: str) -> dict[str, str]:
     except (ImportError, KeyError):
         user = str(uid)
     return {"user": user, "provider": provider, "process": f"{process}[{os.getpid()}]"}
+
+
+def registered_site(environ: Mapping[str, str], name: str | None) -> Site:
+    """The instance that `store init` registered for this user. Raises NotConfigured."""
+    from infrastructure.instances import find
+
+    return find(environ, name)
+
+
+def register(environ: Mapping[str, str], site: Site) -> str:
+    """Write an instance down for this user; the path of the register."""
+    from infrastructure.instances import register
+
+    return register(environ, site)
+
+
+def worker_status(call: Call) -> dict[str, object]:
+    """What is known of the instance's worker; `lives` is whether a process holds its lock."""
+    from infrastructure.event_store.sqlite import iso
+
+    facts = worker_start.status(call.site)
+    ago = worker_start.lived_ago(facts, call.now)
+    return {
+        "lives": worker_start.is_alive(call.site),
+        "mode": call.mode,
+        "pid": facts.get("pid"),
+        "version": facts.get("version"),
+        "last_lived_at": None if ago is None else iso(call.now[0] - ago),
+        "ended": bool(facts.get("ended")),
+        "reason": facts.get("reason") or None,
+    }
+
+
+def read_templates(path: str) -> tuple[list[str], list[dict[str, object]]]:
+    """Validate a templates file: the ids that are offered, and the problems.
+
+    Raises BrokenConfiguration when the file itself cannot be read.
+    """
+    from dataclasses import asdict
+
+    from infrastructure.settings import ConfigurationProblem
+    from infrastructure.templates.ibm import read_templates
+
+    try:
+        templates, problems = read_templates(path)
+    except ConfigurationProblem as problem:
+        raise BrokenConfiguration(str(problem)) from None
+    offered = [template["template_id"] for template in templates]
+    return offered, [{**asdict(problem), "text": str(problem)} for problem in problems]
+
+
+def templates_file(site: Site, environ: Mapping[str, str]) -> str:
+    """The templates file that is in force, or the place where one should be."""
+    paths, _ = compiled.sources(site, environ)
+    return paths[2] or site.candidates("templates")[0]
 
 
 def log_defect(verb: str, trace: str) -> str:

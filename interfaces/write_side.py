@@ -71,6 +71,12 @@ def _work(store: Any) -> Any:
     return SqliteWork(store)
 
 
+def _queries(store: Any) -> Any:
+    from infrastructure.read_models.sqlite_queries import SqliteQueries
+
+    return SqliteQueries(store.connection, store.path)
+
+
 def _notebook(store: Any, settings: Any) -> Any:
     from infrastructure.event_store.notebook import SqliteNotebook
 
@@ -148,6 +154,7 @@ class WriteSide(containers.DeclarativeContainer):
     store: Any = providers.Singleton(_store, site, compiled, clock, process)
     ledger: Any = providers.Singleton(_ledger, store)
     work: Any = providers.Singleton(_work, store)
+    queries: Any = providers.Singleton(_queries, store)
     notebook: Any = providers.Singleton(_notebook, store, settings)
     cloud: Any = providers.Singleton(_cloud, settings, clock, journal, on_client)
     lease: Any = providers.Singleton(_lease, store, settings, clock, site, process, program_version)
@@ -166,6 +173,33 @@ def check_start(side: WriteSide) -> None:
     side.cloud()
 
 
+def create(side: WriteSide) -> tuple[str, str]:
+    """Make the instance's store; its deployment id and path. Raises StoreError."""
+    from infrastructure.event_store.sqlite_setup import create_store
+    from interfaces.read_side import actor
+
+    site = side.site()
+    path: str = site.ledger(side.compiled().settings)
+    made_by = actor(site.provider, side.process())
+    return create_store(path, side.clock(), made_by, side.program_version()), path
+
+
+def activate(side: WriteSide, reason: str) -> tuple[int, str]:
+    """Make a copied store the living one; its new incarnation and path. Raises StoreError."""
+    from infrastructure.event_store.sqlite_setup import activate_store
+    from interfaces.read_side import actor
+
+    site = side.site()
+    path: str = site.ledger(side.compiled().settings)
+    made_by = actor(site.provider, side.process())
+    return activate_store(path, side.clock(), made_by, reason), path
+
+
+def make_state_directory(site: Site) -> None:
+    """The place of an instance's compiled configuration, sightings and worker, mode 0700."""
+    os.makedirs(site.state_dir, mode=0o700, exist_ok=True)
+
+
 def tell_failed_start(site: Site, reason: str) -> None:
     """Leave the reason for the scripts, who tell it and wait before they try again."""
     from infrastructure import worker_start
@@ -175,3 +209,16 @@ def tell_failed_start(site: Site, reason: str) -> None:
     failures = max(1, int(facts.get("failures", 0)))
     facts.update(boot_id=now[1], tried=now[2], failures=failures, reason=reason)
     worker_start.write_status(site, facts)
+
+
+def sandbox_process(**options: Any) -> Any:
+    """EC2's stand-in as a process of its own on loopback; a context manager with `url`.
+
+    Raises ModuleNotFoundError where the extra `sandbox` is not installed.
+    """
+    import importlib
+
+    importlib.import_module("moto")
+    from infrastructure.sandbox.server import start_process
+
+    return start_process(**options)

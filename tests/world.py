@@ -9,15 +9,20 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from dependency_injector import providers
 
 from application import crash_points
+from application.cancel_request import CancelRequest, cancel_request
+from application.instants import Instant
 from application.version import VERSION
+from infrastructure.event_store.sqlite import SqliteEventStore
 from infrastructure.event_store.sqlite_setup import create_store
+from infrastructure.read_models.sqlite_work import SqliteWork
+from infrastructure.sandbox.ec2 import Call as SandboxCall
 from infrastructure.sandbox.ec2 import Sandbox
 from infrastructure.site import Site
 from interfaces.hostfactory import reads, writes
@@ -41,6 +46,20 @@ TEMPLATE: dict[str, Any] = {
 VERBS = {**reads.VERBS, **writes.VERBS}
 
 
+class _Waiting:
+    """The clock of a call: while the call waits, the workers go on."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def now(self) -> Instant:
+        return self._world.clock.now()
+
+    def sleep(self, seconds: float) -> None:
+        self._world.clock.advance(seconds)
+        self._world.tick()
+
+
 class World:
     """One site. `settings` are HOSTLEDGER_SECTION__KEY values, `sandbox` options of the Sandbox."""
 
@@ -53,7 +72,9 @@ class World:
     ) -> None:
         self.root = root
         self.clock = FakeClock()
-        self.sandbox = Sandbox(clock=lambda: self.clock.seconds, **sandbox)
+        # AWS keeps its own time: stepping our wall clock must not move it.
+        began = self.clock.wall - self.clock.seconds
+        self.sandbox = Sandbox(clock=lambda: began + self.clock.seconds, **sandbox)
         for name in ("conf", "work", "log"):
             (root / name).mkdir(parents=True, exist_ok=True)
         self.site = Site("awsinst", f"{root}/conf", f"{root}/work", f"{root}/log")
@@ -79,7 +100,7 @@ class World:
     def call(self, verb: str, document: dict[str, Any]) -> dict[str, Any]:
         """What the verb answers. Raises what the process around it would turn into exit 1."""
         call = Call(verb, self.environ, "python", site=self.site)
-        call.clock = self.clock  # type: ignore[assignment]
+        call.clock = _Waiting(self)  # type: ignore[assignment]
         call.now = self.clock.now()
         return json.loads(VERBS[verb](call, document, "input"))  # type: ignore[no-any-return]
 
@@ -102,6 +123,18 @@ class World:
         named = [{"machineId": m["machineId"], "name": m["name"]} for m in machines]
         return self.call("getReturnRequests", {"machines": named})["requests"]  # type: ignore[no-any-return]
 
+    def cancel(self, request_id: str, reason: str = "no longer needed") -> str:
+        """What `hostledger requests cancel` does; the id of the return of its machines, or ""."""
+        store = SqliteEventStore(self.path, self.clock, {"user": "test"})
+        try:
+            living = SqliteWork(store).living_machines_of(request_id)
+            command = CancelRequest(
+                request_id, self.site.provider, living, reason, "operator", self.random(16)
+            )
+            return cancel_request(command, store)
+        finally:
+            store.close()
+
     # -- workers ----------------------------------------------------------------------------------
 
     def random(self, size: int) -> bytes:
@@ -123,13 +156,16 @@ class World:
         worker.store.close()
         self.workers.remove(worker)
 
-    @contextmanager
-    def dying_at(self, point: str) -> Iterator[None]:
-        """Within: reaching the point raises Crash, once; `survived` stays False when it did."""
+    def dying_at(self, point: str) -> AbstractContextManager[None]:
+        """Within: reaching the point raises Crash, once."""
 
         def die(name: str) -> None:
             raise crash_points.Crash(name)
 
+        return self._at(point, die)
+
+    @contextmanager
+    def _at(self, point: str, die: Callable[[str], None]) -> Iterator[None]:
         before = crash_points.die
         crash_points.die = die
         crash_points.crash_at(point)
@@ -138,6 +174,35 @@ class World:
         finally:
             crash_points.crash_at("")
             crash_points.die = before
+
+    def die_at(self, point: str, seconds: float = 300.0) -> None:
+        """Let time pass until the one worker dies at this point, as by SIGKILL."""
+        (worker,) = self.workers
+        try:
+            with self.dying_at(point):
+                self.run(seconds)
+        except crash_points.Crash:
+            self.kill(worker)
+            return
+        raise AssertionError(f"{point} was not reached in {seconds:g} s")
+
+    def pausing_at(
+        self, point: str, meanwhile: Callable[[], object]
+    ) -> AbstractContextManager[None]:
+        """Within: who first reaches the point is held there while `meanwhile` happens."""
+
+        def hold(_: str) -> None:
+            crash_points.crash_at("")
+            meanwhile()
+
+        return self._at(point, hold)
+
+    def tick(self) -> None:
+        """One look of every worker; those that end are gone."""
+        for worker in list(self.workers):
+            if not worker.tick():
+                worker.end()
+                self.workers.remove(worker)
 
     def run(
         self,
@@ -149,10 +214,7 @@ class World:
         """Let time pass, a tick of every worker each step; True when `until` came true."""
         end = self.clock.seconds + seconds
         while self.clock.seconds < end:
-            for worker in list(self.workers):
-                if not worker.tick():
-                    worker.end()
-                    self.workers.remove(worker)
+            self.tick()
             if poll is not None:
                 poll()
             if until is not None and until():
@@ -185,11 +247,19 @@ class World:
         finally:
             connection.close()
 
+    def events(self, topic: str) -> list[dict[str, Any]]:
+        """The fields of every event of this topic, in the order of the log."""
+        rows = self.query("SELECT data FROM events WHERE topic = ? ORDER BY position", topic)
+        return [json.loads(row[0]) for row in rows]
+
     def topics(self) -> list[str]:
         return [row[0] for row in self.query("SELECT topic FROM events ORDER BY position")]
 
-    def launches(self) -> list[Any]:
-        return [call for call in self.sandbox.calls if call.action == "RunInstances"]
+    def launches(self) -> list[SandboxCall]:
+        return self.calls_of("RunInstances")
+
+    def calls_of(self, action: str) -> list[SandboxCall]:
+        return [call for call in self.sandbox.calls if call.action == action]
 
     def assert_agreement(self) -> None:
         """The one assertion of every fault row: live instances by tag equal those that the ledger

@@ -31,7 +31,8 @@ MOST_FILTER_VALUES = 200
 class Ec2:
     """The port `Cloud` on boto3. The client is made at the first call; it is thread-safe.
 
-    `on_client` is called with each client that is made: the sandbox attaches itself there.
+    `on_client` is called with each client that is made: the sandbox attaches itself there. `page`
+    is how many instances a page of a sweep has at most.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Ec2:
         clock: Clock,
         journal: Journal,
         on_client: Callable[[Any], None] | None = None,
+        page: int = PAGE,
     ) -> None:
         if not settings.region:
             raise CallFailed("refused", "NoRegion", "AWS_REGION is not set in awsprov_config.json")
@@ -50,6 +52,7 @@ class Ec2:
         self._clock = clock
         self._journal = journal
         self._on_client = on_client
+        self._page = page
         self._clients: dict[bool, Any] = {}
         self._root_devices: dict[str, str] = {}
         self._buckets = {
@@ -200,7 +203,7 @@ class Ec2:
         found: list[Instance] = []
         parameters: dict[str, Any] = {
             "Filters": [{"Name": f"tag:{TAG}deployment", "Values": [deployment]}],
-            "MaxResults": PAGE,
+            "MaxResults": self._page,
         }
         while True:
             answer = self._describe(parameters)
@@ -234,9 +237,11 @@ class Ec2:
 
     # -- ending -----------------------------------------------------------------------------------
 
-    def terminate(self, machine_ids: Sequence[str]) -> Terminated:
+    def terminate(
+        self, machine_ids: Sequence[str], before_each: Callable[[], object] = lambda: None
+    ) -> Terminated:
         """Terminate instances of one zone. One id that AWS refuses makes it refuse all of its
-        zone, so the list is halved around it: about 2 log2(n) calls."""
+        zone, so the list is halved around it: about 2 log2(n) calls, `before_each` before each."""
         accepted: list[str] = []
         refused: list[list[str]] = []
         retry: list[str] = []
@@ -244,6 +249,7 @@ class Ec2:
         waiting = [list(machine_ids)]
         while waiting:
             part = waiting.pop()
+            before_each()
             try:
                 answer = self._call(
                     "TerminateInstances", "terminate_instances", {"InstanceIds": part}

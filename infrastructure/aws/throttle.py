@@ -34,7 +34,7 @@ class Bucket:
         clean = int((now - self._changed) / CLEAN_TIME)
         if clean > 0 and self._rate < self._full_rate:
             self._rate = min(self._full_rate, self._rate * RISE ** min(clean, 1000))
-            self._changed = now
+            self._changed += clean * CLEAN_TIME
 
     def has(self, tokens: float = 1.0) -> bool:
         """Whether so many could be taken now; more than the size counts as the whole bucket."""

@@ -2,7 +2,8 @@
 
 The clock is the machine's boot clock with its boot id: it neither steps nor stops. Beside it the
 holder keeps a file lock, which the kernel lets go of when the process dies, so that a dead holder
-is followed at once and only a paused one has to expire.
+is followed at once and only a paused one has to expire. Who takes over from a paused one has no
+file lock (`locked` is 0) until that one lets go: a free lock says nothing about it meanwhile.
 """
 
 from __future__ import annotations
@@ -51,56 +52,66 @@ class SqliteLease:
         """Take it when it is free, expired, or its holder is dead. Asks an older release to end."""
         locked = self._lock >= 0 or self._try_lock()
 
-        def take() -> bool:
+        def take() -> tuple[int, float] | None:
             _, boot_id, seconds = self._clock.now()
             row = self._store.connection.execute(
-                "SELECT fence, boot_id, expires, program_version FROM leases WHERE account = ?",
+                "SELECT fence, boot_id, expires, locked, program_version FROM leases "
+                "WHERE account = ?",
                 (self.account,),
             ).fetchone()
             number = 0
             if row is not None:
-                number, holder_boot, expires, version = row
-                if not locked and holder_boot == boot_id and seconds < expires:
+                number, holder_boot, expires, was_locked, version = row
+                is_dead = locked and was_locked
+                if not is_dead and holder_boot == boot_id and seconds < expires:
                     if _order(version) < _order(self.program_version):
                         self._store.connection.execute(
                             "UPDATE leases SET successor = ? WHERE account = ?",
                             (self.program_version, self.account),
                         )
-                    return False
-            self.number = number + 1
-            self._expires = seconds + self._lease_time
+                    return None
+            expires = seconds + self._lease_time
             self._store.connection.execute(
-                "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, '')",
+                "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, '')",
                 (
                     self.account,
                     self.owner,
                     self.program_version,
-                    self.number,
+                    number + 1,
                     boot_id,
-                    self._expires,
+                    expires,
+                    int(locked),
                 ),
             )
-            return True
+            return number + 1, expires
 
-        taken: bool = self._store.write("lease", take)
-        if not taken and self._lock >= 0:
+        # Kept in memory only when it is committed: a failed commit must not look like a lease.
+        taken = self._store.write("lease", take)
+        if taken is None:
             self._unlock()
-        return taken
+            return False
+        self.number, self._expires = taken
+        return True
 
     def renew(self) -> bool:
         """Extend it. False when another has it now, or a newer release asks for it."""
 
-        def extend() -> bool:
-            _, boot_id, seconds = self._clock.now()
-            self._expires = seconds + self._lease_time
-            row = self._store.connection.execute(
-                "UPDATE leases SET expires = ?, boot_id = ? WHERE account = ? AND fence = ? "
-                "RETURNING successor",
-                (self._expires, boot_id, self.account, self.number),
-            ).fetchone()
-            return row is not None and not row[0]
+        locked = self._lock >= 0 or self._try_lock()
 
-        return bool(self._store.write("lease", extend))
+        def extend() -> tuple[float, str]:
+            _, boot_id, seconds = self._clock.now()
+            expires = seconds + self._lease_time
+            row = self._store.connection.execute(
+                "UPDATE leases SET expires = ?, boot_id = ?, locked = ? "
+                "WHERE account = ? AND fence = ? RETURNING successor",
+                (expires, boot_id, int(locked), self.account, self.number),
+            ).fetchone()
+            return (0.0, "another") if row is None else (expires, row[0])
+
+        self._expires, successor = self._store.write("lease", extend)
+        if not self._expires:
+            self._unlock()
+        return not successor
 
     def release(self) -> None:
         """Give it back, so that the next one need not wait."""

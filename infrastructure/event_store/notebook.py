@@ -13,6 +13,11 @@ LONGEST_GAP = 120.0
 """Seconds between two calls of HostFactory after which it counts as stopped in between."""
 
 
+MISSING = "missing "
+FORGOTTEN_AFTER = 3600.0
+"""Seconds after which a state that EC2 was seen in is dropped, unless it is seen again."""
+
+
 class SqliteNotebook:
     """The port `Notebook` in the store's file."""
 
@@ -30,12 +35,17 @@ class SqliteNotebook:
         self._store.write("notebook", work)
 
     def record_sweep(self, began: Instant, instances: int) -> None:
-        """A sweep was complete: it began then."""
+        """A sweep was complete: it began then. What no sweep and no question has confirmed for
+        long is forgotten."""
         self._write(
+            (
+                "DELETE FROM cloud_states WHERE boot_id <> ? OR boot_seconds < ?",
+                (began[1], began[2] - FORGOTTEN_AFTER),
+            ),
             (
                 "INSERT OR REPLACE INTO sweeps VALUES (?, ?, ?, ?, ?)",
                 (self._key, began[0], began[1], began[2], instances),
-            )
+            ),
         )
 
     def last_sweep(self) -> Instant | None:
@@ -65,14 +75,43 @@ class SqliteNotebook:
         if noted:
             self._write(*(("DELETE FROM cloud_states WHERE machine_id = ?", row) for row in noted))
 
-    def batch_sweep(self, batch_id: str) -> Instant | None:
-        """When the first of the two settling sweeps of a batch began."""
-        return self._store.connection.execute(  # type: ignore[no-any-return]
-            "SELECT wall, boot_id, boot_seconds FROM batch_sweeps WHERE batch_id = ?", (batch_id,)
+    def first_sweep(self, thing: str, began: Instant) -> Instant:
+        """When the first complete sweep began that was asked about this thing: this one, when
+        none was before."""
+        first = self._store.connection.execute(
+            "SELECT wall, boot_id, boot_seconds FROM batch_sweeps WHERE batch_id = ?", (thing,)
         ).fetchone()
+        if first is None:
+            self._write(
+                ("INSERT OR REPLACE INTO batch_sweeps VALUES (?, ?, ?, ?)", (thing, *began))
+            )
+        return first or began
 
-    def put_batch_sweep(self, batch_id: str, began: Instant) -> None:
-        self._write(("INSERT OR REPLACE INTO batch_sweeps VALUES (?, ?, ?, ?)", (batch_id, *began)))
+    def miss(self, machine_ids: Sequence[str], now: Instant) -> list[str]:
+        """A complete sweep lacked these machines and no others: those that the last one lacked
+        too."""
+        before = {
+            thing.removeprefix(MISSING)
+            for (thing,) in self._store.connection.execute(
+                "SELECT batch_id FROM batch_sweeps WHERE batch_id GLOB ?", (MISSING + "*",)
+            )
+        }
+        if before != set(machine_ids):
+            self._write(
+                *(
+                    ("DELETE FROM batch_sweeps WHERE batch_id = ?", (MISSING + machine_id,))
+                    for machine_id in before.difference(machine_ids)
+                ),
+                *(
+                    (
+                        "INSERT OR REPLACE INTO batch_sweeps VALUES (?, ?, ?, ?)",
+                        (MISSING + machine_id, *now),
+                    )
+                    for machine_id in machine_ids
+                    if machine_id not in before
+                ),
+            )
+        return [machine_id for machine_id in machine_ids if machine_id in before]
 
     def see_orphans(self, instances: Sequence[Instance]) -> dict[str, int]:
         """A complete sweep saw these and no other orphans: how many sweeps saw each."""
@@ -121,12 +160,16 @@ class SqliteNotebook:
         ).fetchone()
         return row[0] if row else 0.0
 
-    def unseen_since(self, thing: str, seconds: float) -> float:
-        """The calling time at which this was first missed; that of now at the first question."""
-        row = self._store.connection.execute(
-            "SELECT seconds FROM unseen WHERE id = ?", (thing,)
-        ).fetchone()
-        if row is None:
-            self._write(("INSERT OR REPLACE INTO unseen VALUES (?, ?)", (thing, seconds)))
-            return seconds
-        return row[0]  # type: ignore[no-any-return]
+    def unseen_since(self, things: dict[str, float]) -> dict[str, float]:
+        """Thing -> the calling time at which it was first missed. `things` are all that are
+        missed, each with its calling time now, which counts at the first question; what is not
+        among them is forgotten."""
+        known = dict(self._store.connection.execute("SELECT id, seconds FROM unseen").fetchall())
+        new = [(thing, seconds) for thing, seconds in things.items() if thing not in known]
+        gone = [(thing,) for thing in known if thing not in things]
+        if new or gone:
+            self._write(
+                *(("INSERT OR REPLACE INTO unseen VALUES (?, ?)", row) for row in new),
+                *(("DELETE FROM unseen WHERE id = ?", row) for row in gone),
+            )
+        return {thing: known.get(thing, seconds) for thing, seconds in things.items()}

@@ -190,6 +190,7 @@ CREATE TABLE leases (
     fence INTEGER NOT NULL,
     boot_id TEXT NOT NULL,
     expires REAL NOT NULL,
+    locked INTEGER NOT NULL,
     successor TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE sweeps (

@@ -58,6 +58,7 @@ class SqliteEventStore:
         self.path = path
         self._clock = clock
         self._actor = actor
+        self.connection: Any = None
         try:
             inode = os.stat(path).st_ino
         except OSError as error:
@@ -80,17 +81,24 @@ class SqliteEventStore:
                     "SELECT deployment, incarnation FROM store"
                 ).fetchone()
         except sqlite.DatabaseError as error:
-            os.close(self._lock_file)
-            raise StoreError(f"{path}: {error}") from None
+            self.close()
+            raise self._unwritable(error) from None
         except StoreError:
-            os.close(self._lock_file)
+            self.close()
             raise
 
     def close(self) -> None:
-        self.connection.close()
+        if self.connection is not None:
+            self.connection.close()
         if self._lock_file >= 0:
             os.close(self._lock_file)
             self._lock_file = -1
+
+    def _unwritable(self, error: Exception) -> StoreError:
+        """SQLite calls a full disk an I/O error when it is its shared memory that finds no room."""
+        disk = os.statvfs(os.path.dirname(self.path) or ".")
+        full = "" if disk.f_bavail else " (the disk is full)"
+        return StoreError(f"{self.path}: {error}{full}; nothing was recorded")
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -114,8 +122,10 @@ class SqliteEventStore:
                     raise
             except sqlite.IntegrityError as error:
                 raise Conflict(str(error)) from None
-            except sqlite.OperationalError as error:
-                raise StoreError(f"{self.path}: {error}; nothing was recorded") from None
+            except sqlite.ProgrammingError:
+                raise
+            except sqlite.DatabaseError as error:
+                raise self._unwritable(error) from None
         finally:
             self._leave_queue()
         reach(f"commit.{name}.after")
@@ -205,7 +215,7 @@ class SqliteEventStore:
             if command is not None:
                 self.connection.execute("INSERT INTO commands VALUES (?, ?, ?)", (*command, last))
 
-        self.write(records[0][2] if records else "nothing", work)
+        self.write(records[0][2] if records else "tracking", work)
         return ids
 
     def _check_fence(self, account: str, fence: int) -> None:
@@ -288,7 +298,8 @@ class SqliteEventStore:
         position, *canonical, stored, chained = last[0]
         before = last[1][10] if len(last) > 1 else self.deployment
         if (
-            issued[0] != position
+            issued is None
+            or issued[0] != position
             or digest(*canonical) != stored
             or chain(before, position, stored) != chained
         ):
@@ -328,9 +339,15 @@ class SqliteEventStore:
             self.connection.execute("SAVEPOINT projection")
             try:
                 rows.flush(name)
-            except sqlite.IntegrityError as error:
+            except (
+                sqlite.IntegrityError,
+                sqlite.InterfaceError,
+                sqlite.ProgrammingError,
+                OverflowError,
+            ) as error:
+                # A value that no column takes. What is wrong with the disk is not caught here.
                 self.connection.execute("ROLLBACK TO projection")
-                errors[name] = (records[-1].position, str(error))
+                errors[name] = (records[-1].position, f"{type(error).__name__}: {error}")
             self.connection.execute("RELEASE projection")
         for name, (position, text) in errors.items():
             self.connection.execute(
@@ -456,6 +473,8 @@ class Rows:
             )
 
     def forget(self, writer: str) -> None:
-        """Drop what one projection changed: it failed."""
+        """Drop what one projection changed: it failed. What the others changed stays known."""
         self._changed.pop(writer, None)
         self._known.clear()
+        for changed in self._changed.values():
+            self._known |= changed

@@ -31,6 +31,10 @@ BUSY_TIMEOUT = 10.0
 """Seconds that a writer waits for its turn before it says that the store is busy."""
 
 
+NO_SHM = ("unable to open", "readonly", "disk I/O error", "disk is full")
+"""What SQLite says when it cannot write the -shm file that a reader of a WAL database needs."""
+
+
 def uri(path: str, query: str) -> str:
     quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     return f"file:{quoted}?{query}"
@@ -39,8 +43,8 @@ def uri(path: str, query: str) -> str:
 def open_for_reading(path: str) -> Any:
     """A connection that cannot write. Raises StoreMissing, StoreInert, StoreNewer, StoreError.
 
-    In a directory where SQLite cannot make its -shm file a WAL database opens only as immutable,
-    which would hide what is still in a non-empty -wal: then it is refused.
+    Where SQLite cannot make its -shm file (a read-only directory, a full disk) a WAL database
+    opens only as immutable, which would hide what is still in a non-empty -wal: then it is refused.
     """
     try:
         inode = os.stat(path).st_ino
@@ -52,7 +56,7 @@ def open_for_reading(path: str) -> Any:
         )
         check(connection, path, inode)
     except sqlite.OperationalError as error:
-        if "unable to open" not in str(error) and "readonly" not in str(error):
+        if not any(words in str(error) for words in NO_SHM):
             raise StoreError(f"{path}: {error}") from None
         try:
             pending = os.stat(path + "-wal").st_size
@@ -60,8 +64,8 @@ def open_for_reading(path: str) -> Any:
             pending = 0
         if pending:
             raise StoreError(
-                f"{path}: its directory is read-only and {path}-wal holds commits that cannot be "
-                "read so: make the directory writable for this user"
+                f"{path}: {error}: nothing can be written beside it, and {path}-wal holds commits "
+                "that cannot be read so: make the directory writable for this user, with room on it"
             ) from None
         try:
             connection = sqlite.connect(

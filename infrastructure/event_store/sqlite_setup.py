@@ -68,7 +68,10 @@ def create_store(path: str, clock: Clock, actor: dict[str, str], program_version
     refuse_network_file_system(path)
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     if os.path.exists(path):
-        raise StoreError(f"{path} exists already: a deployment has one store, and this is it")
+        raise StoreError(
+            f"{path} exists already: a deployment has one store, and this is it; "
+            f"`hostledger store init --join {path}` registers it for this user"
+        )
     deployment = os.urandom(16).hex()
     unfinished = f"{path}.{os.getpid()}.new"
     _build(unfinished, deployment)
@@ -82,6 +85,7 @@ def create_store(path: str, clock: Clock, actor: dict[str, str], program_version
         store.close()
     try:
         os.link(unfinished, path)
+        _sync_directory(os.path.dirname(path))
     except FileExistsError:
         raise StoreError(f"{path} exists already: another process made it just now") from None
     finally:
@@ -94,6 +98,15 @@ def create_store(path: str, clock: Clock, actor: dict[str, str], program_version
             if os.path.exists(leftover):
                 os.unlink(leftover)
     return deployment
+
+
+def _sync_directory(path: str) -> None:
+    """Let the new name outlive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _build(path: str, deployment: str) -> None:
@@ -114,6 +127,7 @@ def activate_store(path: str, clock: Clock, actor: dict[str, str], reason: str) 
     """Make a copied or restored store the living one; its new incarnation.
 
     The worker's notebook is emptied: what the original's worker knew of AWS is not ours to trust.
+    Leases end, but their fencing numbers go on: a worker that is still running must not pass.
     """
     refuse_network_file_system(path)
     store = SqliteEventStore(path, clock, actor, inert=True)
@@ -122,16 +136,23 @@ def activate_store(path: str, clock: Clock, actor: dict[str, str], reason: str) 
         if deployment is None:
             raise StoreError(f"{path}: the log does not begin with a deployment")
         deployment.activate(reason)
-        store.connection.executescript(
-            "BEGIN IMMEDIATE;"
-            + "".join(f"DELETE FROM {table};" for table in schema.NOTEBOOK_TABLES)
-            + "COMMIT;"
-        )
+        incarnation = deployment.incarnation
+        inode = os.stat(path).st_ino
+
+        def empty_notebook() -> None:
+            for table in schema.NOTEBOOK_TABLES:
+                if table != "leases":
+                    store.connection.execute(f"DELETE FROM {table}")
+            store.connection.execute("UPDATE leases SET fence = fence + 1, expires = 0")
+
+        def revive() -> None:
+            store.connection.execute(
+                "UPDATE store SET incarnation = ?, inode = ?", (incarnation, inode)
+            )
+
+        store.write("notebook", empty_notebook)
         store.save(deployment, correlation_id="cmd-" + os.urandom(16).hex())
-        store.connection.execute(
-            "UPDATE store SET incarnation = ?, inode = ?",
-            (deployment.incarnation, os.stat(path).st_ino),
-        )
-        return deployment.incarnation
+        store.write("activation", revive)
+        return incarnation
     finally:
         store.close()

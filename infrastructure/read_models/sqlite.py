@@ -97,11 +97,30 @@ class SqliteReadModel:
             "SELECT boot_id, boot_seconds FROM requests WHERE final = 0 ORDER BY position LIMIT 1"
         ).fetchone()
 
-    def alive(self) -> list[tuple[str, str, str, int]]:
-        """machine_id, status, name and seen of every machine that is not gone."""
-        return self.connection.execute(  # type: ignore[no-any-return]
-            "SELECT machine_id, status, name, seen FROM machines WHERE alive = 1"
-        ).fetchall()
+    def anything_alive(self) -> bool:
+        """Whether any machine is not gone."""
+        return (
+            self.connection.execute("SELECT 1 FROM machines WHERE alive = 1 LIMIT 1").fetchone()
+            is not None
+        )
+
+    def healthy_machines(self) -> set[str]:
+        """Ids of all machines that are not gone and not going. Joined by SQLite and split again:
+        a quarter of the time that ten thousand rows take."""
+        return self._ids(
+            "SELECT group_concat(machine_id) FROM machines "
+            "WHERE alive = 1 AND status IN ('pending', 'running')"
+        )
+
+    def unseen_machines(self) -> set[str]:
+        """Ids of those that are not gone and that HostFactory has never named."""
+        return self._ids(
+            "SELECT group_concat(machine_id) FROM machines WHERE alive = 1 AND seen = 0"
+        )
+
+    def _ids(self, statement: str) -> set[str]:
+        (joined,) = self.connection.execute(statement).fetchone()
+        return set(joined.split(",")) if joined else set()
 
     def known(self, machine_ids: list[str]) -> dict[str, str]:
         """Machine id -> name of those of these that were ever ours."""

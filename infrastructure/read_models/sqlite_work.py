@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from calendar import timegm
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,14 +48,14 @@ class SqliteWork:
         """The last batch that was definitely rejected with these claims and this payload, but for
         its own id in the tags."""
         rows = self._rows(
-            "SELECT * FROM batches WHERE state = 'rejected' AND claims = ? "
-            "ORDER BY position DESC LIMIT 1",
+            "SELECT * FROM batches WHERE state = 'rejected' AND claims = ? ORDER BY position DESC",
             (dumps(claims),),
         )
-        if not rows:
-            return None
-        same = dumps(payload).replace(batch_id, rows[0]["batch_id"]) == dumps(rows[0]["payload"])
-        return rows[0] if same else None
+        text = dumps(payload)
+        for row in rows:
+            if text.replace(batch_id, row["batch_id"]) == dumps(row["payload"]):
+                return row
+        return None
 
     def batch_state(self, batch_id: str) -> str | None:
         """The state of a batch; None when the log has none of this id."""
@@ -103,7 +103,7 @@ class SqliteWork:
     def alive_machines(self) -> list[Row]:
         return self._rows(
             "SELECT machine_id, status, name, owed, request_id, correlation_id, event_id, "
-            "created_at, boot_id, boot_seconds FROM machines WHERE alive = 1"
+            "created_at, updated_at, boot_id, boot_seconds FROM machines WHERE alive = 1"
         )
 
     def living_machines_of(self, request_id: str) -> list[str]:
@@ -193,10 +193,13 @@ class SqliteWork:
     def unseen_requests(self) -> list[Row]:
         """Requests by the scripts that no getRequestStatus has named, still open or alive."""
         return self._rows(
-            "SELECT request_id, provider, final FROM requests r "
-            "WHERE kind = 'request' AND seen = 0 AND source = 'hostfactory' AND (final = 0 "
-            "OR EXISTS (SELECT 1 FROM machines m WHERE m.request_id = r.request_id "
-            "AND m.alive = 1 AND m.return_id = ''))"
+            # Machines that HostFactory names are known to it, however it came to know them.
+            "SELECT request_id, provider, final FROM requests "
+            "WHERE final = 0 AND kind = 'request' AND seen = 0 AND source = 'hostfactory' "
+            "UNION SELECT r.request_id, r.provider, r.final "
+            "FROM machines m JOIN requests r USING (request_id) "
+            "WHERE m.alive = 1 AND m.seen = 0 AND m.return_id = '' "
+            "AND r.seen = 0 AND r.source = 'hostfactory' ORDER BY request_id"
         )
 
     def unclaimed_machines(self) -> list[Row]:
@@ -232,11 +235,12 @@ def _row(names: list[str], values: Sequence[Any]) -> Row:
         row[column] = loads(row[column])
     if "boot_seconds" in row:
         row["created"] = (_seconds(row["created_at"]), row["boot_id"], row["boot_seconds"])
+    if "updated_at" in row:
+        row["updated"] = _seconds(row["updated_at"])
     return row
 
 
 def _seconds(at: str) -> float:
-    from calendar import timegm
-
-    whole, _, fraction = at.rstrip("Z").partition(".")
-    return timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) + float("0." + (fraction or "0"))
+    """Wall seconds of a recorded time; by hand, since a turn asks this of every living machine."""
+    date = int(at[0:4]), int(at[5:7]), int(at[8:10]), int(at[11:13]), int(at[14:16])
+    return timegm((*date, 0)) + float(at[17:-1])

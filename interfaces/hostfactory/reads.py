@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from application.failures import StoreError
 from application.json_text import dumps
 from interfaces.hostfactory import wire_format
 from interfaces.hostfactory.wire_format import BadInput
+from interfaces.read_side import store_errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 GONE = ("terminated", "stopped", "shutting-down", "stopping", "absent")
 LONGEST_WAIT = 20.0
 """Seconds that getReturnRequests waits for a fresh sweep before it exits 1."""
+
+LOOK_AGAIN = 0.2
+"""Seconds between its looks."""
 
 
 def _answer(body: str, *messages: str) -> str:
@@ -39,13 +42,12 @@ def get_available_templates(call: Call, document: dict[str, Any], path: str) -> 
 
 
 def _see_to_worker(call: Call) -> str:
-    if call.worker_lives():
+    if call.mode != "inline" and call.worker_lives():
         return ""
     try:
-        model = call.read_model()
-    except StoreError:
+        return call.look_after(call.read_model())
+    except store_errors():
         return ""  # this verb needs none; the others say what is wrong with it
-    return call.look_after(model)
 
 
 def get_request_status(call: Call, document: dict[str, Any], path: str) -> str:
@@ -100,34 +102,31 @@ def get_return_requests(call: Call, document: dict[str, Any], path: str) -> str:
     if not hosts:
         call.note({"verb": call.verb, "provider": call.site.provider})
         return _answer('"requests":[]', call.look_after(model))
+    listed, unseen, strangers, fresh = _compare(call, model, hosts)
+    call.note(
+        {
+            "verb": call.verb,
+            "provider": call.site.provider,
+            "machines": unseen,
+            "strangers": strangers,
+            "stale": not fresh,
+            "hosts": len(hosts),
+        }
+    )
     waited = 0.0
-    noted = False
-    while True:
-        listed, unseen, strangers, fresh = _compare(call, model, hosts)
-        if not noted:
-            call.note(
-                {
-                    "verb": call.verb,
-                    "provider": call.site.provider,
-                    "machines": unseen,
-                    "strangers": strangers,
-                    "stale": not fresh,
-                    "hosts": len(hosts),
-                }
-            )
-            noted = True
-        if fresh and not strangers:
-            break
+    while strangers or not fresh:
         message = call.look_after(model, wanted=True)
-        if waited >= LONGEST_WAIT or call.mode == "inline":
+        if waited >= LONGEST_WAIT:
             raise BadInput(
                 "EC2 could not be asked which hosts still exist: the last complete sweep is older "
                 f"than worker.sweep_max_age; {message or 'the worker has not answered in time'}"
             )
-        call.clock.sleep(0.2)
-        waited += 0.2
+        if not call.take_wanted_turn():
+            call.clock.sleep(LOOK_AGAIN)
+        waited += LOOK_AGAIN
         call.now = call.clock.now()
         model.again()
+        listed, _, strangers, fresh = _compare(call, model, hosts)
     entries = [
         dumps({"machine": name or machine_id, "machineId": machine_id, "gracePeriod": 0})
         for machine_id, name in listed
@@ -144,34 +143,27 @@ def _compare(
     def is_fresh(boot_id: str, boot_seconds: float) -> bool:
         return boot_id == call.now[1] and call.now[2] - boot_seconds < longest
 
+    healthy = model.healthy_machines()
+    unseen = model.unseen_machines()
     states = model.cloud_states()
-    living: dict[str, str] = {}
-    by_name: dict[str, str] = {}
-    unseen: set[str] = set()
-    for machine_id, status, name, seen in model.alive():
-        living[machine_id] = status
-        by_name[name] = machine_id
-        if not seen:
-            unseen.add(machine_id)
+    taken = {machine_id for machine_id, noted in states.items() if noted[0] in GONE}
     listed: list[tuple[str, str]] = []
     named: list[str] = []
-    doubtful: list[tuple[str, str]] = []
-    for host in hosts:
-        machine_id = host[0] or by_name.get(host[1], "")
-        state = living.get(machine_id)
-        if state is None:
-            doubtful.append(host)
-            continue
-        if machine_id in unseen:
-            named.append(machine_id)
-        if state in GONE or (states and states.get(machine_id, ("",))[0] in GONE):
-            listed.append((machine_id, host[1]))
     strangers: list[list[str]] = []
+    doubtful = [host for host in hosts if host[0] not in healthy]
+    if unseen:
+        named = [machine_id for machine_id, _ in hosts if machine_id in unseen]
+    if taken:
+        listed = [host for host in hosts if host[0] in taken and host[0] in healthy]
     if doubtful:
         names = model.ids_by_name([name for machine_id, name in doubtful if not machine_id])
         ids = [machine_id or names.get(name, "") for machine_id, name in doubtful]
         known = model.known([i for i in ids if i])
         for machine_id, (given, name) in zip(ids, doubtful, strict=True):
+            if machine_id in unseen and not given:
+                named.append(machine_id)
+            if machine_id in healthy and machine_id not in taken:
+                continue
             if machine_id in known:
                 listed.append((machine_id, name))
                 continue
@@ -182,7 +174,7 @@ def _compare(
                 listed.append((given, name))
     sweeps = model.sweeps()
     fresh = bool(sweeps) and all(is_fresh(*sweep) for sweep in sweeps)
-    return listed, named, strangers, fresh
+    return list(dict.fromkeys(listed)), named, strangers, fresh
 
 
 VERBS = {

@@ -28,7 +28,10 @@ def run(verb: str, arguments: list[str], python: str) -> tuple[int, str]:
             raise BadInput(f"{verb} is no verb of HostFactory")
         from interfaces.read_side import Call
 
-        return 0, VERBS[verb](Call(verb, os.environ, python), document, path)
+        call = Call(verb, os.environ, python)
+        answer = VERBS[verb](call, document, path)
+        call.take_wanted_turn()
+        return 0, answer
     except BadInput as error:
         return 1, dumps({"message": str(error)})
     except Exception as error:

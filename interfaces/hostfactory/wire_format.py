@@ -6,11 +6,15 @@ object where captures show a list, so either is taken.
 
 from __future__ import annotations
 
-from application.json_text import BadJson, loads
+from application.json_text import BadJson, dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+
+LONGEST_NAME = 255
+"""Characters of a machine id or host name: DNS has no longer ones."""
 
 
 class BadInput(Exception):
@@ -19,7 +23,10 @@ class BadInput(Exception):
 
 def shown(value: object) -> str:
     """A value for a message: short, whatever was sent."""
-    text = repr(value)
+    try:
+        text = dumps(value)
+    except RecursionError:
+        return "something nested deeply"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -42,9 +49,22 @@ def read_input(path: str) -> tuple[dict[str, Any], str]:
         value = loads(text)
     except BadJson as error:
         raise BadInput(f"input file {path}: {error}") from None
+    if "\\u" in text and not _is_unicode(value):
+        raise BadInput(f"input file {path}: half of a surrogate pair is no character")
     if not isinstance(value, dict):
         raise BadInput(f"input file {path}: an object is needed, not {shown(value)}")
     return value, path
+
+
+def _is_unicode(value: object) -> bool:
+    """Whether the escapes of a document (\\ud83d) make characters that can be stored."""
+    try:
+        dumps(value).encode()
+    except UnicodeEncodeError:
+        return False
+    except RecursionError:
+        return True  # too deep to be anything that is asked for
+    return True
 
 
 def _entries(document: dict[str, Any], key: str, path: str) -> list[dict[str, Any]]:
@@ -61,8 +81,11 @@ def _entries(document: dict[str, Any], key: str, path: str) -> list[dict[str, An
     return value
 
 
-def asked_machines(document: dict[str, Any], path: str) -> tuple[str, object]:
-    """templateId and machineCount of requestMachines; the count is judged by the domain."""
+def asked_machines(document: dict[str, Any], path: str) -> tuple[str, int]:
+    """templateId and machineCount of requestMachines; the domain says whether it is too many.
+
+    "3" is taken for 3, as IBM's plug-in takes it; 2.5, true and null are not.
+    """
     template = document.get("template")
     if isinstance(template, list) and len(template) == 1:
         template = template[0]
@@ -78,7 +101,16 @@ def asked_machines(document: dict[str, Any], path: str) -> tuple[str, object]:
         )
     if "machineCount" not in template:
         raise BadInput(f"input file {path}: template.machineCount is missing")
-    return template_id[:200], template["machineCount"]
+    count = template["machineCount"]
+    if isinstance(count, str) and count.isascii() and count.isdigit():
+        count = int(count[:20])
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise BadInput(
+            f"input file {path}: template.machineCount must be a whole number from 1, "
+            f"not {shown(count)}"
+        )
+    # What is longer is over every limit, and an answer of a thousand digits helps nobody.
+    return template_id[:200], max(-1, min(count, 10**18))
 
 
 def asked_requests(document: dict[str, Any], path: str) -> list[str]:
@@ -97,14 +129,47 @@ def asked_requests(document: dict[str, Any], path: str) -> list[str]:
 
 def named_machines(document: dict[str, Any], path: str) -> list[tuple[str, str]]:
     """Machine id ("" when not given) and host name ("" when not given) of each machine named."""
+    entries = _entries(document, "machines", path)
+    plain = _all_plain(entries)
+    if plain is not None:
+        return plain
     machines: list[tuple[str, str]] = []
-    for index, entry in enumerate(_entries(document, "machines", path)):
-        machine_id = entry.get("machineId") or ""
-        name = entry.get("name") or ""
-        if not isinstance(machine_id, str) or not isinstance(name, str) or not machine_id + name:
+    for index, entry in enumerate(entries):
+        machine_id, name = entry.get("machineId"), entry.get("name")
+        if not machine_id and not name:
             raise BadInput(
-                f"input file {path}: machines[{index}] must have a name or a machineId as text, "
+                f"input file {path}: machines[{index}] must have a name or a machineId, "
                 f"not {shown(entry)}"
             )
-        machines.append((machine_id, name))
+        machines.append(
+            (
+                _name(machine_id, f"input file {path}: machines[{index}].machineId"),
+                _name(name, f"input file {path}: machines[{index}].name"),
+            )
+        )
     return machines
+
+
+def _all_plain(entries: list[dict[str, Any]]) -> list[tuple[str, str]] | None:
+    """The machines when each has both as it should be: looked at together, since HostFactory names
+    all of its hosts in each call. None sends the caller to look at each."""
+    try:
+        ids = [entry["machineId"] for entry in entries]
+        names = [entry["name"] for entry in entries]
+        longest = max(max(map(len, ids)), max(map(len, names)))
+        printable = "".join(ids).isprintable() and "".join(names).isprintable()
+    except (KeyError, TypeError, ValueError):
+        return None
+    if not printable or longest > LONGEST_NAME or not all(ids):
+        return None
+    return list(zip(ids, names, strict=True))
+
+
+def _name(value: object, place: str) -> str:
+    if value is None or value == "":
+        return ""
+    if not isinstance(value, str) or len(value) > LONGEST_NAME or not value.isprintable():
+        raise BadInput(
+            f"{place} must be text of up to {LONGEST_NAME} printable characters, not {shown(value)}"
+        )
+    return value

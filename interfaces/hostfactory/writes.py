@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from application.crash_points import reach
+from application.failures import Conflict
 from application.json_text import dumps
 from application.request_machines import RequestMachines
 from application.request_machines import request_machines as record_request
@@ -39,10 +40,23 @@ def request_machines(call: Call, document: dict[str, Any], path: str) -> str:
         SOURCE,
         os.urandom(16),
     )
-    request_id = record_request(command, ledger)
-    call.look_after(None, wanted=True)
+    request_id = ""
+    while not request_id:
+        try:
+            request_id = record_request(command, ledger)
+        except Conflict:
+            # Another call has just recorded this revision. Only that can conflict: ids are random.
+            recorded = model.template_revision(key)
+            if recorded == command.recorded_revision:
+                raise
+            command.recorded_revision = recorded
+    message = call.look_after(model, wanted=True)
     reach("answer.requestMachines")
-    return dumps({"requestId": request_id, "message": "Machines requested."})
+    return _answer(request_id, "Machines requested.", message)
+
+
+def _answer(request_id: str, *messages: str) -> str:
+    return dumps({"requestId": request_id, "message": " ".join(m for m in messages if m)})
 
 
 def return_machines(call: Call, document: dict[str, Any], path: str) -> str:
@@ -75,9 +89,9 @@ def return_machines(call: Call, document: dict[str, Any], path: str) -> str:
         os.urandom(16),
     )
     return_id = record_return(command, ledger)
-    call.look_after(None, wanted=True)
+    message = call.look_after(model, wanted=True)
     reach("answer.requestReturnMachines")
-    return dumps({"requestId": return_id, "message": "Machines returned."})
+    return _answer(return_id, "Machines returned.", message)
 
 
 VERBS = {

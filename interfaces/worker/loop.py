@@ -7,8 +7,10 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from eventsourcing.persistence import IntegrityError
+
 from application.crash_points import reach
-from application.failures import Fenced, StoreError
+from application.failures import Conflict, Fenced, StoreError
 from application.instants import seconds_between
 from application.turn import LeaseLost
 from application.version import VERSION
@@ -110,6 +112,11 @@ class Worker:
         except (LeaseLost, Fenced) as error:
             self.side.journal().warn("lease lost", message=str(error))
             return False
+        except (IntegrityError, Conflict) as error:
+            # A command wrote the stream first: the next turn reads what is so now.
+            self.side.journal().info("turn begun anew", message=str(error))
+            self._paused_until = self.clock.now()[2] + STUMBLE
+            return True
         except StoreError as error:
             self._stumble(str(error))
         self._stumbles = self._stumbles if now[2] < self._paused_until else 0

@@ -1,3 +1,5 @@
 #!/bin/sh
 verb=getAvailableTemplates
-. "${0%/*}/run"
+[ -h "$0" ] && script=$(readlink -f "$0") || script=$0
+case $script in */*) here=${script%/*} ;; *) here=. ;; esac
+. "$here/run"

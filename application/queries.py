@@ -1,0 +1,261 @@
+"""The reads: what an operator is told of requests, machines, history and the store itself.
+
+Documents have snake_case keys, times in ISO 8601 UTC, and null for what there is not.
+"""
+
+from __future__ import annotations
+
+import time
+
+from application.instants import Instant
+from application.json_text import loads
+from domain.refusals import UnknownRequest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Protocol
+
+    Row = dict[str, Any]
+
+    class View(Protocol):
+        """One consistent look at a store; rows are as its tables have them."""
+
+        def requests(
+            self, status: str | None, open_only: bool, limit: int | None, request_id: str = ""
+        ) -> list[Row]: ...
+
+        def machines(
+            self, status: str | None, request_id: str | None, alive_only: bool, machine_id: str = ""
+        ) -> list[Row]: ...
+
+        def returned(self, return_id: str) -> list[Row]: ...
+
+        def batches_of(self, request_id: str) -> list[Row]: ...
+
+        def orphans(self) -> list[Row]: ...
+
+        def find_stream(self, candidates: Sequence[str]) -> str | None: ...
+
+        def events_of(self, stream: str) -> list[Row]: ...
+
+        def events_correlated(self, correlation_ids: Sequence[str]) -> list[Row]: ...
+
+        def last_events(self, limit: int, topic: str | None) -> list[Row]: ...
+
+        def facts(self) -> Row: ...
+
+
+class NotInLedger(Exception):
+    """The ledger has nothing of that id. `str()` says which, and where to look."""
+
+
+def requests(
+    view: View, status: str | None = None, open_only: bool = False, limit: int | None = None
+) -> list[Row]:
+    """Requests and returns, the newest first."""
+    return [_request(row) for row in view.requests(status, open_only, limit)]
+
+
+def request(view: View, request_id: str) -> Row:
+    """A request or return with its `machines`, `shortages` and `batches`. Raises UnknownRequest."""
+    rows = view.requests(None, False, 1, request_id)
+    if not rows:
+        raise UnknownRequest(
+            f"the ledger has no request {request_id}: `hostledger requests list` shows what it has"
+        )
+    document = _request(rows[0])
+    if document["kind"] == "return":
+        document["machines"] = view.returned(request_id)
+        return document
+    document["machines"] = machines(view, request_id=request_id)
+    document["shortages"] = [
+        {"recorded_at": event["recorded_at"], **loads(event["data"])}
+        for event in view.events_of(f"request-{request_id}")
+        if event["topic"] == "RequestFellShort"
+    ]
+    document["batches"] = [_batch(row) for row in view.batches_of(request_id)]
+    return document
+
+
+def machines(
+    view: View,
+    status: str | None = None,
+    request_id: str | None = None,
+    alive_only: bool = False,
+) -> list[Row]:
+    """Machines in the order in which they came."""
+    return [_machine(row) for row in view.machines(status, request_id, alive_only)]
+
+
+def machine(view: View, machine_id: str) -> Row:
+    """One machine that is or was ours. Raises NotInLedger."""
+    rows = view.machines(None, None, False, machine_id)
+    if not rows:
+        raise NotInLedger(
+            f"the ledger has no machine {machine_id}: `hostledger machines list` shows what it "
+            "has, `hostledger orphans list` what carries our tag besides"
+        )
+    return _machine(rows[0])
+
+
+def orphans(view: View) -> list[Row]:
+    """Instances with our tag that the last complete sweep saw and the ledger has no machine for."""
+    return [{**row, "launch_time": _at(row["launch_time"])} for row in view.orphans()]
+
+
+def history(view: View, identifier: str, provider: str, related: bool = False) -> list[Row]:
+    """The events of one thing in their order; `related`: of all that its commands led to.
+
+    `identifier` is the id of a request, return, batch, termination or machine, a template's id
+    (with or without the provider instance before it), "deployment", or a stream's name. Raises
+    NotInLedger.
+    """
+    candidates = [
+        *(f"{kind}-{identifier}" for kind in ("request", "return", "batch", "termination")),
+        *(f"machine-{identifier}", f"template-{provider}/{identifier}", f"template-{identifier}"),
+        identifier,
+    ]
+    stream = view.find_stream(candidates)
+    if stream is None:
+        raise NotInLedger(
+            f"the log has no event of {identifier}: an id of a request, return, batch, "
+            "termination, machine or template is needed, or the word deployment"
+        )
+    events = [_event(row) for row in view.events_of(stream)]
+    if not related:
+        return events
+    commands = {event["correlation_id"] for event in events} - {""}
+    return [_event(row) for row in view.events_correlated(sorted(commands))]
+
+
+def last_events(view: View, limit: int, topic: str | None = None) -> list[Row]:
+    """The end of the log, oldest first."""
+    return [_event(row) for row in view.last_events(limit, topic)]
+
+
+def store_status(view: View, now: Instant) -> Row:
+    """What the store says of itself, its lease holders, sweeps and open work."""
+    facts = view.facts()
+    leases = facts.pop("leases")
+    sweeps = facts.pop("sweeps")
+    return {
+        **facts,
+        "leases": [
+            {
+                "account": row["account"],
+                "owner": row["owner"],
+                "fence": row["fence"],
+                "program_version": row["program_version"],
+                "held": row["boot_id"] == now[1] and row["expires"] > now[2],
+                # Told as of the boot clock it was written with; of another boot it means nothing.
+                "expires_at": _at(now[0] + row["expires"] - now[2])
+                if row["boot_id"] == now[1] and row["expires"]
+                else None,
+            }
+            for row in leases
+        ],
+        "sweeps": [
+            {
+                "account": row["account"],
+                "began_at": _at(row["began_at"]),
+                "instances": row["instances"],
+            }
+            for row in sweeps
+        ],
+    }
+
+
+# -- rows to documents --------------------------------------------------------------------------
+
+
+def _at(seconds: float) -> str:
+    """Seconds since the epoch as ISO 8601 UTC, in whole seconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _request(row: Row) -> Row:
+    return {
+        "request_id": row["request_id"],
+        "kind": row["kind"],
+        "state": row["state"],
+        "status": row["status"],
+        "message": row["message"],
+        "machine_count": row["machine_count"],
+        "alive": row["alive"],
+        "provider": row["provider"],
+        "template_id": row["template_id"] or None,
+        "revision": row["revision"] or None,
+        "source": row["source"],
+        "fulfilment_deadline": row["fulfilment_deadline"] or None,
+        "created_at": row["created_at"],
+        "final_at": row["final_at"] or None,
+    }
+
+
+def _machine(row: Row) -> Row:
+    return {
+        "machine_id": row["machine_id"],
+        "status": row["status"],
+        "result": row["result"],
+        "message": row["message"],
+        "alive": bool(row["alive"]),
+        "owed": row["owed"] or None,
+        "name": row["name"],
+        "private_ip_address": row["private_ip_address"],
+        "instance_type": row["instance_type"],
+        "price_type": row["price_type"],
+        "account": row["account"],
+        "region": row["region"],
+        "zone": row["zone"],
+        "provider": row["provider"],
+        "template_id": row["template_id"],
+        "revision": row["revision"],
+        "request_id": row["request_id"] or None,
+        "return_id": row["return_id"] or None,
+        "batch_id": row["batch_id"],
+        "seen_by_host_factory": bool(row["seen"]),
+        "launch_time": _at(row["launch_time"]),
+        "created_at": row["created_at"],
+        "updated_at": row["updated_at"],
+    }
+
+
+def _batch(row: Row) -> Row:
+    return {
+        "batch_id": row["batch_id"],
+        "state": row["state"],
+        "epoch": row["epoch"],
+        "machine_count": row["machine_count"],
+        "pool": row["pool"],
+        "account": row["account"],
+        "region": row["region"],
+        "code": row["code"],
+        "message": row["message"],
+        "token": row["token"],
+        "claims": [
+            {"request_id": request_id, "machine_count": count}
+            for request_id, count in loads(row["claims"])
+        ],
+        "created_at": row["created_at"],
+        "updated_at": row["updated_at"],
+    }
+
+
+def _event(row: Row) -> Row:
+    metadata = loads(row["metadata"])
+    return {
+        "position": row["position"],
+        "recorded_at": row["recorded_at"],
+        "topic": row["topic"],
+        "stream": row["stream"],
+        "version": row["version"],
+        "class_version": row["class_version"],
+        "event_id": row["event_id"],
+        "correlation_id": metadata["correlation_id"],
+        "causation_id": metadata["causation_id"],
+        "actor": metadata["actor"],
+        "fields": loads(row["data"]),
+        "digest": row["digest"],
+        "chain": row["chain"],
+    }

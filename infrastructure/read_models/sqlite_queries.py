@@ -1,0 +1,192 @@
+"""The operator's questions to the SQLite store: read models, log, notebook; never a write."""
+
+from __future__ import annotations
+
+from application.failures import StoreError, StoreInert
+from application.json_text import dumps
+from infrastructure.event_store.sqlite_file import open_for_reading, sqlite, uri
+from infrastructure.read_models.sqlite import SqliteReadModel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    Row = dict[str, Any]
+
+REQUESTS = """
+SELECT r.*, CASE r.kind
+    WHEN 'request' THEN (
+        SELECT count(*) FROM machines m WHERE m.request_id = r.request_id AND m.alive = 1)
+    ELSE (
+        SELECT count(*) FROM returned_machines i JOIN machines m USING (machine_id)
+        WHERE i.return_id = r.request_id AND i.ours AND m.alive = 1)
+    END AS alive
+FROM requests r
+"""
+RETURNED = """
+SELECT i.machine_id, i.name, i.ours, m.status, m.alive
+FROM returned_machines i LEFT JOIN machines m ON i.ours AND m.machine_id = i.machine_id
+WHERE i.return_id = ? ORDER BY i.ordinal
+"""
+BATCHES = """
+SELECT b.* FROM batches b
+WHERE EXISTS (SELECT 1 FROM json_each(b.claims) c WHERE json_extract(c.value, '$[0]') = ?)
+ORDER BY b.position
+"""
+COUNTS = """
+SELECT
+    (SELECT count(*) FROM requests WHERE final = 0 AND kind = 'request') AS open_requests,
+    (SELECT count(*) FROM requests WHERE final = 0 AND kind = 'return') AS open_returns,
+    (SELECT count(*) FROM batches WHERE state IN ('open', 'doubtful')) AS open_batches,
+    (SELECT count(*) FROM terminations WHERE state = 'open') AS open_terminations,
+    (SELECT count(*) FROM machines WHERE alive = 1) AS live_machines,
+    (SELECT count(*) FROM orphans) AS orphans
+"""
+
+
+class SqliteQueries:
+    """The questions, over an open connection; `inert` says why the store is, "" when it lives."""
+
+    def __init__(self, connection: Any, path: str, inert: str = "") -> None:
+        self._connection = connection
+        self._path = path
+        self.inert = inert
+
+    @classmethod
+    def look(cls, path: str) -> SqliteQueries:
+        """One consistent look at a store whose read models are whole. Raises StoreError."""
+        return cls(SqliteReadModel.look(path).connection, path)
+
+    @classmethod
+    def look_at_log(cls, path: str) -> SqliteQueries:
+        """The same where a read model may have failed: for the log. Raises StoreError."""
+        return cls(open_for_reading(path), path)._begin()
+
+    @classmethod
+    def look_at_any(cls, path: str) -> SqliteQueries:
+        """The same for a store that may be inert. Raises StoreError."""
+        try:
+            return cls.look_at_log(path)
+        except StoreInert as inert:
+            connection = sqlite.connect(uri(path, "mode=ro"), isolation_level=None, uri=True)
+            return cls(connection, path, str(inert))._begin()
+
+    def _begin(self) -> SqliteQueries:
+        self._rows("BEGIN")
+        return self
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        try:
+            cursor = self._connection.execute(statement, tuple(parameters))
+            values = cursor.fetchall()
+        except sqlite.DatabaseError as error:
+            raise StoreError(
+                f"{self._path}: {error}; if the file is damaged, restore a backup and run "
+                "`hostledger store activate`"
+            ) from None
+        names = [column[0] for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in values]
+
+    def _one(self, statement: str) -> Row:
+        return self._rows(statement)[0]
+
+    # -- read models ------------------------------------------------------------------------------
+
+    def requests(
+        self, status: str | None, open_only: bool, limit: int | None, request_id: str = ""
+    ) -> list[Row]:
+        """Requests and returns, the newest first, with `alive`: how many machines still live."""
+        return self._rows(
+            REQUESTS + "WHERE (?1 IS NULL OR r.status = ?1) AND (?2 = 0 OR r.final = 0) "
+            "AND (?3 = '' OR r.request_id = ?3) ORDER BY r.position DESC LIMIT ?4",
+            (status, int(open_only), request_id, -1 if limit is None else limit),
+        )
+
+    def machines(
+        self, status: str | None, request_id: str | None, alive_only: bool, machine_id: str = ""
+    ) -> list[Row]:
+        """Machines in the order in which they came."""
+        return self._rows(
+            "SELECT * FROM machines WHERE (?1 IS NULL OR status = ?1) "
+            "AND (?2 IS NULL OR request_id = ?2) AND (?3 = 0 OR alive = 1) "
+            "AND (?4 = '' OR machine_id = ?4) ORDER BY position, machine_id",
+            (status, request_id, int(alive_only), machine_id),
+        )
+
+    def returned(self, return_id: str) -> list[Row]:
+        """The machines of a return; `status` and `alive` are null for those that are not ours."""
+        rows = self._rows(RETURNED, (return_id,))
+        for row in rows:
+            row["ours"] = bool(row["ours"])
+            row["alive"] = None if row["alive"] is None else bool(row["alive"])
+        return rows
+
+    def batches_of(self, request_id: str) -> list[Row]:
+        """The launches that had a claim of this request."""
+        return self._rows(BATCHES, (request_id,))
+
+    def orphans(self) -> list[Row]:
+        return self._rows("SELECT * FROM orphans ORDER BY machine_id")
+
+    # -- the log ----------------------------------------------------------------------------------
+
+    def find_stream(self, candidates: Sequence[str]) -> str | None:
+        """The first of these streams that has events."""
+        rows = self._rows(
+            "SELECT j.value AS stream FROM json_each(?) j "
+            "WHERE EXISTS (SELECT 1 FROM events e WHERE e.stream = j.value) ORDER BY j.key LIMIT 1",
+            (dumps(list(candidates)),),
+        )
+        return rows[0]["stream"] if rows else None
+
+    def events_of(self, stream: str) -> list[Row]:
+        return self._rows("SELECT * FROM events WHERE stream = ? ORDER BY version", (stream,))
+
+    def events_correlated(self, correlation_ids: Sequence[str]) -> list[Row]:
+        """Every event of these commands. Reads the whole log: no index has the metadata."""
+        return self._rows(
+            "SELECT * FROM events WHERE json_extract(metadata, '$.correlation_id') IN "
+            "(SELECT value FROM json_each(?)) ORDER BY position",
+            (dumps(list(correlation_ids)),),
+        )
+
+    def last_events(self, limit: int, topic: str | None) -> list[Row]:
+        """The last events, of one topic or of all, oldest first."""
+        only = "WHERE topic = ?" if topic else ""
+        rows = self._rows(
+            f"SELECT * FROM events {only} ORDER BY position DESC LIMIT ?",
+            (topic, limit) if topic else (limit,),
+        )
+        return rows[::-1]
+
+    # -- the store --------------------------------------------------------------------------------
+
+    def facts(self) -> Row:
+        """Identity, size, failed projections, leases, sweeps and counts of what is open."""
+        store = self._one("SELECT deployment, incarnation FROM store")
+        head = self._rows("SELECT position, recorded_at FROM events ORDER BY position DESC LIMIT 1")
+        counts = self._one(COUNTS)
+        return {
+            "path": self._path,
+            "deployment": store["deployment"],
+            "incarnation": store["incarnation"],
+            "schema": self._one("PRAGMA user_version")["user_version"],
+            "inert": self.inert or None,
+            "events": self._one("SELECT count(*) AS count FROM events")["count"],
+            "head": head[0] if head else None,
+            "failed_projections": self._rows(
+                "SELECT name, failed_at AS position, error FROM projections ORDER BY name"
+            ),
+            "open": {
+                kind: counts[f"open_{kind}"]
+                for kind in ("requests", "returns", "batches", "terminations")
+            },
+            "live_machines": counts["live_machines"],
+            "orphans": counts["orphans"],
+            "leases": self._rows("SELECT * FROM leases ORDER BY account"),
+            "sweeps": self._rows("SELECT * FROM sweeps ORDER BY account"),
+        }

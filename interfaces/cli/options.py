@@ -1,0 +1,135 @@
+"""What the commands have in common: their options, and how they find and open an instance."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+from application.failures import BrokenConfiguration, Conflict
+from interfaces.read_side import Call, registered_site, site_from, worker_status
+
+
+def text(value: str) -> str:
+    """An argument that is stored or looked up: not empty, and no undecodable bytes."""
+    value.encode()
+    if not value.strip():
+        raise ValueError("empty")
+    return value
+
+
+def count(value: str) -> int:
+    """An argument that counts: from 1."""
+    number = int(value)
+    if number < 1:
+        raise ValueError("below 1")
+    return number
+
+
+def add_action(
+    actions: Any, name: str, act: Callable[[argparse.Namespace], int], summary: str
+) -> argparse.ArgumentParser:
+    """A command's action, with the options that all have."""
+    parser: argparse.ArgumentParser = actions.add_parser(name, help=summary, description=summary)
+    add_common(parser)
+    parser.set_defaults(act=act)
+    return parser
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--provider", type=text, metavar="NAME", help="the provider instance (HF_PROVIDER_NAME)"
+    )
+    parser.add_argument(
+        "--config", type=text, metavar="FILE", help="our configuration (HOSTLEDGER_CONFIG)"
+    )
+    parser.add_argument(
+        "--output", choices=("table", "json"), default="table", help="for people or programs"
+    )
+
+
+def add_reason(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--reason", type=text, required=True, metavar="TEXT", help="why, for the ledger"
+    )
+
+
+def environ_of(arguments: argparse.Namespace) -> dict[str, str]:
+    """The environment as the options change it."""
+    environ = dict(os.environ)
+    if arguments.config:
+        environ["HOSTLEDGER_CONFIG"] = os.path.abspath(arguments.config)
+    return environ
+
+
+def site_of(arguments: argparse.Namespace) -> Any:
+    """The instance that HostFactory's environment names, else a registered one.
+
+    Raises NotConfigured.
+    """
+    named = os.environ.get("HF_PROVIDER_NAME") or os.environ.get("PROVIDER_NAME")
+    if named and arguments.provider in (None, named):
+        return site_from(os.environ)
+    return registered_site(os.environ, arguments.provider)
+
+
+def process_of(arguments: argparse.Namespace) -> str:
+    """Who acts, for the ledger."""
+    return f"hostledger {arguments.command} {arguments.action}"
+
+
+def reading(arguments: argparse.Namespace, site: Any = None) -> Call:
+    """An instance to read from, wired as a HostFactory read is."""
+    call = Call(
+        process_of(arguments), environ_of(arguments), sys.executable, site or site_of(arguments)
+    )
+    _warn(arguments, call.compiled.problem)
+    return call
+
+
+def writing(arguments: argparse.Namespace, site: Any = None) -> Any:
+    """The container over an instance to write to (`interfaces.write_side.WriteSide`)."""
+    from interfaces.write_side import WriteSide
+
+    side = WriteSide(
+        site=site or site_of(arguments),
+        environ=environ_of(arguments),
+        process=process_of(arguments),
+    )
+    _warn(arguments, side.compiled().problem)
+    return side
+
+
+def _warn(arguments: argparse.Namespace, problem: str) -> None:
+    """Tell that the last good configuration is used; where a file was named that would be wrong."""
+    if not problem:
+        return
+    if arguments.config:
+        raise BrokenConfiguration(problem)
+    print(f"hostledger: the last good configuration is used: {problem}", file=sys.stderr)
+
+
+@contextmanager
+def ledger_of(side: Any) -> Iterator[Any]:
+    """The ledger for one command. Raises Conflict when another writer was first."""
+    from eventsourcing.persistence import IntegrityError
+
+    with closing(side.store()):
+        try:
+            yield side.ledger()
+        except IntegrityError as error:
+            raise Conflict(str(error)) from None
+
+
+def tell_if_nobody_works(arguments: argparse.Namespace) -> None:
+    """After a command that is recorded: say so when no worker is there to carry it out."""
+    call = reading(arguments)
+    if call.mode != "inline" and not worker_status(call)["lives"]:
+        after = "HostFactory's next call starts one, or" if call.mode == "auto" else "start it, or"
+        print(
+            f"hostledger: recorded, but no worker lives: {after} run `hostledger worker run`",
+            file=sys.stderr,
+        )

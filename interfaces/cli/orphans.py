@@ -1,0 +1,57 @@
+"""`hostledger orphans list | terminate`: what carries our tag and has no machine in the ledger."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import closing
+
+from application import queries
+from interfaces.cli import options, output
+
+COLUMNS = ("machine_id", "state", "zone", "launch_time", "sweeps", "batch_id")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    options.add_action(actions, "list", list_orphans, "as the last complete sweep saw them")
+    ending = options.add_action(
+        actions, "terminate", terminate, "have the worker terminate instances of that list"
+    )
+    ending.add_argument("machine_ids", type=options.text, metavar="ID", nargs="+")
+    options.add_reason(ending)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return arguments.act(arguments)  # type: ignore[no-any-return]
+
+
+def list_orphans(arguments: argparse.Namespace) -> int:
+    with closing(options.reading(arguments).queries()) as view:
+        rows = queries.orphans(view)
+    if arguments.output == "json":
+        output.show_json({"orphans": rows})
+    else:
+        output.show_table(rows, COLUMNS, "no orphan")
+    return 0
+
+
+def terminate(arguments: argparse.Namespace) -> int:
+    from application.terminate_orphans import TerminateOrphans, terminate_orphans
+
+    side = options.writing(arguments)
+    with options.ledger_of(side) as ledger:
+        command = TerminateOrphans(
+            arguments.machine_ids,
+            side.queries().orphans(),
+            {m for row in side.work().open_terminations() for m in row["machine_ids"]},
+            arguments.reason,
+            side.settings().provider.aws.batch_sizes.terminate_instances,
+            side.random(),
+        )
+        termination_ids = terminate_orphans(command, ledger)
+    options.tell_if_nobody_works(arguments)
+    if arguments.output == "json":
+        output.show_json({"termination_ids": termination_ids, "machine_ids": command.machine_ids})
+    else:
+        print("\n".join(termination_ids))
+    return 0

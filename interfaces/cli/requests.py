@@ -1,0 +1,167 @@
+"""`hostledger requests list | show | create | cancel`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import closing
+from typing import Any
+
+from application import queries
+from interfaces.cli import options, output
+
+COLUMNS = ("request_id", "state", "machine_count", "alive", "template_id", "created_at", "message")
+MACHINE_COLUMNS = ("machine_id", "status", "result", "name", "private_ip_address", "message")
+SHORTAGE_COLUMNS = ("recorded_at", "pool", "reason", "missing", "message")
+BATCH_COLUMNS = ("batch_id", "state", "machine_count", "pool", "code", "message")
+RETURNED_COLUMNS = ("machine_id", "name", "ours", "status", "alive")
+POLL = 0.5
+"""Seconds between two looks at a request that is waited for."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = options.add_action(
+        actions, "list", list_requests, "requests and returns, the newest first"
+    )
+    listing.add_argument("--status", choices=("running", "complete", "complete_with_error"))
+    listing.add_argument("--open", action="store_true", help="only those that are not final")
+    listing.add_argument("--limit", type=options.count, default=50, metavar="N", help="default 50")
+    showing = options.add_action(
+        actions, "show", show_request, "one request with its machines, shortages and launches"
+    )
+    showing.add_argument("request_id", type=options.text, metavar="ID")
+    creating = options.add_action(actions, "create", create_request, "ask for machines")
+    creating.add_argument("--template", type=options.text, required=True, metavar="ID")
+    creating.add_argument("--count", type=int, required=True, metavar="N")
+    creating.add_argument(
+        "--wait", type=float, metavar="SECONDS", help="until it is final, at most so long"
+    )
+    cancelling = options.add_action(
+        actions, "cancel", cancel_request, "end a request and return what it has already"
+    )
+    cancelling.add_argument("request_id", type=options.text, metavar="ID")
+    options.add_reason(cancelling)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return arguments.act(arguments)  # type: ignore[no-any-return]
+
+
+def list_requests(arguments: argparse.Namespace) -> int:
+    with closing(options.reading(arguments).queries()) as view:
+        rows = queries.requests(view, arguments.status, arguments.open, arguments.limit)
+    if arguments.output == "json":
+        output.show_json({"requests": rows})
+    else:
+        output.show_table(rows, COLUMNS, "no request")
+    return 0
+
+
+def show_request(arguments: argparse.Namespace) -> int:
+    with closing(options.reading(arguments).queries()) as view:
+        document = queries.request(view, arguments.request_id)
+    if arguments.output == "json":
+        output.show_json(document)
+        return 0
+    output.show_fields(document)
+    is_return = document["kind"] == "return"
+    for title, columns in (
+        ("machines", RETURNED_COLUMNS if is_return else MACHINE_COLUMNS),
+        ("shortages", SHORTAGE_COLUMNS),
+        ("batches", BATCH_COLUMNS),
+    ):
+        if document.get(title):
+            print(f"\n{title}")
+            output.show_table(document[title], columns)
+    return 0
+
+
+def create_request(arguments: argparse.Namespace) -> int:
+    from application.request_machines import RequestMachines, request_machines
+
+    side = options.writing(arguments)
+    compiled = side.compiled()
+    provider = side.site().provider
+    with options.ledger_of(side) as ledger:
+        command = RequestMachines(
+            provider,
+            arguments.template,
+            arguments.count,
+            compiled.template(arguments.template),
+            side.work().templates(provider).get(arguments.template),
+            compiled.settings["provider"]["fulfilment_deadline"],
+            "operator",
+            side.random()(16),
+        )
+        request_id = request_machines(command, ledger)
+    options.tell_if_nobody_works(arguments)
+    if arguments.output == "table":
+        print(request_id, flush=True)
+    document: dict[str, Any] = {"request_id": request_id}
+    status = 0
+    if arguments.wait is not None:
+        document = wait_until_final(
+            options.reading(arguments), side.clock(), request_id, arguments.wait
+        )
+        status = 0 if document["status"] == "complete" else 1
+    if arguments.output == "json":
+        output.show_json(document)
+    elif arguments.wait is not None:
+        print(document["state"])
+    if status:
+        print(f"hostledger: {_why_not_complete(document, arguments.wait)}", file=sys.stderr)
+    return status
+
+
+def wait_until_final(call: Any, clock: Any, request_id: str, seconds: float) -> dict[str, Any]:
+    """The request when it is final, or as it is after so many seconds of the boot clock."""
+    end = clock.now()[2] + seconds
+    while True:
+        with closing(call.queries()) as view:
+            document = queries.request(view, request_id)
+        if document["status"] != "running" or clock.now()[2] >= end:
+            return document
+        clock.sleep(POLL)
+
+
+def _why_not_complete(document: dict[str, Any], waited: float) -> str:
+    request_id = document["request_id"]
+    if document["status"] == "running":
+        return (
+            f"request {request_id} is still running after {waited:g} s: look at "
+            f"`hostledger requests show {request_id}`, and at `hostledger worker status` "
+            "for who works on it"
+        )
+    return f"request {request_id} is {document['state']}: {document['message']}"
+
+
+def cancel_request(arguments: argparse.Namespace) -> int:
+    request_id = arguments.request_id
+    return_ids = end_request(options.writing(arguments), request_id, arguments.reason)
+    options.tell_if_nobody_works(arguments)
+    if arguments.output == "json":
+        output.show_json({"request_id": request_id, "state": "cancelled", "return_ids": return_ids})
+    else:
+        print(" ".join([f"{request_id} cancelled", *return_ids]))
+    return 0
+
+
+def end_request(side: Any, request_id: str, reason: str) -> list[str]:
+    """Cancel a request and hand back what it has; the ids of the returns.
+
+    Raises UnknownRequest, RequestIsFinal, Conflict.
+    """
+    from application.cancel_request import CancelRequest, cancel_request
+    from application.return_machines import ReturnMachines, return_machines
+
+    with options.ledger_of(side) as ledger:
+        provider = queries.request(side.queries(), request_id)["provider"]
+        living = side.work().living_machines_of(request_id)
+        command = CancelRequest(request_id, provider, living, reason, "operator", side.random()(16))
+        returns = [cancel_request(command, ledger)]
+        # What the worker recorded between our look and our commit.
+        while late := side.work().living_machines_of(request_id):
+            more = ReturnMachines(provider, late, [], reason, "operator", side.random()(16))
+            returns.append(return_machines(more, ledger))
+    return [return_id for return_id in returns if return_id]

@@ -1,0 +1,579 @@
+"""Named ways to break a promise, and the tests that must notice: `python -m tests.mutations`.
+
+Each is one change of the product's text, made in a copy of the tree; the tests named with it pass
+without it and must fail with it. `python -m tests.mutations NAME ...` tries only these.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+AT_ONCE = 2
+LONGEST = 180.0
+"""Seconds after which a mutation's tests are ended: a promise that hangs is broken too."""
+
+LONGEST_UNBROKEN = 1200.0
+"""Seconds that all the tests together may take without any mutation."""
+
+LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info")
+
+LAUNCHING = "tests/application/test_faults_launching.py::"
+RETURNING = "tests/application/test_faults_returning.py::"
+WORKERS = "tests/application/test_faults_workers.py::"
+POLICIES = "tests/application/test_policies_"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """`row` is the fault row it belongs to, "" for a rule beside the rows; `tests` are node ids."""
+
+    name: str
+    row: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+MUTATIONS = (
+    # -- launching --------------------------------------------------------------------------------
+    Mutation(
+        "own buckets ignored",
+        "1",
+        "infrastructure/aws/throttle.py",
+        "        return self._tokens >= min(tokens, self._size)",
+        "        return True",
+        (LAUNCHING + "test_fault_01_throttle_burst",),
+    ),
+    Mutation(
+        "throttle taken for a rejection",
+        "1",
+        "application/provisioning.py",
+        'if failed.kind in ("throttled", "unreachable", "ambiguous"):',
+        'if failed.kind in ("unreachable", "ambiguous"):',
+        (LAUNCHING + "test_fault_01_throttle_burst",),
+    ),
+    Mutation(
+        "random token",
+        "4",
+        "infrastructure/aws/ec2.py",
+        '"ClientToken": token}',
+        '"ClientToken": __import__("uuid").uuid4().hex}',
+        (LAUNCHING + "test_fault_04_lost_launch_response",),
+    ),
+    Mutation(
+        "epoch raised on a timeout",
+        "5",
+        "application/provisioning.py",
+        'if failed.kind in ("throttled", "unreachable", "ambiguous"):',
+        'if failed.kind in ("throttled", "unreachable"):',
+        (LAUNCHING + "test_fault_05_launch_finishes_after_read_timeout",),
+    ),
+    Mutation(
+        "intent after the call",
+        "6",
+        "application/provisioning.py",
+        "        turn.must_outlive_call()\n        turn.save(\n            batch,\n",
+        "        turn.must_outlive_call()\n"
+        "        turn.cloud.launch(payload, token, user_data)\n"
+        "        turn.save(\n            batch,\n",
+        (LAUNCHING + "test_fault_06_killed_between_launch_and_event",),
+    ),
+    Mutation(
+        "open intents left alone at the start",
+        "7",
+        "application/provisioning.py",
+        "                self._pursue(row)",
+        '                if row["batch_id"] in self._attempts:\n'
+        "                    self._pursue(row)",
+        (LAUNCHING + "test_fault_07_killed_between_intent_and_call",),
+    ),
+    Mutation(
+        "payload rebuilt instead of stored",
+        "8",
+        "application/provisioning.py",
+        'launched = turn.cloud.launch(row["payload"], row["token"], body)',
+        'key = Template.key(row["provider"], row["template_id"])\n'
+        '                revision = turn.work.templates(row["provider"])[row["template_id"]]\n'
+        "                content = turn.work.template_content(key, revision)\n"
+        '                tags = row["payload"]["TagSpecifications"][0]["Tags"]\n'
+        "                payload, body = turn.cloud.payload(\n"
+        '                    content, row["pool"], row["machine_count"],\n'
+        '                    {tag["Key"]: tag["Value"] for tag in tags},\n'
+        "                )\n"
+        '                launched = turn.cloud.launch(payload, row["token"], body)',
+        (LAUNCHING + "test_fault_08_template_changed_before_restart",),
+    ),
+    Mutation(
+        "invisible taken for lost",
+        "9",
+        "application/reconciliation.py",
+        "VISIBLE_AFTER = 300.0",
+        "VISIBLE_AFTER = 0.0",
+        (LAUNCHING + "test_fault_09_new_ids_not_visible",),
+    ),
+    Mutation(
+        "empty pool asked again and again",
+        "10",
+        "application/provisioning.py",
+        "            self._avoid(row)\n        batch.accept(",
+        "            pass\n        batch.accept(",
+        (LAUNCHING + "test_fault_10_capacity_one_of_n",),
+    ),
+    Mutation(
+        "breaker never opens",
+        "16",
+        "infrastructure/aws/throttle.py",
+        "        if self._is_open or len(self._failures) >= FAILURES:",
+        "        if False:",
+        (LAUNCHING + "test_fault_16_region_down_for_ten_minutes",),
+    ),
+    Mutation(
+        "breaker drops intents",
+        "16",
+        "application/provisioning.py",
+        "        elif turn.now()[2] >= attempts.due and "
+        'turn.cloud.may_launch(row["machine_count"]):',
+        '        elif not turn.cloud.may_launch(row["machine_count"]):\n'
+        '            self._reject(row, "BreakerOpen", "", True)\n'
+        "        elif turn.now()[2] >= attempts.due:",
+        (LAUNCHING + "test_fault_16_region_down_for_ten_minutes",),
+    ),
+    Mutation(
+        "batch forgotten when its outcome cannot be stored",
+        "19",
+        "application/provisioning.py",
+        '        """Pursue what is open, then form what can be sent at once. Raises LeaseLost."""\n'
+        "        open_batches = self._turn.work.open_batches()",
+        "        open_batches = [\n"
+        "            row for row in self._turn.work.open_batches()\n"
+        '            if not self._attempts.get(row["batch_id"], _Attempts(False)).ambiguous\n'
+        "        ]",
+        (LAUNCHING + "test_fault_19_store_fails_after_launch",),
+    ),
+    Mutation(
+        "unrecorded launch taken for none",
+        "19",
+        "application/provisioning.py",
+        "                attempts.ambiguous = True\n",
+        "",
+        (LAUNCHING + "test_fault_19_rejection_after_unrecorded_launch",),
+    ),
+    Mutation(
+        "ambiguous rejection recorded as definite",
+        "22",
+        "application/provisioning.py",
+        'definite = not attempts.ambiguous and failed.kind != "mismatch"',
+        'definite = failed.kind != "mismatch"',
+        (LAUNCHING + "test_fault_22_rejection_after_ambiguous_attempt",),
+    ),
+    Mutation(
+        "settled after one sweep",
+        "22",
+        "application/reconciliation.py",
+        "            if first == began:\n                continue\n",
+        "            first = (0.0, began[1], 0.0)\n",
+        (LAUNCHING + "test_fault_22_rejection_after_ambiguous_attempt",),
+    ),
+    Mutation(
+        "token sent again though too old",
+        "24",
+        "application/provisioning.py",
+        'if turn.age(row) > turn.aws["token_safe_age"]:',
+        "if False:",
+        (LAUNCHING + "test_fault_24_token_forgotten_over_a_weekend",),
+    ),
+    Mutation(
+        "new token after a mismatch",
+        "25",
+        "application/provisioning.py",
+        'definite = not attempts.ambiguous and failed.kind != "mismatch"',
+        "definite = not attempts.ambiguous",
+        (
+            LAUNCHING + "test_fault_25_idempotent_parameter_mismatch",
+            LAUNCHING + "test_fault_25_demand_is_open_again_after_settling",
+        ),
+    ),
+    # -- returning and looking --------------------------------------------------------------------
+    Mutation(
+        "no bisection",
+        "11",
+        "infrastructure/aws/ec2.py",
+        "                elif len(part) == 1:\n"
+        "                    refused.append([part[0], failed.code])",
+        "                elif True:\n"
+        "                    refused += [[machine_id, failed.code] for machine_id in part]",
+        (RETURNING + "test_fault_11_terminate_with_one_unknown_id",),
+    ),
+    Mutation(
+        "refused taken for terminated",
+        "12",
+        "infrastructure/aws/ec2.py",
+        "                    refused.append([part[0], failed.code])",
+        "                    accepted += part",
+        (RETURNING + "test_fault_12_terminate_protected_in_mixed_zones",),
+    ),
+    Mutation(
+        "lost terminate taken for done",
+        "13",
+        "infrastructure/aws/ec2.py",
+        "                    retry += part",
+        "                    accepted += part",
+        (RETURNING + "test_fault_13_lost_terminate_response",),
+    ),
+    Mutation(
+        "open terminations forgotten at the start",
+        "13",
+        "application/returning.py",
+        '            if self._due.get(row["termination_id"], 0.0) <= now:',
+        '            if row["termination_id"] in self._due:',
+        (RETURNING + "test_fault_13_killed_after_terminate",),
+    ),
+    Mutation(
+        "NotFound taken for terminated",
+        "14",
+        "application/returning.py",
+        "            self.refusals[machine_id] = code\n",
+        "            self.refusals[machine_id] = code\n"
+        "            machine = turn.ledger.get(Machine, machine_id)\n"
+        "            assert machine is not None\n"
+        "            machine.terminate(code)\n"
+        "            turn.save(machine, correlation_id=machine_id)\n",
+        (RETURNING + "test_fault_14_terminate_not_found_while_running",),
+    ),
+    Mutation(
+        "dealt to a cancelled claim",
+        "15",
+        "application/provisioning.py",
+        "[claim for claim in claims if claim[0] in requests]",
+        "list(claims)",
+        (RETURNING + "test_fault_15_return_racing_a_launch",),
+    ),
+    Mutation(
+        "sweep trusted when a page failed",
+        "17",
+        "infrastructure/aws/ec2.py",
+        "        while True:\n"
+        "            answer = self._describe(parameters)\n"
+        "            found +=",
+        "        while True:\n"
+        "            try:\n"
+        "                answer = self._describe(parameters)\n"
+        "            except CallFailed:\n"
+        "                return found\n"
+        "            found +=",
+        (RETURNING + "test_fault_17_second_page_of_a_sweep_fails",),
+    ),
+    Mutation(
+        "one sweep is enough for ever",
+        "18",
+        "application/reconciliation.py",
+        '        return bool(since >= self._turn.aws["sweep_interval"])',
+        "        return False",
+        (RETURNING + "test_fault_18_taken_away_without_notice",),
+    ),
+    Mutation(
+        "lost after one sweep",
+        "18",
+        "infrastructure/event_store/notebook.py",
+        "return [machine_id for machine_id in machine_ids if machine_id in before]",
+        "return list(machine_ids)",
+        (RETURNING + "test_fault_18_forgotten_by_ec2",),
+    ),
+    # -- workers ----------------------------------------------------------------------------------
+    Mutation(
+        "lease taken while it is held",
+        "20",
+        "infrastructure/event_store/lease.py",
+        "if not is_dead and holder_boot == boot_id and seconds < expires:",
+        "if False:",
+        (WORKERS + "test_fault_20_two_workers_started",),
+    ),
+    Mutation(
+        "sightings ignored",
+        "21",
+        "application/sighting.py",
+        "overdue = {thing for thing in now if now[thing] - since[thing] >= timeout}",
+        "overdue: set[str] = set()",
+        (WORKERS + "test_fault_21_answer_of_request_machines_lost",),
+    ),
+    Mutation(
+        "fence off",
+        "23",
+        "infrastructure/event_store/sqlite.py",
+        "        if row is None or row[0] != fence:",
+        "        if False:",
+        (WORKERS + "test_fault_23_outcome_of_a_lost_lease_is_refused",),
+    ),
+    Mutation(
+        "late instances of a settled batch left alone",
+        "23",
+        "application/reconciliation.py",
+        '            elif state not in ("open", "doubtful"):',
+        '            elif state not in ("open", "doubtful", "settled"):',
+        (WORKERS + "test_fault_23_paused_while_another_settles",),
+    ),
+    Mutation(
+        "ages by the wall clock",
+        "27",
+        "application/instants.py",
+        "    if earlier[1] == later[1]:",
+        "    if False:",
+        (WORKERS + "test_fault_27_wall_clock_steps",),
+    ),
+    Mutation(
+        "recorded time goes back",
+        "27",
+        "infrastructure/event_store/sqlite.py",
+        "        recorded_at = max(recorded_at, iso(instant[0]))",
+        "        recorded_at = iso(instant[0])",
+        (WORKERS + "test_fault_27_wall_clock_steps",),
+    ),
+    Mutation(
+        "lease version ignored",
+        "28",
+        "infrastructure/event_store/lease.py",
+        "if _order(version) < _order(self.program_version):",
+        "if False:",
+        (WORKERS + "test_fault_28_newer_release_takes_over",),
+    ),
+    Mutation(
+        "any release drives another out",
+        "28",
+        "infrastructure/event_store/lease.py",
+        "if _order(version) < _order(self.program_version):",
+        "if True:",
+        (WORKERS + "test_fault_28_older_release_waits",),
+    ),
+    # -- rules beside the rows --------------------------------------------------------------------
+    Mutation(
+        "pending judged without asking EC2",
+        "",
+        "application/returning.py",
+        "machine_id in self.slow_to_start:",
+        "turn.age(row) > pending_timeout:",
+        (POLICIES + "launching.py::test_pending_is_judged_by_ec2",),
+    ),
+    Mutation(
+        "pending for ever",
+        "",
+        "application/returning.py",
+        "machine_id in self.slow_to_start:",
+        "False:",
+        (
+            POLICIES + "launching.py::test_pending_too_long_is_replaced",
+            POLICIES + "launching.py::test_pending_too_long_is_reported",
+        ),
+    ),
+    Mutation(
+        "deadline ignored",
+        "",
+        "application/provisioning.py",
+        'if request["stopped"] or turn.age(request) >= request["fulfilment_deadline"]:',
+        'if request["stopped"]:',
+        (POLICIES + "launching.py::test_top_up_until_the_deadline",),
+    ),
+    Mutation(
+        "quota asked again for each chunk",
+        "",
+        "application/provisioning.py",
+        'return failed.kind == "shortage"',
+        "return True",
+        (POLICIES + "launching.py::test_quota_or_refusal_ends_the_request_at_once",),
+    ),
+    Mutation(
+        "rejected call on a new stream",
+        "",
+        "application/provisioning.py",
+        "        if rejected is not None:",
+        "        if False:",
+        (POLICIES + "launching.py::test_definite_rejection_gets_the_next_epoch",),
+    ),
+    Mutation(
+        "all or nothing ignored",
+        "",
+        "infrastructure/aws/launches.py",
+        '"MinCount": count if content.get("all_or_nothing") else 1,',
+        '"MinCount": 1,',
+        (POLICIES + "launching.py::test_all_or_nothing",),
+    ),
+    Mutation(
+        "surplus kept",
+        "",
+        "application/projections/machines.py",
+        '        _owe(row, "surplus: nobody asks for it any more")',
+        "        pass",
+        (POLICIES + "launching.py::test_cancel_after_the_intent",),
+    ),
+    Mutation(
+        "surplus ended while somebody waits for it",
+        "",
+        "application/provisioning.py",
+        "        if more > 0 and all(request[key] == row[key] for key in same):",
+        "        if False:",
+        (POLICIES + "launching.py::test_surplus_is_dealt_to_open_demand",),
+    ),
+    Mutation(
+        "returned machine asked for again",
+        "",
+        "infrastructure/read_models/sqlite_work.py",
+        "coalesce(sum(m.result = 'fail' AND m.return_id = ''), 0) AS failed",
+        "coalesce(sum(m.result = 'fail'), 0) AS failed",
+        (POLICIES + "returning.py::test_returned_before_it_runs",),
+    ),
+    Mutation(
+        "stranger reported terminated",
+        "",
+        "application/finishing.py",
+        "                if instance is not None:",
+        "                if False:",
+        (POLICIES + "returning.py::test_living_stranger_is_refused",),
+    ),
+    Mutation(
+        "orphans ended however many",
+        "",
+        "application/reconciliation.py",
+        "        if doomed and len(orphans) > max(MOST_ORPHANS, ORPHAN_SHARE * fleet):",
+        "        if False:",
+        (POLICIES + "returning.py::test_many_orphans_are_only_reported",),
+    ),
+    Mutation(
+        "orphans ended however young",
+        "",
+        "application/reconciliation.py",
+        "and wall - i.launch_time > ORPHAN_AGE",
+        "and True",
+        (POLICIES + "returning.py::test_young_orphans_live",),
+    ),
+    Mutation(
+        "orphans ended however old the log",
+        "",
+        "application/reconciliation.py",
+        "and i.launch_time > began",
+        "and True",
+        (POLICIES + "returning.py::test_orphans_older_than_the_log_live",),
+    ),
+    Mutation(
+        "stale sweep trusted",
+        "",
+        "interfaces/hostfactory/reads.py",
+        "        return boot_id == call.now[1] and call.now[2] - boot_seconds < longest",
+        "        return True",
+        (POLICIES + "returning.py::test_stale_sweep_is_an_error",),
+    ),
+    Mutation(
+        "polls never back off",
+        "",
+        "application/reconciliation.py",
+        "min(LONGEST_POLL, self._poll_every * 2)",
+        "FIRST_POLL",
+        (POLICIES + "returning.py::test_polls_back_off",),
+    ),
+    Mutation(
+        "silence of HostFactory counted as calling",
+        "",
+        "infrastructure/event_store/notebook.py",
+        "LONGEST_GAP = 120.0",
+        "LONGEST_GAP = 1e9",
+        (
+            POLICIES + "worker.py::test_a_stopped_host_factory_costs_nothing",
+            POLICIES + "worker.py::test_seldom_calls_are_no_calling_time",
+        ),
+    ),
+    Mutation(
+        "machines that were never named kept",
+        "",
+        "infrastructure/read_models/sqlite_work.py",
+        "AND r.answered_final = 1 AND r.source = 'hostfactory'",
+        "AND r.answered_final = 2 AND r.source = 'hostfactory'",
+        (POLICIES + "worker.py::test_machines_that_are_never_named_are_returned",),
+    ),
+)
+
+
+def changed(text: str, mutation: Mutation) -> str:
+    """The text with the one change. Raises ValueError when the old text is not there just once."""
+    found = text.count(mutation.old)
+    if found != 1:
+        raise ValueError(f"{mutation.name}: {mutation.file} has its old text {found} times")
+    return text.replace(mutation.old, mutation.new)
+
+
+def _run(tree: Path, tests: tuple[str, ...], longest: float) -> str:
+    """Why the tests fail in this tree, in a line; "" when they pass."""
+    environ = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    ours = f"application.__file__.startswith({str(tree)!r})"
+    check = f"import application; assert {ours}, application.__file__"
+    subprocess.run([sys.executable, "-c", check], cwd=tree, env=environ, check=True)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "0", "-x", "-q",
+             *tests],
+            cwd=tree,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=longest,
+            check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"not done in {longest:g} s"
+    if ended.returncode not in (0, 1):
+        raise ValueError(f"{' '.join(tests)} cannot be run:\n{ended.stdout}{ended.stderr}")
+    if ended.returncode == 0:
+        return ""
+    reasons = (line for line in ended.stdout.splitlines() if line.startswith("E  "))
+    return next(reasons, "E").removeprefix("E").strip()
+
+
+def _try(mutation: Mutation, pristine: Path) -> tuple[str, float]:
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mutation-") as place:
+        tree = Path(place) / "tree"
+        shutil.copytree(pristine, tree)
+        file = tree / mutation.file
+        file.write_text(changed(file.read_text(), mutation))
+        reason = _run(tree, mutation.tests, LONGEST)
+    return reason, time.monotonic() - began
+
+
+def main(names: list[str]) -> int:
+    """Exit status: 0 when every mutation is killed."""
+    chosen = [m for m in MUTATIONS if not names or m.name in names]
+    for mutation in chosen:
+        changed((ROOT / mutation.file).read_text(), mutation)
+    survived = 0
+    with tempfile.TemporaryDirectory(prefix="mutations-") as place:
+        pristine = Path(place) / "tree"
+        shutil.copytree(ROOT, pristine, ignore=LEFT_OUT)
+        named = tuple(sorted({test for mutation in chosen for test in mutation.tests}))
+        unbroken = _run(pristine, named, LONGEST_UNBROKEN)
+        if unbroken:
+            print(f"the tests do not pass without any mutation: {unbroken}")
+            return 1
+        print(f"{'mutation':<50} {'row':<3} {'verdict':<8} seconds  how it was noticed")
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            tried = pool.map(lambda mutation: _try(mutation, pristine), chosen)
+            for mutation, (reason, seconds) in zip(chosen, tried, strict=True):
+                survived += not reason
+                verdict = "killed" if reason else "SURVIVED"
+                print(
+                    f"{mutation.name:<50} {mutation.row or '-':<3} {verdict:<8} {seconds:7.1f}  "
+                    f"{reason[:100]}",
+                    flush=True,
+                )
+    print(f"{len(chosen)} mutations, {survived} survived")
+    return 1 if survived or not chosen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
