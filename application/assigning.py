@@ -50,7 +50,10 @@ class Assigning:
         for request_id, machine_ids in data.get("deal", ()):
             request(request_id).assign(event["identifier"], machine_ids)
         if event["topic"] != "LaunchSettled":
-            given = {request_id: len(ids) for request_id, ids in data.get("deal", ())}
+            given: dict[str, int] = {}
+            for request_id, machine_ids in data.get("deal", ()):
+                # Its claim, and maybe what it wanted beyond it.
+                given[request_id] = given.get(request_id, 0) + len(machine_ids)
             for request_id, count in intent.claims:
                 missing = count - given.get(request_id, 0)
                 if missing > 0 and (data.get("missing") or data.get("definite")):

@@ -10,11 +10,14 @@ from typing import Any
 
 from application.backoff import jittered
 from application.turn import Turn
-from domain.identifiers import TERMINATION, new_id
+from domain.identifiers import RETURN, TERMINATION, new_id
 from domain.machine import Machine
+from domain.machine_request import MachineRequest
+from domain.return_request import ReturnRequest
 from domain.termination_batch import TerminationBatch
 
 POLICY = "returning"
+TOPICS = ("MachinesReturned", "RequestCancelled")
 FIRST_RETRY, LONGEST_RETRY = 2.0, 300.0
 """Seconds after which a refused termination is tried again: doubling, at most."""
 
@@ -43,14 +46,42 @@ class Returning:
 
     def _tell_machines(self) -> None:
         turn = self._turn
-        while events := turn.work.events_after(POLICY, ("MachinesReturned",), 100):
+        while events := turn.work.events_after(POLICY, TOPICS, 100):
             for event in events:
+                if event["topic"] == "RequestCancelled":
+                    self._hand_back_rest(event)
+                    continue
                 with turn.chunks(tracking=(POLICY, event["position"])) as add:
                     for machine_id in event["data"]["machine_ids"]:
                         machine = turn.ledger.get(Machine, machine_id)
                         assert machine is not None
                         machine.hand_back(event["identifier"], event["data"]["reason"])
                         add(machine, event["correlation_id"], event["event_id"])
+
+    def _hand_back_rest(self, event: dict[str, Any]) -> None:
+        """Machines that were recorded while their request was being cancelled."""
+        turn = self._turn
+        saved: list[ReturnRequest] = []
+        living = turn.work.living_machines_of(event["identifier"])
+        if living:
+            request = turn.ledger.get(MachineRequest, event["identifier"])
+            assert request is not None
+            saved.append(
+                ReturnRequest.hand_back(
+                    new_id(RETURN, turn.random(16)),
+                    request.provider,
+                    living,
+                    [],
+                    event["data"]["reason"],
+                    "worker",
+                )
+            )
+        turn.save(
+            *saved,
+            correlation_id=event["correlation_id"],
+            causation_id=event["event_id"],
+            tracking=(POLICY, event["position"]),
+        )
 
     def _terminate_owed(self) -> None:
         """Merge what all returns owe, by zone: one protected machine saves all of its zone."""

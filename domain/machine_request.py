@@ -67,6 +67,7 @@ class MachineRequest(Aggregate):
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self.state = OPEN
+        self.provider = ""
         self.machine_count = 0
         self.machine_ids: list[str] = []
         self.shortages: dict[tuple[str, str], str] = {}
@@ -138,6 +139,7 @@ class MachineRequest(Aggregate):
 
     def evolve(self, event: DomainEvent) -> None:
         if isinstance(event, MachinesRequested):
+            self.provider = event.provider
             self.machine_count = event.machine_count
         elif isinstance(event, MachinesAssigned):
             self.machine_ids += event.machine_ids

@@ -33,6 +33,10 @@ PROPAGATED = (
 """Variables besides HOSTLEDGER_SECTION__KEY that change what the settings are."""
 
 
+PRIME = 2**61 - 1
+"""A remainder by it tells environments apart well enough: the key in the file has them whole."""
+
+
 class Compiled:
     """The last good form; `problem` says why it is not the newest, "" when it is."""
 
@@ -85,18 +89,30 @@ def sources(site: Site, environ: Mapping[str, str]) -> tuple[list[str | None], s
             # A named file that is not there must be missed by name, not passed over.
             found.append(candidates[0] if len(candidates) == 1 else None)
             facts.append(None)
-    facts += sorted(
+    facts += _variables(environ)
+    return found, dumps(facts)
+
+
+def _variables(environ: Mapping[str, str]) -> list[list[str]]:
+    """What the environment says about the settings."""
+    return sorted(
         [name, value]
         for name, value in environ.items()
         if name in PROPAGATED or (name.startswith("HOSTLEDGER_") and "__" in name)
     )
-    return found, dumps(facts)
+
+
+def form_file(site: Site, environ: Mapping[str, str]) -> str:
+    """Where the compiled form lies. A service and HostFactory's scripts may have other variables:
+    each has its own, or they would compile in turn for ever."""
+    text = dumps([site.own_configuration(environ), _variables(environ)])
+    return f"{site.state_dir}/compiled/{site.provider}-{int.from_bytes(text.encode()) % PRIME:016x}"
 
 
 def load(site: Site, environ: Mapping[str, str]) -> Compiled:
     """The settings and templates now in force. Raises BrokenConfiguration."""
     paths, key = sources(site, environ)
-    file = f"{site.state_dir}/compiled/{site.provider}"
+    file = form_file(site, environ)
     good = _read(file)
     known = _known(file, key, good)
     if known is not None:

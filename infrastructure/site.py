@@ -25,13 +25,19 @@ class Site:
         self.log_dir = log_dir
         self.state_dir = work_dir + "/hostledger"
         self.log_file = f"{log_dir}/hostledger.{provider}.log" if log_dir else ""
-        self.sightings = self.state_dir + "/seen.jsonl"
-        self.worker_status = self.state_dir + "/worker.json"
-        self.worker_lock = self.state_dir + "/worker.lock"
+        self._lay_out(self.state_dir)
 
     def ledger(self, settings: dict[str, dict[str, dict[str, str]]]) -> str:
-        """The path of the SQLite store."""
-        return settings["storage"]["sqlite_strategy"]["path"] or self.state_dir + "/ledger.db"
+        """The path of the SQLite store. What goes with a store lies beside it, so that the
+        instances that share it share one worker and one sightings file."""
+        path = settings["storage"]["sqlite_strategy"]["path"] or self.state_dir + "/ledger.db"
+        self._lay_out(os.path.dirname(path))
+        return path
+
+    def _lay_out(self, directory: str) -> None:
+        self.sightings = directory + "/seen.jsonl"
+        self.worker_status = directory + "/worker.json"
+        self.worker_lock = directory + "/worker.lock"
 
     def candidates(self, kind: str) -> list[str]:
         """Where IBM's `config` or `templates` file may be, first match first."""

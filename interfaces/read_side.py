@@ -57,10 +57,7 @@ class Call:
         self.settings = self.compiled.settings
         self.mode: str = self.settings["worker"]["mode"]
         self.turn_wanted = False
-
-    @property
-    def ledger_path(self) -> str:
-        return self.site.ledger(self.settings)
+        self.ledger_path = self.site.ledger(self.settings)
 
     def read_model(self) -> SqliteReadModel:
         """Raises StoreError."""

@@ -24,7 +24,9 @@ ACCOUNT = "default"
 def _compiled(site: Site, environ: Any) -> Any:
     from infrastructure.compiled import load
 
-    return load(site, environ)
+    compiled = load(site, environ)
+    site.ledger(compiled.settings)
+    return compiled
 
 
 def _write_status(site: Site, facts: dict[str, Any]) -> None:

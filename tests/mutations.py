@@ -125,8 +125,8 @@ MUTATIONS = (
         "empty pool asked again and again",
         "10",
         "application/provisioning.py",
-        "            self._avoid(row)\n        batch.accept(",
-        "            pass\n        batch.accept(",
+        "        if len(subnets) < 2:\n            return next(iter(subnets), None)\n",
+        '        if True:\n            return str(content["subnet_ids"][0])\n',
         (LAUNCHING + "test_fault_10_capacity_one_of_n",),
     ),
     Mutation(

@@ -114,9 +114,9 @@ CREATE TABLE machines (
 CREATE INDEX machines_by_request ON machines (request_id, position, machine_id);
 CREATE INDEX machines_by_status ON machines (status);
 CREATE INDEX machines_by_name ON machines (name);
-CREATE INDEX machines_alive ON machines (machine_id, status, name, seen) WHERE alive = 1;
+CREATE INDEX machines_alive ON machines (alive, status, machine_id) WHERE alive = 1;
 CREATE INDEX machines_owed ON machines (zone) WHERE alive = 1 AND owed <> '';
-CREATE INDEX machines_unseen ON machines (machine_id) WHERE alive = 1 AND seen = 0;
+CREATE INDEX machines_unseen ON machines (alive, seen, machine_id) WHERE alive = 1 AND seen = 0;
 CREATE TABLE returned_machines (
     return_id TEXT NOT NULL,
     ordinal INTEGER NOT NULL,

@@ -106,6 +106,9 @@ class SqliteWork:
             "created_at, updated_at, boot_id, boot_seconds FROM machines WHERE alive = 1"
         )
 
+    def anything_alive(self) -> bool:
+        return bool(self._rows("SELECT 1 AS one FROM machines WHERE alive = 1 LIMIT 1"))
+
     def living_machines_of(self, request_id: str) -> list[str]:
         """Machines of a request that live and that nobody has returned."""
         rows = self._rows(

@@ -35,25 +35,26 @@ class Journal:
             dumps({"at": stamp, "level": level, "pid": os.getpid(), "what": what, **facts}) + "\n"
         )
         try:
-            descriptor = os.open(
-                self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640
-            )
-        except OSError:
-            return
-        try:
-            if self._rotate and os.fstat(descriptor).st_size + len(line) > self._most_bytes:
-                self._shift()
+            descriptor = self._open()
+            try:
+                if self._rotate and os.fstat(descriptor).st_size + len(line) > self._most_bytes:
+                    self._shift(os.fstat(descriptor).st_ino)
+                    again = self._open()
+                    os.close(descriptor)
+                    descriptor = again
+                os.write(descriptor, line.encode(errors="backslashreplace"))
+            finally:
                 os.close(descriptor)
-                descriptor = os.open(
-                    self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640
-                )
-            os.write(descriptor, line.encode(errors="backslashreplace"))
         except OSError:
             return
-        finally:
-            os.close(descriptor)
 
-    def _shift(self) -> None:
+    def _open(self) -> int:
+        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    def _shift(self, full: int) -> None:
+        """Move the file with this inode aside, unless another process has just done so."""
+        if os.stat(self.path).st_ino != full:
+            return
         for number in range(self._rotate - 1, 0, -1):
             if os.path.exists(f"{self.path}.{number}"):
                 os.replace(f"{self.path}.{number}", f"{self.path}.{number + 1}")

@@ -5,6 +5,7 @@ Exit 0 means done, 1 means failed with {"message": ...}: HostFactory knows no ot
 
 from __future__ import annotations
 
+import gc
 import os
 
 READS = ("getAvailableTemplates", "getRequestStatus", "getReturnRequests")
@@ -45,6 +46,8 @@ def main(python: str, verb: str, *arguments: str) -> int:
 
     `python` is the interpreter of the installation, for what a bare one cannot do: start a worker.
     """
+    # The process ends before there is anything to collect, and a large input makes many objects.
+    gc.disable()
     status, text = run(verb, list(arguments), python)
     answer = (text + "\n").encode(errors="replace")
     while answer:

@@ -10,7 +10,7 @@ from typing import Any
 from eventsourcing.persistence import IntegrityError
 
 from application.crash_points import reach
-from application.failures import Conflict, Fenced, StoreError
+from application.failures import BrokenConfiguration, Conflict, Fenced, StoreError
 from application.instants import seconds_between
 from application.turn import LeaseLost
 from application.version import VERSION
@@ -58,7 +58,9 @@ class Worker:
         self._stumbles = 0
         self._paused_until = float("-inf")
         self._told = ""
+        self._offered: list[dict[str, Any]] = []
         self._wire()
+        self._began = self.clock.now()
 
     def _wire(self) -> None:
         """Build everything anew from the configuration as it is now."""
@@ -75,11 +77,14 @@ class Worker:
 
     def _reload(self) -> list[dict[str, Any]]:
         """Follow the site's files; the last good ones while they are broken. The templates."""
-        now = self.side.latest()
-        if now.problem != self._told:
-            self._told = now.problem
-            if now.problem:
-                self.side.journal().warn("configuration is not taken over", message=now.problem)
+        try:
+            now = self.side.latest()
+            offered = now.templates()
+        except BrokenConfiguration as error:
+            self._tell(str(error))
+            return self._offered
+        self._tell(now.problem)
+        self._offered = offered
         if now.settings != self.side.compiled().settings:
             self.side.journal().info("configuration changed")
             if self._holds:
@@ -88,8 +93,13 @@ class Worker:
             self.store.close()
             self._wire()
             self._holds = self.lease.acquire()
-        offered: list[dict[str, Any]] = now.templates()
-        return offered
+        return self._offered
+
+    def _tell(self, problem: str) -> None:
+        """Say once that the site's files are broken."""
+        if problem and problem != self._told:
+            self.side.journal().warn("configuration is not taken over", message=problem)
+        self._told = problem
 
     # -- ticking ----------------------------------------------------------------------------------
 
@@ -104,7 +114,7 @@ class Worker:
             if not self._holds:
                 self._holds = self.lease.acquire()
                 if not self._holds:
-                    return True
+                    return not self._is_surplus(now)
                 self.side.journal().info("lease taken", fence=self.lease.number)
             self._heartbeat(now)
             if self._something_changed() or now[2] - self._turned >= LONGEST_QUIET:
@@ -149,7 +159,7 @@ class Worker:
             return False
         if self._drain:
             return self._turned > float("-inf")
-        if work.alive_machines():
+        if work.anything_alive():
             self._idle_since = None
             return False
         if self._idle_since is None:
@@ -157,6 +167,15 @@ class Worker:
         idle = seconds_between(self._idle_since, now)
         timeout: float = self.side.settings().worker.idle_timeout
         return self.side.settings().worker.mode == "auto" and idle >= timeout
+
+    def _is_surplus(self, now: tuple[float, str, float]) -> bool:
+        """Whether this worker, which never gets the lease, is of no use: a paused holder would
+        have lost it by now, so there is one that works."""
+        if self._drain:
+            return not self.side.work().anything_open()
+        settings = self.side.settings().worker
+        waited = seconds_between(self._began, now)
+        return bool(settings.mode == "auto" and waited > 2 * settings.lease_time)
 
     def _heartbeat(self, now: tuple[float, str, float], **facts: Any) -> None:
         if now[2] - self._beat < HEARTBEAT and not facts:
