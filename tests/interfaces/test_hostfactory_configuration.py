@@ -53,7 +53,7 @@ class Desk:
 
     def form(self) -> Path:
         """The compiled form."""
-        return self.site.state / "compiled/awsinst"
+        return Path(compiled.form_file(site_from(os.environ), os.environ))
 
     @contextmanager
     def someone_compiling(self) -> Iterator[None]:

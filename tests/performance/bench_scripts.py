@@ -22,6 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from domain.host_factory import HostFactory  # noqa: E402
 from domain.machine import Machine  # noqa: E402
 from domain.machine_request import MachineRequest  # noqa: E402
 from domain.template import Template  # noqa: E402
@@ -103,6 +104,12 @@ class Site:
             )
             hosts = [{"machineId": machine_id, "name": name} for machine_id, name in rows]
             self.requests.append((request_id, hosts))
+        # As after its first rounds: HostFactory has polled each request and named each host.
+        seen = HostFactory()
+        for request_id, hosts in self.requests:
+            seen.see_requests("bench", [request_id], [request_id])
+            seen.see_machines("bench", [host["machineId"] for host in hosts])
+        store.save(seen)
         self.machines = number
         boot_id, seconds = clock.now()[1:]
         store.connection.execute(
