@@ -102,7 +102,7 @@ def get_return_requests(call: Call, document: dict[str, Any], path: str) -> str:
     if not hosts:
         call.note({"verb": call.verb, "provider": call.site.provider})
         return _answer('"requests":[]', call.look_after(model))
-    listed, unseen, strangers, fresh = _compare(call, model, hosts)
+    listed, unseen, strangers, fresh = _compare(call, model, hosts, path)
     call.note(
         {
             "verb": call.verb,
@@ -126,7 +126,7 @@ def get_return_requests(call: Call, document: dict[str, Any], path: str) -> str:
         waited += LOOK_AGAIN
         call.now = call.clock.now()
         model.again()
-        listed, _, strangers, fresh = _compare(call, model, hosts)
+        listed, _, strangers, fresh = _compare(call, model, hosts, path)
     entries = [
         dumps({"machine": name or machine_id, "machineId": machine_id, "gracePeriod": 0})
         for machine_id, name in listed
@@ -135,7 +135,7 @@ def get_return_requests(call: Call, document: dict[str, Any], path: str) -> str:
 
 
 def _compare(
-    call: Call, model: SqliteReadModel, hosts: list[tuple[str, str]]
+    call: Call, model: SqliteReadModel, hosts: list[tuple[str, str]], path: str
 ) -> tuple[list[tuple[str, str]], list[str], list[list[str]], bool]:
     """(hosts to give up, machines named for the first time, hosts not known, sweep is fresh)."""
     longest = call.settings["worker"]["sweep_max_age"]
@@ -156,6 +156,7 @@ def _compare(
     if taken:
         listed = [host for host in hosts if host[0] in taken and host[0] in healthy]
     if doubtful:
+        wire_format.refuse_odd_names(doubtful, path)
         names = model.ids_by_name([name for machine_id, name in doubtful if not machine_id])
         ids = [machine_id or names.get(name, "") for machine_id, name in doubtful]
         known = model.known([i for i in ids if i])

@@ -130,9 +130,16 @@ def asked_requests(document: dict[str, Any], path: str) -> list[str]:
 def named_machines(document: dict[str, Any], path: str) -> list[tuple[str, str]]:
     """Machine id ("" when not given) and host name ("" when not given) of each machine named."""
     entries = _entries(document, "machines", path)
-    plain = _all_plain(entries)
-    if plain is not None:
-        return plain
+    try:
+        ids = [entry["machineId"] for entry in entries]
+        names = [entry["name"] for entry in entries]
+    except KeyError:
+        pass
+    else:
+        # HostFactory names all of its hosts in each call: looked at together, and closely only
+        # where one is not known (`refuse_odd_names`).
+        if {*map(type, ids), *map(type, names)} == {str} and all(ids):
+            return list(zip(ids, names, strict=True))
     machines: list[tuple[str, str]] = []
     for index, entry in enumerate(entries):
         machine_id, name = entry.get("machineId"), entry.get("name")
@@ -141,28 +148,16 @@ def named_machines(document: dict[str, Any], path: str) -> list[tuple[str, str]]
                 f"input file {path}: machines[{index}] must have a name or a machineId, "
                 f"not {shown(entry)}"
             )
-        machines.append(
-            (
-                _name(machine_id, f"input file {path}: machines[{index}].machineId"),
-                _name(name, f"input file {path}: machines[{index}].name"),
-            )
-        )
+        place = f"input file {path}: machines[{index}]"
+        machines.append((_name(machine_id, place + ".machineId"), _name(name, place + ".name")))
     return machines
 
 
-def _all_plain(entries: list[dict[str, Any]]) -> list[tuple[str, str]] | None:
-    """The machines when each has both as it should be: looked at together, since HostFactory names
-    all of its hosts in each call. None sends the caller to look at each."""
-    try:
-        ids = [entry["machineId"] for entry in entries]
-        names = [entry["name"] for entry in entries]
-        longest = max(max(map(len, ids)), max(map(len, names)))
-        printable = "".join(ids).isprintable() and "".join(names).isprintable()
-    except (KeyError, TypeError, ValueError):
-        return None
-    if not printable or longest > LONGEST_NAME or not all(ids):
-        return None
-    return list(zip(ids, names, strict=True))
+def refuse_odd_names(machines: list[tuple[str, str]], path: str) -> None:
+    """Raises BadInput for an id or name that no machine could have."""
+    for machine_id, name in machines:
+        _name(machine_id, f"input file {path}: a machineId")
+        _name(name, f"input file {path}: a name")
 
 
 def _name(value: object, place: str) -> str:

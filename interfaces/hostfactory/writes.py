@@ -80,6 +80,7 @@ def return_machines(call: Call, document: dict[str, Any], path: str) -> str:
             ours[names[name]] = None
         else:
             strangers[machine_id, name] = None
+    wire_format.refuse_odd_names(list(strangers), path)
     command = ReturnMachines(
         call.site.provider,
         list(ours),
