@@ -18,6 +18,20 @@ from typing import Any
 from interfaces.write_side import sandbox_process
 
 SCRIPTS = Path(__file__).parent.parent / "hostfactory" / "scripts"
+TOLD = (
+    "template_id",
+    "machine_count",
+    "pool",
+    "aws_request_id",
+    "instance_type",
+    "zone",
+    "name",
+    "reason",
+    "message",
+    "fulfilled",
+)
+"""Fields that the story tells; `audit history` has them all."""
+
 LONGEST = 60.0
 """Seconds after which the demo gives up waiting for one answer."""
 
@@ -98,6 +112,33 @@ class Demo:
         if subprocess.run(command, env=self.environ, check=False).returncode != 0:
             raise SystemExit(f"hostledger {arguments[0]} failed")
 
+    def events_of(self, identifier: str) -> list[dict[str, Any]]:
+        """What `hostledger audit history` knows of a thing."""
+        command = [sys.executable, "-m", "interfaces.cli.main", "audit", "history", identifier]
+        done = subprocess.run(
+            [*command, "--output", "json"],
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return json.loads(done.stdout)["events"]  # type: ignore[no-any-return]
+
+    def tell(self, machine_id: str) -> None:
+        """The events of a machine and of what it came from and went by, a line each."""
+        print(f"  $ hostledger audit history {machine_id}, and of its request, batch and return")
+        events = self.events_of(machine_id)
+        known = {key: value for event in events for key, value in event["fields"].items()}
+        for origin in ("request_id", "batch_id", "return_id"):
+            events += self.events_of(known[origin])
+        for event in sorted(events, key=lambda event: event["position"]):
+            actor = event["actor"]
+            facts = ", ".join(
+                f"{name} {event['fields'][name]}" for name in TOLD if event["fields"].get(name)
+            )
+            print(f"    {event['recorded_at'][11:19]}  {event['topic']:<18} {facts}")
+            print(f"    {'':<28} by {actor['user']}, {actor['process']}")
+
     def wait_until_final(self, request_id: str) -> dict[str, Any]:
         """Poll as HostFactory does, with a line of progress; the final entry."""
         document = {"requests": [{"requestId": request_id}]}
@@ -141,7 +182,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             machine_id = _cycle(demo, arguments.machines)
             print("\n6. One machine's story, as the ledger tells it")
-            demo.hostledger("audit", "history", machine_id)
+            demo.tell(machine_id)
         finally:
             subprocess.run(
                 [sys.executable, "-m", "interfaces.cli.main", "worker", "stop"],
