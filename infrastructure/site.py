@@ -39,6 +39,17 @@ class Site:
         self.worker_status = directory + "/worker.json"
         self.worker_lock = directory + "/worker.lock"
 
+    def actor(self, process: str) -> dict[str, str]:
+        """Who acts, for the ledger: OS user, provider instance, process."""
+        uid = os.geteuid()
+        try:
+            import pwd
+
+            user = pwd.getpwuid(uid).pw_name
+        except (ImportError, KeyError):
+            user = str(uid)
+        return {"user": user, "provider": self.provider, "process": f"{process}[{os.getpid()}]"}
+
     def candidates(self, kind: str) -> list[str]:
         """Where IBM's `config` or `templates` file may be, first match first."""
         names = [f"{self.provider}prov_{kind}.json", f"awsprov_{kind}.json"]

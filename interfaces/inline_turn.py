@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from application.failures import BrokenConfiguration, NotConfigured, StoreError
 from application.ports import CallFailed, Clock, Cloud, Instance, Launched, Terminated
-from interfaces.read_side import Call
 from interfaces.write_side import WriteSide
+
+if TYPE_CHECKING:
+    from interfaces.read_side import Call
 
 EXPECTED = (StoreError, BrokenConfiguration, NotConfigured, CallFailed, OSError)
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Call",
     "Site",
-    "actor",
     "log_defect",
     "read_templates",
     "register",
@@ -70,7 +69,7 @@ class Call:
         from infrastructure.event_store.sqlite import SqliteEventStore
         from infrastructure.read_models.sqlite import SqliteReadModel
 
-        store = SqliteEventStore(self.ledger_path, self.clock, self.actor())
+        store = SqliteEventStore(self.ledger_path, self.clock, self.site.actor(self.verb))
         return store, SqliteReadModel(store.connection)
 
     def queries(self) -> SqliteQueries:
@@ -90,9 +89,6 @@ class Call:
         from infrastructure.read_models.sqlite_queries import SqliteQueries
 
         return SqliteQueries.look_at_any(self.ledger_path)
-
-    def actor(self) -> dict[str, str]:
-        return actor(self.site.provider, self.verb)
 
     def journal(self) -> Journal:
         from infrastructure.telemetry.journal import Journal
@@ -185,18 +181,6 @@ def store_errors() -> tuple[type[Exception], ...]:
     from infrastructure.event_store.sqlite_driver import sqlite
 
     return (StoreError, sqlite.Error)
-
-
-def actor(provider: str, process: str) -> dict[str, str]:
-    """Who acts, for the ledger: OS user, provider instance, process."""
-    uid = os.geteuid()
-    try:
-        import pwd
-
-        user = pwd.getpwuid(uid).pw_name
-    except (ImportError, KeyError):
-        user = str(uid)
-    return {"user": user, "provider": provider, "process": f"{process}[{os.getpid()}]"}
 
 
 def registered_site(environ: Mapping[str, str], name: str | None) -> Site:

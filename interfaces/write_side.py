@@ -49,9 +49,8 @@ def _journal(site: Site, compiled: Any) -> Any:
 
 def _store(site: Site, compiled: Any, clock: Any, process: str) -> Any:
     from infrastructure.event_store.sqlite import SqliteEventStore
-    from interfaces.read_side import actor
 
-    return SqliteEventStore(site.ledger(compiled.settings), clock, actor(site.provider, process))
+    return SqliteEventStore(site.ledger(compiled.settings), clock, site.actor(process))
 
 
 def _ledger(store: Any) -> Any:
@@ -178,22 +177,20 @@ def check_start(side: WriteSide) -> None:
 def create(side: WriteSide) -> tuple[str, str]:
     """Make the instance's store; its deployment id and path. Raises StoreError."""
     from infrastructure.event_store.sqlite_setup import create_store
-    from interfaces.read_side import actor
 
     site = side.site()
     path: str = site.ledger(side.compiled().settings)
-    made_by = actor(site.provider, side.process())
+    made_by = site.actor(side.process())
     return create_store(path, side.clock(), made_by, side.program_version()), path
 
 
 def activate(side: WriteSide, reason: str) -> tuple[int, str]:
     """Make a copied store the living one; its new incarnation and path. Raises StoreError."""
     from infrastructure.event_store.sqlite_setup import activate_store
-    from interfaces.read_side import actor
 
     site = side.site()
     path: str = site.ledger(side.compiled().settings)
-    made_by = actor(site.provider, side.process())
+    made_by = site.actor(side.process())
     return activate_store(path, side.clock(), made_by, reason), path
 
 
