@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from domain.identifiers import RETURN, new_id
+from domain.identifiers import RETURN, is_id, new_id
 from domain.machine_request import MachineRequest
 from domain.refusals import UnknownRequest
 from domain.return_request import ReturnRequest
@@ -11,7 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from application.request_machines import Ledger
+    from application.ports import Ledger
+    from domain.event_sourced import Aggregate
 
 
 class CancelRequest:
@@ -41,9 +42,13 @@ def cancel_request(command: CancelRequest, ledger: Ledger, **metadata: Any) -> s
     """
     request = ledger.get(MachineRequest, command.request_id)
     if request is None:
-        raise UnknownRequest(f"the ledger has no request {command.request_id}")
+        raise UnknownRequest(
+            f"{command.request_id} is a return: it cannot be cancelled"
+            if is_id(RETURN, command.request_id)
+            else f"the ledger has no request {command.request_id}"
+        )
     request.cancel(command.reason)
-    saved = [request]
+    saved: list[Aggregate] = [request]
     if command.machine_ids:
         saved.append(
             ReturnRequest.hand_back(

@@ -53,10 +53,14 @@ class Finishing:
         ]
         if row["failed"]:
             reasons.append(f"{row['failed']} failed before they ran")
-        return f"{missing} of {row['machine_count']} machines are missing; " + (
-            "; ".join(reasons)
-            or f"the deadline of {row['fulfilment_deadline']:g} s passed before EC2 gave them"
-        )
+        returned = row["dealt"] - row["failed"] - row["succeeded"]
+        if returned > 0:
+            reasons.append(f"{returned} were returned before they ran")
+        if self._turn.age(row) >= row["fulfilment_deadline"]:
+            deadline = f"{row['fulfilment_deadline']:g} s"
+            reasons.append(f"the deadline of {deadline} passed before EC2 gave them")
+        what = f"{missing} of {row['machine_count']} machines are missing"
+        return "; ".join([what, *reasons])
 
     def _finish_return(self, row: dict[str, Any]) -> None:
         """Final when every machine of ours is gone and every stranger was asked after."""

@@ -80,7 +80,8 @@ else:
             start += 1
         try:
             value, start = _scan(text, start)
-        except (ValueError, RecursionError, StopIteration):
+        except (ValueError, RecursionError, StopIteration, SystemError):
+            # SystemError: where `json` was never imported, the scanner has no error to raise.
             raise _explain(text) from None
         if start < end and text[start:].strip(" \t\n\r"):
             raise _explain(text)

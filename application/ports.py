@@ -57,7 +57,7 @@ class Launched:
 
 @dataclass(frozen=True)
 class CallFailed(Exception):
-    """A call did not succeed. `kind` is the class that decides what to do (`aws-errors`):
+    """A call did not succeed. `kind` is the class that decides what to do:
 
     throttled, ambiguous (may have been carried out), shortage (this pool has none), quota (the
     account has none), mismatch (token used with other parameters), refused, not_found, unreachable
@@ -215,8 +215,6 @@ class Notebook(Protocol):
     """What the worker remembers between turns and tells the scripts; no history."""
 
     def record_sweep(self, began: Instant, instances: int) -> None: ...
-
-    def last_sweep(self) -> Instant | None: ...
 
     def put_cloud_states(self, states: Sequence[tuple[str, str, str]], now: Instant) -> None: ...
 

@@ -8,14 +8,10 @@ from domain.template import Template, check_ask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Protocol
+    from typing import Any
 
+    from application.ports import Ledger
     from domain.event_sourced import Aggregate
-
-    class Ledger(Protocol):
-        def get(self, aggregate_class: Any, identifier: str) -> Any: ...
-
-        def save(self, *aggregates: Any, **metadata: Any) -> Any: ...
 
 
 class RequestMachines:

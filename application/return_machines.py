@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from application.request_machines import Ledger
+    from application.ports import Ledger
 
 
 class ReturnMachines:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from application.request_machines import Ledger
+    from application.ports import Ledger
 
 
 class TerminateOrphans:

@@ -133,7 +133,8 @@ class MachineRequest(Aggregate):
         """End the demand. Raises RequestIsFinal."""
         if self.state != OPEN:
             raise RequestIsFinal(
-                f"request {self.identifier} is {self.state}: return its machines instead"
+                f"request {self.identifier} is {self.state} and cannot be cancelled: "
+                "machines that it has are given back by `hostledger machines return`"
             )
         self._trigger(RequestCancelled, reason=reason)
 

@@ -73,7 +73,10 @@ def check_ask(template_id: str, content: dict[str, Any] | None, count: object) -
     IBM's plug-in takes it; 2.5, true and null are not.
     """
     if content is None:
-        raise UnknownTemplate(f"template {template_id!r} is not offered here")
+        raise UnknownTemplate(
+            f"template {template_id!r} is not offered here: "
+            "`hostledger templates validate` says what is left out, and why"
+        )
     if isinstance(count, str) and count.isascii() and count.isdigit() and len(count) < 10:
         count = int(count)
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:

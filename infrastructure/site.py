@@ -38,6 +38,7 @@ class Site:
         self.sightings = directory + "/seen.jsonl"
         self.worker_status = directory + "/worker.json"
         self.worker_lock = directory + "/worker.lock"
+        self.worker_words = directory + "/worker.err"
 
     def actor(self, process: str) -> dict[str, str]:
         """Who acts, for the ledger: OS user, provider instance, process."""

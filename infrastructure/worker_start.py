@@ -160,7 +160,7 @@ def _become_worker(site: Site, python: str, environ: Mapping[str, str]) -> None:
     os.chdir("/")
     nothing = os.open("/dev/null", os.O_RDWR)
     # A start that goes wrong before the worker can say why leaves its last words there.
-    words = os.open(last_words(site), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    words = os.open(site.worker_words, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     for descriptor, place in ((nothing, 0), (nothing, 1), (words, 2)):
         os.dup2(descriptor, place)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
@@ -182,17 +182,12 @@ def _environment(site: Site, environ: Mapping[str, str]) -> dict[str, str]:
     return kept
 
 
-def last_words(site: Site) -> str:
-    """The path of the file that the worker's standard error goes to."""
-    return site.state_dir + "/worker.err"
-
-
 def reason(site: Site, facts: dict[str, Any]) -> str:
     """Why no worker lives, as far as it was said; "" when nobody knows."""
     if facts.get("reason") or not facts.get("failures"):
         return str(facts.get("reason") or "")
     try:
-        with open(last_words(site), "rb", 0) as file:
+        with open(site.worker_words, "rb", 0) as file:
             lines = file.read().decode(errors="replace").split("\n")
     except OSError:
         return ""

@@ -172,7 +172,7 @@ class Call:
         if self.mode == "external":
             return "worker.mode is external: is its service running?"
         if not facts.get("tried"):
-            return f"{self.site.state_dir} cannot be written, so none is started"
+            return f"{self.site.worker_status} cannot be written, so none is started"
         return "it is being started"
 
 

@@ -181,6 +181,7 @@ def create(side: WriteSide) -> tuple[str, str]:
     site = side.site()
     path: str = site.ledger(side.compiled().settings)
     made_by = site.actor(side.process())
+    make_state_directory(site)
     return create_store(path, side.clock(), made_by, side.program_version()), path
 
 

@@ -80,6 +80,7 @@ class Ec2:
             session = Session()
             if self._settings.credential_file:
                 session.set_config_variable("credentials_file", self._settings.credential_file)
+            if self._settings.credential_file or self._settings.profile != "default":
                 session.set_config_variable("profile", self._settings.profile)
             retries = self._settings.config.retries
             proxy = self._settings.proxy

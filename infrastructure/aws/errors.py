@@ -50,9 +50,6 @@ QUOTA = frozenset(
 
 NOT_FOUND = frozenset({"InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"})
 
-GIVES_UP = frozenset({"quota", "refused"})
-"""Classes after which sending anything like it again is of no use."""
-
 
 def classify(code: str, status: int) -> str:
     """The class of an error answer; `status` is its HTTP status."""

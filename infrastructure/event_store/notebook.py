@@ -48,11 +48,6 @@ class SqliteNotebook:
             ),
         )
 
-    def last_sweep(self) -> Instant | None:
-        return self._store.connection.execute(  # type: ignore[no-any-return]
-            "SELECT began_at, boot_id, boot_seconds FROM sweeps WHERE account = ?", (self._key,)
-        ).fetchone()
-
     def put_cloud_states(self, states: Sequence[tuple[str, str, str]], now: Instant) -> None:
         """(machine id, name, state) as EC2 has it where the ledger does not say so."""
         if states:

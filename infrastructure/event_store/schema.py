@@ -237,16 +237,6 @@ CREATE TABLE unseen (
 """What the worker remembers between turns. Not history and not a read model: it may be emptied,
 and the worker then only takes longer to be sure."""
 
-READ_TABLES = (
-    "requests",
-    "machines",
-    "returned_machines",
-    "templates",
-    "template_revisions",
-    "batches",
-    "terminations",
-)
-
 NOTEBOOK_TABLES = (
     "leases",
     "sweeps",

@@ -55,8 +55,7 @@ def refuse_network_file_system(path: str, mounts: str = "/proc/self/mounts") -> 
     if kind in NETWORK_FILE_SYSTEMS:
         raise StoreError(
             f"{path} is on a network file system ({kind} at {best}), where SQLite loses data: set "
-            "storage.sqlite_strategy.path to a local file; for failover between machines use "
-            "storage.strategy sql or dynamodb"
+            "storage.sqlite_strategy.path to a local file"
         )
 
 

@@ -109,7 +109,7 @@ def _warn(arguments: argparse.Namespace, problem: str) -> None:
         return
     if arguments.config:
         raise BrokenConfiguration(problem)
-    print(f"hostledger: the last good configuration is used: {problem}", file=sys.stderr)
+    print(f"hostledger: the site's files are not taken over: {problem}", file=sys.stderr)
 
 
 @contextmanager

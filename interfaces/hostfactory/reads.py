@@ -113,17 +113,23 @@ def get_return_requests(call: Call, document: dict[str, Any], path: str) -> str:
             "hosts": len(hosts),
         }
     )
-    waited = 0.0
+    began = call.now[2]
+    turned = False
     while strangers or not fresh:
         message = call.look_after(model, wanted=True)
-        if waited >= LONGEST_WAIT:
-            raise BadInput(
-                "EC2 could not be asked which hosts still exist: the last complete sweep is older "
-                f"than worker.sweep_max_age; {message or 'the worker has not answered in time'}"
+        if turned or call.now[2] - began >= LONGEST_WAIT:
+            unknown = (
+                "the last complete sweep is older than worker.sweep_max_age"
+                if not fresh
+                else f"{len(strangers)} of them are not the ledger's and were not asked after"
             )
-        if not call.take_wanted_turn():
+            raise BadInput(
+                f"EC2 could not be asked which hosts still exist: {unknown}; "
+                f"{message or 'the worker has not answered in time'}"
+            )
+        turned = call.take_wanted_turn()
+        if not turned:
             call.clock.sleep(LOOK_AGAIN)
-        waited += LOOK_AGAIN
         call.now = call.clock.now()
         model.again()
         listed, _, strangers, fresh = _compare(call, model, hosts, path)

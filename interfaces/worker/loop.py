@@ -139,6 +139,7 @@ class Worker:
             raise LeaseLost("another worker has it, or a newer release asked for it")
         reach("worker.turn")
         self.side.policies().take_turn(offered)
+        self.reason = ""
         self._turned = self.clock.now()[2]
 
     def _something_changed(self) -> bool:

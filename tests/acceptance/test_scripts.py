@@ -66,6 +66,14 @@ def test_a_script_refuses_bad_input_as_a_process(site: ProcessSite, verb: str) -
     assert list((site.root / "cwd").iterdir()) == []
 
 
+@pytest.mark.parametrize("text", [b"{", b'{"a"', b'"x', b'{"a":1', b"{,}", b"[1", b"nope", b"{}{}"])
+def test_half_a_document_is_placed_by_a_process_too(site: ProcessSite, text: bytes) -> None:
+    """The bare interpreter's JSON scanner has no error to raise; the message still says where."""
+    message = site.call("getRequestStatus", arguments=["-f", site.input(text)]).failure()
+    assert "line 1 column" in message
+    assert "defect" not in message
+
+
 def call_through(site: ProcessSite, script: Path | str, **options: Any) -> Answer:
     answer = site.call("getRequestStatus", script=script, **options)
     assert (answer.status, answer.text, answer.errors) == (0, '{"requests":[]}\n', "")

@@ -6,6 +6,8 @@ import fcntl
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -379,3 +381,44 @@ def test_a_call_without_the_lease_answers_and_leaves_aws_alone(
     finally:
         side.lease().release()
         side.store().close()
+
+
+def test_a_store_on_another_disk_is_worked_on(tmp_path: Path, sandbox: SandboxProcess) -> None:
+    """`storage.sqlite_strategy.path` leads elsewhere: the scripts start a worker all the same, and
+    what goes with a store lies beside it."""
+    elsewhere = tmp_path / "local" / "ledger.db"
+    site = ProcessSite(
+        tmp_path / "site",
+        sandbox.url,
+        settings={"HOSTLEDGER_STORAGE__SQLITE_STRATEGY__PATH": str(elsewhere)},
+        store=False,
+    )
+    site.write_config({"AWS_REGION": "eu-central-1", "AWS_ENDPOINT_URL": sandbox.url})
+    made = subprocess.run(
+        [sys.executable, "-m", "interfaces.cli.main", "store", "init"],
+        env={**site.environ, "XDG_CONFIG_HOME": str(tmp_path / "user")},
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    site.state = elsewhere.parent
+    with worker_stopped_at_end(site):
+        answer = site.wait_until_final(site.request(1))
+        assert answer["status"] == "complete"
+        assert give_back(site, answer["machines"])["status"] == "complete"
+        beside = {path.name for path in elsewhere.parent.iterdir()}
+        assert {"ledger.db", "worker.json", "worker.lock", "worker.err"} <= beside
+        assert list((tmp_path / "site/work/hostledger/compiled").iterdir())
+
+
+def test_an_inline_call_asks_a_silent_ec2_once(site: ProcessSite, sandbox: SandboxProcess) -> None:
+    """getReturnRequests sweeps by itself, at most once: it gives up with exit 1."""
+    sandbox.control.add_fault("reset_before", action="DescribeInstances", times=-1)
+    hosts = {"machines": [{"machineId": "i-0123456789abcdef0", "name": "ip-10-9-9-9"}]}
+
+    message = site.call("getReturnRequests", hosts, environ=INLINE).failure()
+
+    assert "EC2 could not be asked" in message
+    swept = [call["params"].get("Filter.1.Value.1") for call in sandbox.control.calls()]
+    assert swept.count(site.deployment) == 1

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from dependency_injector import providers
 
+from infrastructure import worker_start
+from infrastructure.event_store.sqlite_driver import sqlite
 from infrastructure.sandbox.ec2 import Quotas
 from tests.world import World
 
@@ -200,3 +202,40 @@ def test_a_request_cancelled_by_somebody_else(world: World) -> None:
     assert cancelled
     assert world.workers == [worker]
     assert world.status(lost)["status"] == "complete_with_error"
+
+
+def test_a_turn_that_succeeds_ends_the_stumble(world: World) -> None:
+    """The reason of a failed turn is told while it lasts, and a worker that ends later did not
+    fail: the next call may start another at once."""
+    worker = world.start_worker()
+    world.tick()
+    world.request(1)
+    other = sqlite.connect(world.path, timeout=0.0, isolation_level=None)
+    worker.store.connection.execute("PRAGMA busy_timeout = 0")
+    other.execute("BEGIN IMMEDIATE")
+    world.tick()
+    assert worker.reason
+    other.execute("ROLLBACK")
+    other.close()
+    world.run(5)
+
+    assert worker.reason == ""
+    worker.end()
+    world.workers.remove(worker)
+    facts = worker_start.status(world.site)
+    assert facts["ended"]
+    assert not facts["failures"]
+
+
+def test_a_return_before_running_is_the_reason(world: World) -> None:
+    """Machines handed back while they were pending are what is missing, not the deadline."""
+    world.start_worker()
+    request_id = world.request(2)
+    world.run(5)
+    world.give_back(world.status(request_id)["machines"])
+
+    answer = world.run_until_final(request_id)
+
+    assert answer["status"] == "complete_with_error"
+    assert "2 were returned before they ran" in answer["message"]
+    assert "deadline" not in answer["message"]

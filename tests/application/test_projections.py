@@ -12,7 +12,6 @@ from application.json_text import loads
 from application.projections import PROJECTIONS, Record
 from domain.event_sourced import DomainEvent
 from infrastructure.event_store import schema
-from infrastructure.event_store.schema import READ_TABLES
 from infrastructure.event_store.sqlite import Rows, SqliteEventStore, to_event
 from infrastructure.event_store.sqlite_file import open_for_reading, sqlite
 from tests.world import TEMPLATE, World
@@ -64,7 +63,7 @@ def records(connection: Any) -> list[Record]:
 def read_tables(connection: Any) -> Tables:
     return {
         table: connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()
-        for table in READ_TABLES
+        for table in Rows.KEYS
     }
 
 
@@ -94,7 +93,7 @@ def assert_replay_equals_live(world: World) -> None:
     connection.close()
     for together in (1, 7, len(log)):
         rebuilt = rebuild(log, together)
-        for table in READ_TABLES:
+        for table in Rows.KEYS:
             assert rebuilt[table] == live[table], table
 
 

@@ -164,7 +164,7 @@ def test_a_network_file_system_is_refused(tmp_path: Path, kind: str) -> None:
     path = str(tmp_path / "share one" / "deep" / "ledger.db")
     with pytest.raises(StoreError) as caught:
         refuse_network_file_system(path, str(mounts))
-    for part in (path, kind, "storage.sqlite_strategy.path", "dynamodb"):
+    for part in (path, kind, "storage.sqlite_strategy.path", "local file"):
         assert part in str(caught.value)
     refuse_network_file_system(str(tmp_path / "share" / "ledger.db"), str(mounts))
 

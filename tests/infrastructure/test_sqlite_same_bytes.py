@@ -14,8 +14,7 @@ from application.event_sourcing import Ledger
 from domain.event_sourced import Aggregate, DomainEvent
 from domain.topics import TOPICS
 from infrastructure.event_store.recorders import SqliteFactory, StrictMapper
-from infrastructure.event_store.schema import READ_TABLES
-from infrastructure.event_store.sqlite import SqliteEventStore, to_event, to_record
+from infrastructure.event_store.sqlite import Rows, SqliteEventStore, to_event, to_record
 from infrastructure.event_store.sqlite_setup import create_store
 from tests.domain.samples import every_event
 from tests.fakes.clock import FakeClock
@@ -107,7 +106,7 @@ class Pair:
             "SELECT position, stream, version, topic, class_version, recorded_at, metadata, data "
             "FROM events WHERE position > 1 ORDER BY position"
         ).fetchall()}  # fmt: skip
-        for table in (*READ_TABLES, "commands", "tracking", "projections"):
+        for table in (*Rows.KEYS, "commands", "tracking", "projections"):
             cursor = store.connection.execute(f"SELECT * FROM {table}")
             names = [column[0] for column in cursor.description]
             tables[table] = [

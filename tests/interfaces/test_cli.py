@@ -682,4 +682,4 @@ def test_a_site_that_breaks_goes_on_with_the_last_good_form(world: World, run: R
 
     assert answer.status == 0
     assert "OnDemand-A" in answer.out
-    assert "last good configuration" in answer.err
+    assert "are not taken over" in answer.err
