@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from application.ports import CallFailed
+from application.ports import CallFailed, Instance
 from application.provisioning import still_wanted
 from application.turn import Turn
+from domain.identifiers import TERMINATION, new_id
 from domain.machine_request import MachineRequest
 from domain.return_request import ReturnRequest
+from domain.termination_batch import TerminationBatch
 
 NOT_OURS = "not launched by this deployment"
 PATIENCE = 300.0
 """Seconds in which a refused termination is tried before its return says that it failed; the
 machine stays owed."""
+
+ASK_AGAIN = 60.0
+"""Seconds after which the end of such a machine is asked for again."""
 
 GONE = ("terminated", "shutting-down")
 
@@ -22,6 +27,7 @@ class Finishing:
     def __init__(self, turn: Turn, refusals: dict[str, str]) -> None:
         self._turn = turn
         self._refusals = refusals
+        self._due: dict[str, float] = {}
 
     def take_turn(self) -> None:
         for row in self._turn.work.open_requests():
@@ -83,11 +89,44 @@ class Finishing:
                 return
             living = {i.machine_id: i for i in found if i.state not in GONE}
             living |= {i.name: i for i in living.values() if i.name}
+            ours = []
             for machine_id, name in strangers:
                 instance = living.get(machine_id or name)
-                if instance is not None:
+                if instance is None:
+                    continue
+                if instance.deployment == turn.deployment:
+                    ours.append(instance)
+                else:
                     refused.append([machine_id or name, NOT_OURS])
+            if ours:
+                self._end_ours_by_tag(ours, row)
+                return
         handed_back = turn.ledger.get(ReturnRequest, row["request_id"])
         assert handed_back is not None
         handed_back.finish(refused)
         turn.save(handed_back, correlation_id=row["correlation_id"], causation_id=row["event_id"])
+
+    def _end_ours_by_tag(self, instances: list[Instance], row: dict[str, Any]) -> None:
+        """Handed back and ours by tag, although the ledger lacks them (it was restored): ended, and
+        the return waits until they are gone."""
+        turn = self._turn
+        under_way = {m for t in turn.work.open_terminations() for m in t["machine_ids"]}
+        zones: dict[str, list[str]] = {}
+        for instance in instances:
+            due = self._due.get(instance.machine_id, 0.0) <= turn.now()[2]
+            if due and instance.machine_id not in under_way:
+                self._due[instance.machine_id] = turn.now()[2] + ASK_AGAIN
+                zones.setdefault(instance.zone, []).append(instance.machine_id)
+        for zone, machine_ids in zones.items():
+            turn.save(
+                TerminationBatch.intend(
+                    new_id(TERMINATION, turn.random(16)),
+                    machine_ids,
+                    turn.cloud.account,
+                    turn.cloud.region,
+                    zone,
+                    "returned, and ours by tag",
+                ),
+                correlation_id=row["correlation_id"],
+                causation_id=row["event_id"],
+            )

@@ -27,12 +27,14 @@ class Policies:
         self._finishing = Finishing(turn, self._returning.refusals)
         self._revising = Revising(turn, provider)
 
-    def take_turn(self, offered: list[dict[str, Any]]) -> None:
-        """One turn. `offered` are the templates as the site's file has them now.
+    def take_turn(self, offered: list[dict[str, Any]] | None) -> None:
+        """One turn. `offered` are the templates as the site's file has them now; None when nobody
+        could read it.
 
         Raises LeaseLost (or the store's Fenced) when another worker has taken over.
         """
-        self._revising.take_turn(offered)
+        if offered is not None:
+            self._revising.take_turn(offered)
         self._sighting.take_turn()
         self._provisioning.take_turn()
         self._assigning.take_turn()

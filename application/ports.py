@@ -20,7 +20,8 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class Instance:
-    """An instance as EC2 describes it; `batch_id` and `provider` are our tags, "" when absent."""
+    """An instance as EC2 describes it; `batch_id`, `provider` and `deployment` are our tags, ""
+    when absent."""
 
     machine_id: str
     state: str
@@ -31,6 +32,7 @@ class Instance:
     instance_type: str
     batch_id: str = ""
     provider: str = ""
+    deployment: str = ""
     reason: str = ""
     volume_ids: tuple[str, ...] = ()
     tagged_with_id: bool = False
@@ -194,7 +196,7 @@ class Work(Protocol):
 
     def open_returns(self) -> list[Row]: ...
 
-    def known_machines(self, machine_ids: Sequence[str]) -> set[str]: ...
+    def known_machines(self, machine_ids: Sequence[str]) -> dict[str, bool]: ...
 
     def events_after(self, policy: str, topics: Sequence[str], limit: int) -> list[Row]: ...
 
@@ -205,6 +207,8 @@ class Work(Protocol):
     def unseen_requests(self) -> list[Row]: ...
 
     def unclaimed_machines(self) -> list[Row]: ...
+
+    def stream_version(self, stream: str) -> int: ...
 
     def oldest_instant(self) -> float: ...
 

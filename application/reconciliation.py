@@ -253,7 +253,11 @@ class Reconciliation:
         orphans = []
         late: dict[str, list[Instance]] = {}
         for instance in living:
+            if known.get(instance.machine_id):
+                continue
             if instance.machine_id in known:
+                # The ledger has seen its end, and it lives: told, and left to the operator.
+                orphans.append(instance)
                 continue
             state = turn.work.batch_state(instance.batch_id) if instance.batch_id else None
             if state is None:
@@ -276,6 +280,7 @@ class Reconciliation:
             for i in orphans
             if sweeps[i.machine_id] >= ORPHAN_SWEEPS
             and i.batch_id
+            and turn.work.batch_state(i.batch_id) is None
             and wall - i.launch_time > ORPHAN_AGE
             and i.launch_time > began
         ]

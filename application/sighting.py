@@ -64,15 +64,16 @@ class Sighting:
                 list(requests), list(finals), list(machines)
             )
             if unseen or unanswered or unnamed:
-                host_factory = turn.ledger.get(HostFactory, "") or HostFactory()
+                host_factory = HostFactory.at_version(turn.work.stream_version(HostFactory.STREAM))
                 host_factory.see_requests(provider, unseen, unanswered)
                 host_factory.see_machines(provider, unnamed)
                 turn.save(host_factory, correlation_id="sightings")
-        instants = [_instant(line) for line in lines]
-        turn.notebook.add_calling(ANY_CALL, instants)
-        turn.notebook.add_calling(
-            HOSTS_NAMED, [_instant(line) for line in lines if line.get("hosts")]
-        )
+            # Each instance's own: one that is stopped must not age by the other's calls.
+            own = [line for line in lines if str(line.get("provider", "")) == provider]
+            turn.notebook.add_calling(f"{ANY_CALL} {provider}", [_instant(line) for line in own])
+            turn.notebook.add_calling(
+                f"{HOSTS_NAMED} {provider}", [_instant(line) for line in own if line.get("hosts")]
+            )
 
     def _ask_after_strangers(self) -> None:
         """Hosts that the ledger has never had are asked for by id before they are called gone: on
@@ -104,9 +105,14 @@ class Sighting:
         turn = self._turn
         requests = turn.work.unseen_requests()
         machines = turn.work.unclaimed_machines()
-        calling, naming = turn.notebook.calling(ANY_CALL), turn.notebook.calling(HOSTS_NAMED)
-        now = {row["request_id"]: calling for row in requests}
-        now |= {row["machine_id"]: naming for row in machines}
+        now = {
+            row["request_id"]: turn.notebook.calling(f"{ANY_CALL} {row['provider']}")
+            for row in requests
+        }
+        now |= {
+            row["machine_id"]: turn.notebook.calling(f"{HOSTS_NAMED} {row['provider']}")
+            for row in machines
+        }
         since = turn.notebook.unseen_since(now)
         overdue = {thing for thing in now if now[thing] - since[thing] >= timeout}
         for row in requests:

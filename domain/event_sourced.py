@@ -18,6 +18,10 @@ else:
         return lambda cls: cls
 
 
+MOST_IN_AN_EVENT = 1_000
+"""An event names at most so many machines or requests, so that it fits every store."""
+
+
 @dataclass_transform(kw_only_default=True)
 class DomainEvent:
     """A fact on a stream. Fields are the annotations of the concrete class, plain JSON values.

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from domain.event_sourced import Aggregate, DomainEvent
+from domain.event_sourced import MOST_IN_AN_EVENT, Aggregate, DomainEvent
 from domain.refusals import NothingToReturn
-
-MOST_IN_AN_EVENT = 1_000
-"""An event names at most so many machines, so that it fits every store."""
 
 
 class MachinesReturned(DomainEvent):

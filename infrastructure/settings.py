@@ -190,12 +190,15 @@ class SqliteStrategy(_Section):
     """Where the SQLite ledger lies; None: below `$HF_PROVIDER_WORKDIR`."""
 
     path: Path = None
+    """The ledger's file, an absolute path on a local disk. None: `ledger.db` in
+    `$HF_PROVIDER_WORKDIR/hostledger`."""
 
 
 class Storage(_Section):
     """What the ledger is kept in."""
 
     strategy: Literal["sqlite"] = "sqlite"
+    """What the ledger is kept in."""
     sqlite_strategy: SqliteStrategy = SqliteStrategy()
 
     @field_validator("strategy", mode="before")
@@ -212,40 +215,54 @@ class Worker(_Section):
     """The process that owns AWS; times in seconds."""
 
     mode: Literal["auto", "external", "inline"] = "auto"
+    """Who works: a worker that the scripts start when there is something to do (auto), one that a
+    service runs (external), or each call, for one turn (inline)."""
     idle_timeout: Seconds = 300
-    """How long a detached worker stays when nothing is open or alive."""
+    """Seconds a worker stays when nothing is open or alive; only in `auto`."""
     lease_time: Seconds = 60
+    """Seconds a worker that has stopped moving keeps the right to act. At least both time-outs and
+    10 s; made longer when IBM's AWS_CONNECTION_TIMEOUT_MS needs that and no lease is given."""
     sweep_max_age: Seconds = 90
-    """How old the last complete sweep may be for a getReturnRequests answer."""
+    """Seconds the last complete sweep may be old for a getReturnRequests answer."""
     turn_budget: Seconds = 20
-    """The longest turn of an `inline` call."""
+    """Seconds for the turn of an `inline` call: a call to AWS that could outlast them is put
+    off."""
 
 
 class BatchSizes(_Section):
     """Ids in one call by id."""
 
     describe_instances: OfThousand = 200
+    """Machines: when more of them are changing, EC2 is swept instead of asked for each by id. In
+    one DescribeInstances at most 200 are named, which is what EC2 takes."""
     terminate_instances: OfThousand = 200
+    """Most machines in one TerminateInstances."""
 
 
 class Timeouts(_Section):
     """Seconds, of every AWS call."""
 
     connect_timeout: Seconds = 3
+    """Seconds to connect to AWS. `inline`: at most a tenth of `worker.turn_budget`."""
     read_timeout: Seconds = 30
+    """Seconds to wait for AWS's answer. `inline`: at most four tenths of `worker.turn_budget`."""
 
 
 class BotoRetries(_Section):
     """botocore's own retries; `max_attempts` counts the first attempt too."""
 
     max_attempts: Count = 1
+    """Attempts by botocore, the first one included; a launch has one. `inline`: one."""
     mode: Literal["legacy", "standard", "adaptive"] = "standard"
+    """How botocore retries, by its own name for it; without effect on one attempt. Launches do not
+    use it."""
 
 
 class BotoConfig(_Section):
     """What is handed to botocore as it is."""
 
     max_pool_connections: Count = 10
+    """Connections to AWS that botocore keeps."""
     retries: BotoRetries = BotoRetries()
 
 
@@ -253,36 +270,51 @@ class Aws(_Section):
     """How AWS is reached and how sparingly it is asked; times in seconds."""
 
     region: Annotated[Text, AfterValidator(_region)] = None
-    """Needed by the first AWS call, not for reading templates."""
+    """A region code. Needed by the first AWS call, not for reading templates."""
     endpoint_url: Annotated[Text, AfterValidator(_endpoint)] = None
+    """EC2's address, when it is not the region's public one; without a scheme it is https."""
     credential_file: Path = None
-    """None: the instance profile, or whatever else boto3 finds by itself."""
+    """An AWS credentials file, an absolute path. None: whatever boto3 finds by itself, such as the
+    instance profile."""
     profile: Annotated[str, Field(min_length=1)] = "default"
+    """The profile to take, of `credential_file` or, without one, of the files that boto3 finds.
+    Without a file, `default` leaves the choice to boto3 (AWS_PROFILE)."""
     proxy: Annotated[Text, AfterValidator(_proxy)] = None
+    """The proxy to AWS, as http://host:port. None: whatever boto3 finds by itself (HTTPS_PROXY)."""
     max_inflight: Count = 4
-    """Launch calls at a time, for each account and region."""
+    """Most launches under way: those begun in a turn and those whose outcome is still open."""
     token_safe_age: SecondsOrZero = 3600
-    """An intent older than this is never sent again: AWS may have forgotten its token."""
+    """Seconds. An older intent is never sent again: AWS may have forgotten its token."""
     settle_gap: SecondsOrZero = SAFE_SETTLE_GAP
-    """Between the two sweeps that settle a doubtful launch by its tag."""
+    """Seconds between the two sweeps that settle a doubtful launch by its tag. Below 300 a machine
+    that AWS lists late may be missed and launched twice."""
     sweep_interval: Seconds = 60
+    """Seconds from one complete sweep to the next."""
     launch_chunk: OfThousand = 100
-    """Machines in one RunInstances."""
+    """Most machines in one RunInstances."""
     pending_timeout: Seconds = 180
-    """A machine pending longer is terminated at its request's deadline."""
+    """Seconds after which a machine that EC2, asked once more, still shows pending is
+    terminated."""
     creation_timeout: Seconds = 600
-    """How long a request or machine that HostFactory never names again is kept."""
+    """Seconds in which HostFactory was calling and never named a request, or a machine among its
+    hosts: then the request is cancelled, or the machine returned."""
     tag_instance_id: bool = False
+    """Whether a running machine and its volumes get the tag InstanceID, with the machine's id."""
     spot_terminate_on_reclaim: bool = False
+    """No effect yet: spot comes in a later release."""
     batch_sizes: BatchSizes = BatchSizes()
     timeouts: Timeouts = Timeouts()
     config: BotoConfig = BotoConfig()
     launch_retries: Retries = 0
-    """Of a failed launch, with the same token."""
+    """Further attempts at once of a launch that failed for a while, with the same token; later
+    turns go on in any case. `inline`: 0."""
     describe_retries: Retries = 2
+    """Further attempts at once of a DescribeInstances that failed for a while. `inline`: 0."""
     describe_retry_interval: Annotated[SecondsOrZero, Field(le=3600)] = 0.5
+    """Seconds before the first of these; before the second twice as many, and so on."""
     buckets: dict[str, Bucket] = Field(default_factory=lambda: dict(DEFAULT_BUCKETS))
-    """API -> (size, refill per second); those not named keep their defaults."""
+    """Our own limit of this API as [size, refill per second], by default 80 % of EC2's: calls, or
+    launched machines for RunInstances:instances. Those not named keep their defaults."""
 
     @field_validator("buckets", mode="before")
     @classmethod
@@ -294,6 +326,8 @@ class Provider(_Section):
     """What a request may take; `fulfilment_deadline` in seconds."""
 
     fulfilment_deadline: Seconds = 300
+    """Seconds after which nothing more is launched for a request; a template's own
+    `fulfilmentDeadline` comes first."""
     aws: Aws = Aws()
 
 
@@ -303,8 +337,11 @@ class Logging(_Section):
     level: Annotated[
         Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"], BeforeValidator(_log_level)
     ] = "INFO"
+    """The least level that is written."""
     max_file_size: Count = 10
+    """MB (of 1,000,000 bytes) after which the log is rotated."""
     max_rotate: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=0)] = 5
+    """Old log files that are kept; with 0 the log is never rotated."""
 
 
 class Settings(_Section):

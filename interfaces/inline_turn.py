@@ -105,6 +105,7 @@ def _turn(call: Call) -> bool:
         compiled=compiled,
     )
     try:
+        side.store().refuse_failed_projections()
         side.cloud.override(CloudWithin(side.cloud(), call.clock, until))
         lease = side.lease()
         if not lease.acquire():

@@ -66,10 +66,10 @@ def _cloud(settings: Any, clock: Any, journal: Any, on_client: Any) -> Any:
     return Ec2(ACCOUNT, settings.provider.aws, clock, journal, on_client)
 
 
-def _work(store: Any) -> Any:
+def _work(store: Any, settings: Any) -> Any:
     from infrastructure.read_models.sqlite_work import SqliteWork
 
-    return SqliteWork(store)
+    return SqliteWork(store, ACCOUNT, settings.provider.aws.region or "")
 
 
 def _queries(store: Any) -> Any:
@@ -154,7 +154,7 @@ class WriteSide(containers.DeclarativeContainer):
     journal: Any = providers.Singleton(_journal, site, compiled)
     store: Any = providers.Singleton(_store, site, compiled, clock, process)
     ledger: Any = providers.Singleton(_ledger, store)
-    work: Any = providers.Singleton(_work, store)
+    work: Any = providers.Singleton(_work, store, settings)
     queries: Any = providers.Singleton(_queries, store)
     notebook: Any = providers.Singleton(_notebook, store, settings)
     cloud: Any = providers.Singleton(_cloud, settings, clock, journal, on_client)

@@ -208,17 +208,15 @@ MUTATIONS = (
         "no bisection",
         "11",
         "infrastructure/aws/ec2.py",
-        "                elif len(part) == 1:\n"
-        "                    refused.append([part[0], failed.code])",
-        "                elif True:\n"
-        "                    refused += [[machine_id, failed.code] for machine_id in part]",
+        "                elif len(part) == 1 or failed.code not in SPOILS_ALL:",
+        "                elif True:",
         (RETURNING + "test_fault_11_terminate_with_one_unknown_id",),
     ),
     Mutation(
         "refused taken for terminated",
         "12",
         "infrastructure/aws/ec2.py",
-        "                    refused.append([part[0], failed.code])",
+        "                    refused += [[machine_id, failed.code] for machine_id in part]",
         "                    accepted += part",
         (RETURNING + "test_fault_12_terminate_protected_in_mixed_zones",),
     ),
@@ -434,8 +432,8 @@ MUTATIONS = (
         "stranger reported terminated",
         "",
         "application/finishing.py",
-        "                if instance is not None:",
-        "                if False:",
+        "                    refused.append([machine_id or name, NOT_OURS])",
+        "                    pass",
         (POLICIES + "returning.py::test_living_stranger_is_refused",),
     ),
     Mutation(

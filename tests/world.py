@@ -127,7 +127,7 @@ class World:
         """What `hostledger requests cancel` does; the id of the return of its machines, or ""."""
         store = SqliteEventStore(self.path, self.clock, {"user": "test"})
         try:
-            living = SqliteWork(store).living_machines_of(request_id)
+            living = SqliteWork(store, "default", "us-east-1").living_machines_of(request_id)
             command = CancelRequest(
                 request_id, self.site.provider, living, reason, "operator", self.random(16)
             )

@@ -125,7 +125,10 @@ def _strangers_are(record: Record, rows: Rows, refused: dict[str, str]) -> None:
         item = rows.get("returned_machines", record.identifier, ordinal)
         assert item is not None
         key = item["machine_id"] or item["name"]
-        if key in refused:
+        machine = rows.get("machines", item["machine_id"]) if item["ours"] else None
+        if key in refused and machine is not None:
+            item["fragment"] = wire_fragments.refused_machine(machine, refused[key])
+        elif key in refused:
             item["fragment"] = wire_fragments.stranger(
                 item["machine_id"], item["name"], "fail", refused[key]
             )

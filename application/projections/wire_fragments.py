@@ -44,6 +44,11 @@ def returned_machine(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def refused_machine(row: dict[str, Any], message: str) -> dict[str, Any]:
+    """A machine of ours in a return that EC2 would not end."""
+    return {**machine(row), "result": "fail", "message": message}
+
+
 def stranger(machine_id: str, name: str, result: str, message: str) -> dict[str, Any]:
     """A machine in a return that the ledger does not have."""
     status = {"succeed": "terminated", "fail": "running"}.get(result, "running")

@@ -8,7 +8,7 @@ from typing import Any
 
 from application.crash_points import reach
 from application.ports import CallFailed, Clock, Instance, Launched, Terminated
-from infrastructure.aws.errors import failure
+from infrastructure.aws.errors import NOT_FOUND, failure
 from infrastructure.aws.launches import (
     launch_payload,
     sizes_root_volume,
@@ -23,6 +23,9 @@ TAG = "hostledger:"
 LAUNCHED_INSTANCES = "RunInstances:instances"
 PAGE = 1000
 """Most instances that DescribeInstances gives in a page."""
+
+SPOILS_ALL = NOT_FOUND | {"OperationNotPermitted"}
+"""Refusals of one id that spare all the others of its zone too."""
 
 MOST_FILTER_VALUES = 200
 """Most values of one filter."""
@@ -162,7 +165,10 @@ class Ec2:
             answer = self._call("DescribeImages", "describe_images", {"ImageIds": [image_id]})
             if not answer["Images"]:
                 raise CallFailed("refused", "InvalidAMIID.NotFound", f"no image {image_id}")
-            self._root_devices[image_id] = answer["Images"][0]["RootDeviceName"]
+            device = answer["Images"][0].get("RootDeviceName")
+            if not device:
+                raise CallFailed("refused", "NoRootDevice", f"{image_id} names no root device")
+            self._root_devices[image_id] = device
         return self._root_devices[image_id]
 
     def may_launch(self, machines: int) -> bool:
@@ -250,16 +256,16 @@ class Ec2:
         waiting = [list(machine_ids)]
         while waiting:
             part = waiting.pop()
-            before_each()
             try:
+                before_each()
                 answer = self._call(
                     "TerminateInstances", "terminate_instances", {"InstanceIds": part}
                 )
             except CallFailed as failed:
                 if failed.kind in ("throttled", "ambiguous", "unreachable"):
                     retry += part
-                elif len(part) == 1:
-                    refused.append([part[0], failed.code])
+                elif len(part) == 1 or failed.code not in SPOILS_ALL:
+                    refused += [[machine_id, failed.code] for machine_id in part]
                 else:
                     middle = len(part) // 2
                     waiting += [part[middle:], part[:middle]]
@@ -298,6 +304,7 @@ def _instance(item: dict[str, Any]) -> Instance:
         instance_type=item.get("InstanceType", ""),
         batch_id=tags.get(TAG + "batch", ""),
         provider=tags.get(TAG + "provider", ""),
+        deployment=tags.get(TAG + "deployment", ""),
         reason=(item.get("StateReason") or {}).get("Message", ""),
         volume_ids=tuple(volumes),
         tagged_with_id=tags.get("InstanceID") == item["InstanceId"],

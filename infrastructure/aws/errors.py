@@ -11,6 +11,7 @@ from botocore.exceptions import (
     ClientError,
     ConnectionClosedError,
     ConnectTimeoutError,
+    CredentialRetrievalError,
     EndpointConnectionError,
     HTTPClientError,
     NoCredentialsError,
@@ -18,7 +19,9 @@ from botocore.exceptions import (
     ProxyConnectionError,
     ReadTimeoutError,
     SSLError,
+    TokenRetrievalError,
 )
+from botocore.parsers import ResponseParserError
 
 from application.ports import CallFailed
 
@@ -51,10 +54,37 @@ QUOTA = frozenset(
 NOT_FOUND = frozenset({"InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"})
 
 
+NOT_NOW = frozenset(
+    {"RequestExpired", "ExpiredToken", "ExpiredTokenException", "RequestTimeTooSkewed"}
+)
+"""Refused for our clock or credentials, which may be right again soon; nothing was done."""
+
+NEVER_SENT = (
+    EndpointConnectionError,
+    ConnectTimeoutError,
+    ProxyConnectionError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    CredentialRetrievalError,
+    TokenRetrievalError,
+)
+
+MAYBE_DONE = (
+    ReadTimeoutError,
+    ConnectionClosedError,
+    # TLS may break while the answer is read; an answer that is no AWS answer is a proxy's.
+    SSLError,
+    HTTPClientError,
+    ResponseParserError,
+)
+
+
 def classify(code: str, status: int) -> str:
     """The class of an error answer; `status` is its HTTP status."""
     if code in THROTTLED:
         return "throttled"
+    if code in NOT_NOW:
+        return "unreachable"
     if code in SHORTAGE:
         return "shortage"
     if code in QUOTA:
@@ -76,12 +106,9 @@ def failure(error: Exception) -> CallFailed:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
         code = answer.get("Code", "Unknown")
         return CallFailed(classify(code, status), code, answer.get("Message", ""))
-    if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
-        return CallFailed("unreachable", "NoCredentials", str(error))
-    never_sent = (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError, SSLError)
-    if isinstance(error, never_sent):
+    if isinstance(error, NEVER_SENT):
         return CallFailed("unreachable", type(error).__name__, str(error))
-    if isinstance(error, (ReadTimeoutError, ConnectionClosedError, HTTPClientError)):
+    if isinstance(error, MAYBE_DONE):
         return CallFailed("ambiguous", type(error).__name__, str(error))
     if isinstance(error, BotoCoreError):
         # Parameters or configuration that botocore itself refuses: nothing was sent.

@@ -15,6 +15,7 @@ from application.failures import (
     Conflict,
     Fenced,
     LogDamaged,
+    ProjectionFailed,
     StoreBusy,
     StoreError,
     StoreInert,
@@ -28,6 +29,7 @@ from infrastructure.event_store.sqlite_file import (
     BUSY_TIMEOUT,
     check,
     missing,
+    note_head,
     sqlite,
     uri,
 )
@@ -60,7 +62,7 @@ class SqliteEventStore:
         self._actor = actor
         self.connection: Any = None
         try:
-            inode = os.stat(path).st_ino
+            self._inode = inode = os.stat(path).st_ino
         except OSError as error:
             raise missing(path, error) from None
         try:
@@ -109,13 +111,17 @@ class SqliteEventStore:
         unlucky wait for seconds. Raises StoreBusy, StoreError.
         """
         self._queue()
+        self._appended: tuple[int, str] | None = None
         try:
+            self._refuse_replaced_file()
             try:
                 self.connection.execute("BEGIN IMMEDIATE")
                 try:
                     result = work()
                     reach(f"commit.{name}.before")
                     self.connection.execute("COMMIT")
+                    if self._appended is not None:
+                        note_head(self._lock_file, *self._appended)
                 except BaseException:
                     if self.connection.in_transaction:
                         self.connection.execute("ROLLBACK")
@@ -130,6 +136,29 @@ class SqliteEventStore:
             self._leave_queue()
         reach(f"commit.{name}.after")
         return result
+
+    def _refuse_replaced_file(self) -> None:
+        """A store that was put in the place of this one while we had it open is another's."""
+        try:
+            inode = os.stat(self.path).st_ino
+        except OSError as error:
+            raise missing(self.path, error) from None
+        if inode != self._inode:
+            raise StoreInert(
+                f"{self.path} was replaced while it was in use; nothing was recorded: "
+                "what is there now is worked on by a new process"
+            )
+
+    def refuse_failed_projections(self) -> None:
+        """Raises ProjectionFailed: what is decided on rows that stand still would be wrong."""
+        failed = self.connection.execute(
+            "SELECT name, failed_at, error FROM projections"
+        ).fetchone()
+        if failed is not None:
+            raise ProjectionFailed(
+                f"{self.path}: the read model {failed[0]} stopped at position {failed[1]} "
+                f"({failed[2]}): nothing is decided on it until it is rebuilt"
+            )
 
     def _queue(self) -> None:
         import fcntl
@@ -280,6 +309,8 @@ class SqliteEventStore:
             "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
         )
         self._project(followed)
+        if records:
+            self._appended = (position, previous)
         return position
 
     def _head(self) -> tuple[int, str, str]:

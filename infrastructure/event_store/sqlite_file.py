@@ -15,7 +15,9 @@ __all__ = [
     "SCHEMA_VERSION",
     "check",
     "missing",
+    "note_head",
     "open_for_reading",
+    "refuse_older_copy",
     "sqlite",
     "uri",
 ]
@@ -101,9 +103,39 @@ def check(connection: Any, path: str, inode: int) -> tuple[str, int]:
     deployment, incarnation, recorded = connection.execute(
         "SELECT deployment, incarnation, inode FROM store"
     ).fetchone()
+    refuse_older_copy(connection, path)
     if recorded != inode:
         raise StoreInert(
             f"{path} is a copy (its inode is {inode}, not {recorded}): when the original is gone, "
             "run `hostledger store activate`"
         )
     return deployment, incarnation
+
+
+def note_head(lock_file: int, position: int, chain: str) -> None:
+    """Leave beside the store what its last event is. Written after the commit, so that it may lag
+    behind the log and never leads it; a full disk makes it lag."""
+    try:
+        os.pwrite(lock_file, f"{position:020d} {chain}".encode(), 0)
+    except OSError:
+        return
+
+
+def refuse_older_copy(connection: Any, path: str) -> None:
+    """Raises StoreInert for a backup put in the store's place: the last event that was recorded
+    there is not in it. An inode alone does not tell: it is kept by `cp` and given again after `rm`.
+    """
+    try:
+        with open(path + ".lock", "rb", 0) as file:
+            position, _, chain = file.read(128).decode().partition(" ")
+    except OSError:
+        return
+    if not position:
+        return
+    # Asked after the note was read: the log can only have grown since.
+    row = connection.execute("SELECT chain FROM events WHERE position = ?", (position,)).fetchone()
+    if row is None or row[0] != chain:
+        raise StoreInert(
+            f"{path} is an older copy: event {int(position)} was recorded in its place and is not "
+            "in it. When the original is gone, run `hostledger store activate`"
+        )

@@ -154,11 +154,11 @@ class SqliteReadModel:
                 states[name] = tuple(seen)
         return states
 
-    def sweeps(self) -> list[tuple[str, float]]:
-        """Boot id and boot seconds at which each account's last complete sweep began."""
+    def last_sweep(self, region: str) -> tuple[str, float] | None:
+        """Boot id and boot seconds at which the last complete sweep of a region began."""
         return self.connection.execute(  # type: ignore[no-any-return]
-            "SELECT boot_id, boot_seconds FROM sweeps"
-        ).fetchall()
+            "SELECT boot_id, boot_seconds FROM sweeps WHERE account = ?", (f"default/{region}",)
+        ).fetchone()
 
     def template_revision(self, template_key: str) -> str | None:
         """The revision that the ledger has of a template; None for none or a retired one."""

@@ -25,11 +25,17 @@ GROUP BY r.request_id ORDER BY r.position
 """
 
 
-class SqliteWork:
-    """The port `Work` over the store's own tables."""
+NONE_SEEN = "NOT EXISTS (SELECT 1 FROM machines s WHERE s.request_id = r.request_id AND s.seen = 1)"
+# A machine that HostFactory names is known to it, however it came to know it, and its request too.
 
-    def __init__(self, store: SqliteEventStore) -> None:
+
+class SqliteWork:
+    """The port `Work` over the store's own tables, for one account and region: what lies elsewhere
+    cannot be seen from here, and nothing may be concluded from that."""
+
+    def __init__(self, store: SqliteEventStore, account: str, region: str) -> None:
         self._store = store
+        self._place = (account, region)
 
     def _rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[Row]:
         cursor = self._store.connection.execute(statement, tuple(parameters))
@@ -39,7 +45,9 @@ class SqliteWork:
     def open_batches(self) -> list[Row]:
         """Batches without a final outcome: `state` open or doubtful."""
         return self._rows(
-            "SELECT * FROM batches WHERE state IN ('open', 'doubtful') ORDER BY position"
+            "SELECT * FROM batches WHERE state IN ('open', 'doubtful') "
+            "AND account = ? AND region = ? ORDER BY position",
+            self._place,
         )
 
     def rejected_batch(
@@ -91,19 +99,27 @@ class SqliteWork:
         """Machines that are to be terminated, and those that EC2 has not started yet."""
         return self._rows(
             "SELECT machine_id, zone, owed, status, return_id, correlation_id, event_id, "
-            "created_at, boot_id, boot_seconds FROM machines WHERE alive = 1 AND owed <> '' "
+            "created_at, boot_id, boot_seconds FROM machines "
+            "WHERE alive = 1 AND owed <> '' AND account = ? AND region = ? "
             "UNION ALL SELECT machine_id, zone, owed, status, return_id, correlation_id, event_id, "
             "created_at, boot_id, boot_seconds FROM machines "
-            "WHERE status = 'pending' AND alive = 1 AND owed = ''"
+            "WHERE status = 'pending' AND alive = 1 AND owed = '' AND account = ? AND region = ?",
+            self._place * 2,
         )
 
     def open_terminations(self) -> list[Row]:
-        return self._rows("SELECT * FROM terminations WHERE state = 'open' ORDER BY position")
+        return self._rows(
+            "SELECT * FROM terminations WHERE state = 'open' AND account = ? AND region = ? "
+            "ORDER BY position",
+            self._place,
+        )
 
     def alive_machines(self) -> list[Row]:
         return self._rows(
             "SELECT machine_id, status, name, owed, request_id, correlation_id, event_id, "
-            "created_at, updated_at, boot_id, boot_seconds FROM machines WHERE alive = 1"
+            "created_at, updated_at, boot_id, boot_seconds FROM machines "
+            "WHERE alive = 1 AND account = ? AND region = ?",
+            self._place,
         )
 
     def anything_alive(self) -> bool:
@@ -137,13 +153,14 @@ class SqliteWork:
                     row["strangers"].append([item["machine_id"], item["name"]])
         return rows
 
-    def known_machines(self, machine_ids: Sequence[str]) -> set[str]:
-        """Those of these that were ever ours."""
+    def known_machines(self, machine_ids: Sequence[str]) -> dict[str, bool]:
+        """Those of these that were ever ours, and whether the ledger says that they live."""
         rows = self._rows(
-            "SELECT m.machine_id FROM json_each(?) j JOIN machines m ON m.machine_id = j.value",
+            "SELECT m.machine_id, m.alive FROM json_each(?) j "
+            "JOIN machines m ON m.machine_id = j.value",
             (dumps(list(machine_ids)),),
         )
-        return {row["machine_id"] for row in rows}
+        return {row["machine_id"]: bool(row["alive"]) for row in rows}
 
     def events_after(self, policy: str, topics: Sequence[str], limit: int) -> list[Row]:
         """The next events of these topics that the policy has not processed."""
@@ -194,15 +211,15 @@ class SqliteWork:
         )
 
     def unseen_requests(self) -> list[Row]:
-        """Requests by the scripts that no getRequestStatus has named, still open or alive."""
+        """Requests by the scripts that HostFactory has never named, nor any machine of theirs,
+        still open or with living machines."""
         return self._rows(
-            # Machines that HostFactory names are known to it, however it came to know them.
-            "SELECT request_id, provider, final FROM requests "
+            "SELECT request_id, provider, final FROM requests r "
             "WHERE final = 0 AND kind = 'request' AND seen = 0 AND source = 'hostfactory' "
-            "UNION SELECT r.request_id, r.provider, r.final "
+            f"AND {NONE_SEEN} UNION SELECT r.request_id, r.provider, r.final "
             "FROM machines m JOIN requests r USING (request_id) "
             "WHERE m.alive = 1 AND m.seen = 0 AND m.return_id = '' "
-            "AND r.seen = 0 AND r.source = 'hostfactory' ORDER BY request_id"
+            f"AND r.seen = 0 AND r.source = 'hostfactory' AND {NONE_SEEN} ORDER BY request_id"
         )
 
     def unclaimed_machines(self) -> list[Row]:
@@ -212,6 +229,11 @@ class SqliteWork:
             "WHERE m.alive = 1 AND m.seen = 0 AND m.result = 'succeed' AND m.return_id = '' "
             "AND r.answered_final = 1 AND r.source = 'hostfactory'"
         )
+
+    def stream_version(self, stream: str) -> int:
+        """The version of a stream's last event; 0 when it has none."""
+        rows = self._rows("SELECT max(version) AS last FROM events WHERE stream = ?", (stream,))
+        return rows[0]["last"] or 0
 
     def oldest_instant(self) -> float:
         """Wall seconds of the log's first event or its last activation, the later of the two."""

@@ -179,8 +179,8 @@ def _compare(
                 strangers.append([given, name])
             elif noted[0] in GONE:
                 listed.append((given, name))
-    sweeps = model.sweeps()
-    fresh = bool(sweeps) and all(is_fresh(*sweep) for sweep in sweeps)
+    sweep = model.last_sweep(call.settings["provider"]["aws"]["region"] or "")
+    fresh = sweep is not None and is_fresh(*sweep)
     return list(dict.fromkeys(listed)), named, strangers, fresh
 
 

@@ -65,6 +65,7 @@ def return_machines(call: Call, document: dict[str, Any], path: str) -> str:
     if not hosts:
         raise BadInput(f"input file {path}: no machine is named, there is nothing to return")
     ledger, model = call.ledger()
+    ledger.refuse_failed_projections()
     known = model.known([machine_id for machine_id, _ in hosts if machine_id])
     names = model.ids_by_name([name for machine_id, name in hosts if not machine_id])
     ours: dict[str, None] = {}

@@ -10,8 +10,16 @@ from typing import Any
 from eventsourcing.persistence import IntegrityError
 
 from application.crash_points import reach
-from application.failures import BrokenConfiguration, Conflict, Fenced, StoreError
+from application.failures import (
+    BrokenConfiguration,
+    Conflict,
+    Fenced,
+    StoreError,
+    StoreInert,
+    StoreMissing,
+)
 from application.instants import seconds_between
+from application.ports import CallFailed
 from application.turn import LeaseLost
 from application.version import VERSION
 from interfaces.write_side import WriteSide
@@ -58,7 +66,7 @@ class Worker:
         self._stumbles = 0
         self._paused_until = float("-inf")
         self._told = ""
-        self._offered: list[dict[str, Any]] = []
+        self._offered: list[dict[str, Any]] | None = None
         self._wire()
         self._began = self.clock.now()
 
@@ -75,8 +83,9 @@ class Worker:
         self.store = self.side.store()
         self.lease = self.side.lease()
 
-    def _reload(self) -> list[dict[str, Any]]:
-        """Follow the site's files; the last good ones while they are broken. The templates."""
+    def _reload(self) -> list[dict[str, Any]] | None:
+        """Follow the site's files; the last good ones while they are broken. The templates,
+        None as long as they could never be read."""
         try:
             now = self.side.latest()
             offered = now.templates()
@@ -127,7 +136,12 @@ class Worker:
             self.side.journal().info("turn begun anew", message=str(error))
             self._paused_until = self.clock.now()[2] + STUMBLE
             return True
-        except StoreError as error:
+        except (StoreInert, StoreMissing) as error:
+            # It is another's store now, or none: this process has nothing to work on.
+            self._stumble(str(error))
+            self._holds = False
+            return False
+        except (StoreError, CallFailed) as error:
             self._stumble(str(error))
         self._stumbles = self._stumbles if now[2] < self._paused_until else 0
         return not self._may_end(now)
@@ -137,6 +151,7 @@ class Worker:
         offered = self._reload()
         if not self._holds or not self.lease.renew():
             raise LeaseLost("another worker has it, or a newer release asked for it")
+        self.store.refuse_failed_projections()
         reach("worker.turn")
         self.side.policies().take_turn(offered)
         self.reason = ""

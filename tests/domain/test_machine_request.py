@@ -130,4 +130,4 @@ def test_a_final_request_cannot_be_cancelled(final: Happened) -> None:
     """The refusal names the request and says what to do instead."""
     refused = request().given(asked(), final).when(lambda r: r.cancel("too late"))
     refused.then_refused(RequestIsFinal, f"request {REQUEST} is ")
-    refused.then_refused(RequestIsFinal, "return its machines instead")
+    refused.then_refused(RequestIsFinal, "given back by `hostledger machines return`")

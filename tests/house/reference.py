@@ -8,12 +8,11 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from domain import topics
 from domain.event_sourced import Aggregate
@@ -79,14 +78,40 @@ def _remarks() -> dict[tuple[str, str], str]:
     return found
 
 
-def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+class Key(NamedTuple):
+    """A key of the configuration: its default, the choices it leaves, and what it is for."""
+
+    name: str
+    default: Any
+    choices: tuple[str, ...]
+    remark: str
+
+    @property
+    def as_text(self) -> str:
+        """The default as an environment variable says it; "" for none."""
+        if self.default is None or isinstance(self.default, str):
+            return self.default or ""
+        return json.dumps(self.default)
+
+
+def keys() -> Iterator[Key]:
+    """Every key that `read_settings` takes."""
     remarks = _remarks()
-    for name, field in model.model_fields.items():
+    for name in settings_module._KEYS:
+        section: Any = Settings()
+        *sections, leaf = name.split(".")
+        for part in sections:
+            if part == "buckets":
+                leaf = part
+                break
+            section = getattr(section, part)
+        kind = type(section)
+        field = kind.model_fields[leaf]
         default = field.get_default(call_default_factory=True)
-        if isinstance(default, BaseModel):
-            yield from _keys(type(default), f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", default, remarks.get((model.__name__, name), "")
+        if leaf == "buckets":
+            default = list(default[name.rpartition(".")[2]])
+        choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        yield Key(name, default, choices, remarks.get((kind.__name__, leaf), ""))
 
 
 def configuration_page() -> str:
@@ -96,21 +121,42 @@ def configuration_page() -> str:
         "",
         GENERATED,
         "",
-        "Environment over our own file over IBM's file over the default. Our own file is JSON with",
-        "comments, looked for at `--config`, `HOSTLEDGER_CONFIG`,",
-        "`$HF_PROVIDER_CONFDIR/hostledger.json` and `/etc/hostledger/config.json`. A key that is",
-        "not here is an error. IBM's file is `<instance>prov_config.json` or `awsprov_config.json`",
-        "in `$HF_PROVIDER_CONFDIR`, or in `conf/` below it.",
+        "Our own file is JSON with comments (`//`, `/* */`, and `#` at the start of a line). It is",
+        "the one that `--config` or `HOSTLEDGER_CONFIG` names, else",
+        "`$HF_PROVIDER_CONFDIR/hostledger.json`, else `/etc/hostledger/config.json`. A key that is",
+        "not below is an error. The dots are its levels:",
+        '`{"worker": {"mode": "external"}}` is `worker.mode`.',
+        "",
+        "IBM's file is `<instance>prov_config.json` or `awsprov_config.json` in",
+        "`$HF_PROVIDER_CONFDIR`, or either in `conf/` below it. Which of its keys are read is in",
+        "[The five scripts](hostfactory.md).",
+        "",
+        "The first of these that gives a value counts:",
+        "",
+        "1. the environment variable in the table",
+        "2. our own file",
+        "3. IBM's file. With `ACCEPT_PROPAGATED_LOG_SETTING` true in it, `HF_LOGLEVEL`,",
+        "   `HF_LOG_MAX_FILE_SIZE` and `HF_LOG_MAX_ROTATE` of the environment count as part of it,",
+        "   before its `LogLevel`.",
+        "4. `AWS_REGION`, then `AWS_DEFAULT_REGION`, and `AWS_ENDPOINT_URL` of the environment",
+        "5. the default",
+        "",
+        "An empty variable means none where the default is none. In the environment a bucket is",
+        "written as JSON: `[4, 1.6]`. While `worker.mode` is `inline`, `launch_retries`,",
+        "`describe_retries` and `config.retries.max_attempts` have no effect (each call has one",
+        "attempt), and the time-outs are capped.",
         "",
         "| key | default | environment | remark |",
         "|---|---|---|---|",
     ]
-    for key, default, remark in _keys(Settings):
-        if isinstance(default, dict):
-            shown = "; ".join(f"{name} {size:g}/{rate:g}" for name, (size, rate) in default.items())
-        else:
-            shown = "" if default is None else str(default).lower()
-        lines.append(f"| `{key}` | {shown} | `{environment_name(key)}` | {remark} |")
+    for key in keys():
+        shown = key.as_text or "none"
+        remark = key.remark
+        if len(key.choices) > 1:
+            remark += f" One of {', '.join(f'`{choice}`' for choice in key.choices)}."
+        elif key.choices:
+            remark += f" Only `{key.choices[0]}` in this release."
+        lines.append(f"| `{key.name}` | {shown} | `{environment_name(key.name)}` | {remark} |")
     return "\n".join([*lines, ""])
 
 
@@ -121,7 +167,9 @@ def commands_page() -> str:
         "",
         GENERATED,
         "",
-        "Exit status 0: done; 1: refused or failed, with one sentence on stderr; 2: wrong usage.",
+        "Exit status 0: done; 1: refused or failed, with one sentence on stderr; 2: wrong usage;",
+        "130: interrupted by Ctrl-C. `worker run`, `worker drain` and `sandbox` take Ctrl-C as the",
+        "order to end, and exit 0. `templates validate` exits 1 when a template is left out.",
         "",
         *_described("hostledger", _parser("")),
     ]

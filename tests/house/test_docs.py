@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.reference import DOCS, PAGES
+from infrastructure.settings import Settings, environment_name, read_settings
+from tests.house.reference import DOCS, PAGES, Key, keys
 
 ROOT = Path(__file__).resolve().parents[2]
 PROSE = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -18,6 +19,27 @@ PROSE = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 def test_the_generated_reference_is_current(page: str) -> None:
     """docs/reference says what the code says; `make docs` writes it anew."""
     assert (DOCS / page).read_text() == PAGES[page]()
+
+
+@pytest.mark.parametrize("key", list(keys()), ids=lambda key: key.name)
+def test_the_configuration_page_names_what_is_read(key: Key) -> None:
+    """The variable beside a key is accepted with the key's default, and a remark says more."""
+    rows = [line.split(" | ") for line in (DOCS / "configuration.md").read_text().splitlines()]
+    ((_, _, variable, remark),) = [row for row in rows if row[0] == f"| `{key.name}`"]
+
+    settings, _ = read_settings(None, None, {variable.strip("`"): key.as_text})
+
+    assert settings == Settings()
+    assert key.remark
+    assert remark.startswith(key.remark)
+
+
+def test_every_variable_of_the_docs_is_one() -> None:
+    """A HOSTLEDGER_SECTION__KEY that any page names is accepted."""
+    known = {environment_name(key.name) for key in keys()}
+    named = {v for p in PROSE for v in re.findall(r"HOSTLEDGER_\w+__\w+", p.read_text())}
+
+    assert named - known == set()
 
 
 @pytest.mark.parametrize("page", PROSE, ids=lambda path: str(path.relative_to(ROOT)))

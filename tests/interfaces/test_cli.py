@@ -269,7 +269,7 @@ def test_requests_cancel_misses_no_machine_that_the_worker_records_meanwhile(wor
             world.run(10)
     world.kill(world.workers[0])
     side = WriteSide(site=world.site, environ=world.environ, process="test")
-    side.work.override(providers.Object(LookedTooEarly(side.store())))
+    side.work.override(providers.Object(LookedTooEarly(side.store(), "default", "us-east-1")))
 
     (return_id,) = end_request(side, request_id, "not needed")
 
