@@ -33,7 +33,7 @@ class Ledger(Application[str]):
         try:
             return self.repository.get(
                 aggregate_class.stream(identifier),
-                projector_func=aggregate_class.project,  # type: ignore[arg-type]
+                projector_func=aggregate_class.project,
             )
         except AggregateNotFoundError:
             return None

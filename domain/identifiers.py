@@ -7,7 +7,7 @@ import sys
 __all__ = ["BATCH", "REQUEST", "RETURN", "TERMINATION", "is_id", "launch_token", "new_id", "sha256"]
 
 try:
-    # hashlib would load OpenSSL: 3 ms of a call that lasts 13.
+    # hashlib would load OpenSSL: 3 ms of a command that lasts 18.
     if sys.version_info >= (3, 12):
         from _sha2 import sha256
     else:

@@ -228,6 +228,13 @@ class World:
         assert done, self.status(request_id)
         return self.status(request_id)
 
+    def fulfilled(self, count: int) -> list[dict[str, Any]]:
+        """Ask for machines and wait until the request is complete; its machines."""
+        answer = self.run_until_final(self.request(count))
+        assert answer["status"] == "complete", answer
+        machines: list[dict[str, Any]] = answer["machines"]
+        return machines
+
     # -- the truth --------------------------------------------------------------------------------
 
     def live(self) -> set[str]:

@@ -24,9 +24,7 @@ def _import_core() -> Any:
 
     stand_in = type(sys)("functools")
     stand_in.__dict__["lru_cache"] = lambda maxsize: (
-        lambda function: _lru_cache_wrapper(  # type: ignore[attr-defined]
-            function, maxsize, False, tuple
-        )
+        lambda function: _lru_cache_wrapper(function, maxsize, False, tuple)
     )
     sys.modules["functools"] = stand_in
     try:

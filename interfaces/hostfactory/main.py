@@ -17,5 +17,5 @@ sys.path.append(
 
 from interfaces.hostfactory.verbs import main  # noqa: E402
 
-# Nothing is left to be cleaned up: tearing the interpreter down would cost a fifth of the call.
+# Nothing is left to be cleaned up: tearing the interpreter down would cost a tenth of the call.
 os._exit(main(f"{bin_dir}/{name}", *sys.argv[2:]))

@@ -16,14 +16,6 @@ from tests.world import World
 MakeWorld = Callable[..., World]
 
 
-def fulfilled(world: World, count: int) -> list[dict[str, Any]]:
-    """The machines of a request that is complete."""
-    answer = world.run_until_final(world.request(count))
-    assert answer["status"] == "complete", answer
-    machines: list[dict[str, Any]] = answer["machines"]
-    return machines
-
-
 def ids(machines: list[dict[str, Any]]) -> set[str]:
     return {machine["machineId"] for machine in machines}
 
@@ -80,7 +72,7 @@ def test_living_stranger_is_refused(world: World, state: str) -> None:
     """A machine that lives and is not ours fails the return by name and is left alone; it is never
     reported terminated."""
     world.start_worker()
-    machines = fulfilled(world, 1)
+    machines = world.fulfilled(1)
     stranger = launch_apart(world, 1)
     world.run(30)
     if state == "stopped":
@@ -113,7 +105,7 @@ def test_absent_stranger_succeeds(world: World) -> None:
 def test_returned_twice(world: World) -> None:
     """The same machines in two returns: both complete, one termination."""
     world.start_worker()
-    machines = fulfilled(world, 3)
+    machines = world.fulfilled(3)
 
     returns = [world.give_back(machines), world.give_back(machines)]
 
@@ -125,7 +117,7 @@ def test_returned_twice(world: World) -> None:
 def test_returns_share_terminations(world: World) -> None:
     """Twenty waiting returns are one TerminateInstances call."""
     world.start_worker()
-    machines = fulfilled(world, 20)
+    machines = world.fulfilled(20)
     returns = [world.give_back([machine]) for machine in machines]
 
     assert world.run(120, lambda: all(world.status(r)["status"] == "complete" for r in returns))
@@ -138,7 +130,7 @@ def test_refusal_is_forgotten_when_ec2_gives_in(world: World) -> None:
     """Protected at first, terminated at last: the return completes, it does not tell of a refusal
     that is over."""
     world.start_worker()
-    machines = fulfilled(world, 1)
+    machines = world.fulfilled(1)
     world.sandbox.protect(ids(machines))
     return_id = world.give_back(machines)
     world.run(200)
@@ -220,7 +212,7 @@ def test_hosts_to_give_up(world: World) -> None:
     """Terminated, stopped and unknown hosts are to be given up; running ones and living strangers
     are not."""
     world.start_worker()
-    machines = fulfilled(world, 4)
+    machines = world.fulfilled(4)
     stranger = launch_apart(world, 1)
     unknown = {"machineId": "i-0123456789abcdef0", "name": "ip-10-9-9-9.ec2.internal"}
     world.sandbox.terminate_behind_back([machines[0]["machineId"]])
@@ -240,7 +232,7 @@ def test_hosts_to_give_up(world: World) -> None:
 def test_stopped_host_that_runs_again_is_kept(world: World) -> None:
     """Somebody started it again: the next sweep takes it off the list."""
     world.start_worker()
-    machines = fulfilled(world, 2)
+    machines = world.fulfilled(2)
     world.sandbox.stop_behind_back([machines[0]["machineId"]])
     world.run(70)
     assert len(world.to_give_up(machines)) == 1
@@ -258,7 +250,7 @@ def test_stale_sweep_is_an_error(world: World) -> None:
     """No complete sweep for longer than worker.sweep_max_age and no worker to make one: exit 1,
     never "all gone"."""
     worker = world.start_worker()
-    machines = fulfilled(world, 2)
+    machines = world.fulfilled(2)
     world.kill(worker)
     world.clock.advance(100)
 
@@ -269,7 +261,7 @@ def test_stale_sweep_is_an_error(world: World) -> None:
 def test_sweep_is_made_for_a_waiting_call(world: World) -> None:
     """With a worker that lives, a call that finds the sweep stale gets a fresh one."""
     world.start_worker()
-    machines = fulfilled(world, 2)
+    machines = world.fulfilled(2)
     world.sandbox.terminate_behind_back([machines[0]["machineId"]])
     world.run(20)
     world.clock.advance(100)
@@ -281,7 +273,7 @@ def test_ended_machines_leave_no_notes(world: World) -> None:
     """What every getReturnRequests reads does not grow with the machines that are gone."""
     world.start_worker()
     for _ in range(3):
-        assert world.run_until_final(world.give_back(fulfilled(world, 5)))["status"] == "complete"
+        assert world.run_until_final(world.give_back(world.fulfilled(5)))["status"] == "complete"
 
     assert world.query("SELECT * FROM cloud_states") == []
 
@@ -294,7 +286,7 @@ def test_tagged_with_its_id(world: World) -> None:
     turn, each once."""
     world.write_config({"AWS_REGION": "us-east-1", "AWS_TAG_InstanceID": "true"})
     world.start_worker()
-    machines = fulfilled(world, 30)
+    machines = world.fulfilled(30)
 
     world.run(130)
 

@@ -6,7 +6,6 @@ import gc
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from botocore.exceptions import CredentialRetrievalError, SSLError
@@ -18,13 +17,6 @@ from infrastructure.aws.errors import classify, failure
 from infrastructure.event_store.sqlite_driver import sqlite
 from infrastructure.event_store.sqlite_setup import activate_store
 from tests.world import World
-
-
-def fulfilled(world: World, count: int) -> list[dict[str, Any]]:
-    answer = world.run_until_final(world.request(count))
-    assert answer["status"] == "complete"
-    machines: list[dict[str, Any]] = answer["machines"]
-    return machines
 
 
 def write(world: World, statement: str) -> None:
@@ -46,7 +38,7 @@ def test_nothing_is_launched_on_a_read_model_that_stands_still(
 ) -> None:
     """A failed projection stops the worker's decisions, and returns; events are kept."""
     world.start_worker()
-    machines = fulfilled(world, 1)
+    machines = world.fulfilled(1)
     write(world, f"INSERT INTO projections VALUES ('{projection}', 1, 'broken')")
     launches = len(world.launches())
     world.request(5)
@@ -63,7 +55,7 @@ def test_another_region_is_not_looked_into(world: World) -> None:
     """Machines of the region that was configured before are not lost because this one lacks them;
     configured back, they are looked after again."""
     world.start_worker()
-    machines = fulfilled(world, 3)
+    machines = world.fulfilled(3)
     world.write_config({"AWS_REGION": "eu-west-1"})
     world.run(1000, step=5.0)
 
@@ -80,7 +72,7 @@ def test_another_region_is_not_looked_into(world: World) -> None:
 def test_a_store_that_was_replaced_is_left_alone(world: World) -> None:
     """A worker whose file was replaced by an activated copy records nothing more, and ends."""
     old = world.start_worker()
-    fulfilled(world, 1)
+    world.fulfilled(1)
     settle(world)
     shutil.copyfile(world.path, world.path + ".copy")
     os.replace(world.path + ".copy", world.path)
@@ -91,7 +83,7 @@ def test_a_store_that_was_replaced_is_left_alone(world: World) -> None:
     assert not old.tick()
     world.kill(old)
     world.start_worker()
-    fulfilled(world, 2)
+    world.fulfilled(2)
     world.run(1200, step=5.0)
     assert len(world.live()) == 3
     world.assert_agreement()
@@ -102,7 +94,7 @@ def test_an_older_copy_in_the_same_inode_is_inert(world: World) -> None:
     worker = world.start_worker()
     settle(world)
     backup = Path(world.path).read_bytes()
-    fulfilled(world, 1)
+    world.fulfilled(1)
     world.kill(worker)
     gc.collect()
     inode = Path(world.path).stat().st_ino
@@ -122,7 +114,7 @@ def test_an_older_copy_in_the_same_inode_is_inert(world: World) -> None:
 def test_a_lost_machine_that_lives_is_told(world: World) -> None:
     """The ledger has seen its end, and it lives: it is listed, and not ended unasked."""
     world.start_worker()
-    (machine,) = fulfilled(world, 1)
+    (machine,) = world.fulfilled(1)
     write(world, "UPDATE machines SET alive = 0, status = 'terminated'")
     world.run(2000, step=5.0)
 
@@ -167,7 +159,7 @@ def test_a_request_with_a_named_machine_is_known(world: World) -> None:
 def test_a_returned_machine_that_is_ours_by_tag_is_ended(world: World) -> None:
     """The ledger lacks it, its tag is ours: it is ended, and the return completes."""
     world.start_worker()
-    (machine,) = fulfilled(world, 1)
+    (machine,) = world.fulfilled(1)
     write(world, "DELETE FROM machines")
     answer = world.run_until_final(world.give_back([machine]))
 
@@ -202,7 +194,7 @@ def test_what_may_have_been_done_is_never_called_not_done() -> None:
 def test_a_refusal_of_the_caller_is_not_bisected(world: World) -> None:
     """UnauthorizedOperation is about us and not about one machine: asked once a try."""
     world.start_worker()
-    machines = fulfilled(world, 32)
+    machines = world.fulfilled(32)
     world.sandbox.add_fault(
         "error", action="TerminateInstances", times=-1, code="UnauthorizedOperation", message="no"
     )

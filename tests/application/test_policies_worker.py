@@ -33,14 +33,6 @@ def host_factory(
     return poll
 
 
-def fulfilled(world: World, count: int) -> list[dict[str, Any]]:
-    """The machines of a request that is complete."""
-    answer = world.run_until_final(world.request(count))
-    assert answer["status"] == "complete", answer
-    machines: list[dict[str, Any]] = answer["machines"]
-    return machines
-
-
 def ids(machines: list[dict[str, Any]]) -> set[str]:
     return {machine["machineId"] for machine in machines}
 
@@ -49,7 +41,7 @@ def test_machines_that_are_never_named_are_returned(world: World) -> None:
     """Reported `succeed` in a final answer and never named among HostFactory's hosts, while it
     names others: after INSTANCE_CREATION_TIMEOUT of that, and not before, they are returned."""
     world.start_worker()
-    kept, lost = fulfilled(world, 2), fulfilled(world, 3)
+    kept, lost = world.fulfilled(2), world.fulfilled(3)
     poll = host_factory(world, [], kept)
 
     world.run(570, poll=poll)
@@ -65,7 +57,7 @@ def test_machines_that_are_never_named_are_returned(world: World) -> None:
 def test_named_once_is_host_factorys(world: World) -> None:
     """A machine that was named once is HostFactory's until it is returned."""
     world.start_worker()
-    kept, others = fulfilled(world, 2), fulfilled(world, 3)
+    kept, others = world.fulfilled(2), world.fulfilled(3)
     world.to_give_up([*kept, *others])
 
     world.run(2000, poll=host_factory(world, [], kept), step=5.0)
@@ -77,7 +69,7 @@ def test_a_stopped_host_factory_costs_nothing(world: World) -> None:
     """HostFactory stops for a day, with a request it has not polled and machines it has not named:
     when it is back all are there."""
     world.start_worker()
-    machines = fulfilled(world, 3)
+    machines = world.fulfilled(3)
     request_id = world.request(2)
     world.run(60)
 
@@ -95,7 +87,7 @@ def test_a_stopped_host_factory_costs_nothing(world: World) -> None:
 def test_seldom_calls_are_no_calling_time(world: World) -> None:
     """A call an hour is not a HostFactory that is calling: nothing is taken for unknown."""
     world.start_worker()
-    kept, lost = fulfilled(world, 2), fulfilled(world, 3)
+    kept, lost = world.fulfilled(2), world.fulfilled(3)
 
     for _ in range(24):
         world.clock.advance(3590.0)
@@ -122,7 +114,7 @@ def test_requests_of_the_operator_are_never_unknown(world: World) -> None:
 def test_what_is_missed_is_forgotten_when_it_is_seen(world: World) -> None:
     """The worker's list of what HostFactory has not named holds what is open, not history."""
     world.start_worker()
-    machines = fulfilled(world, 3)
+    machines = world.fulfilled(3)
     world.run(2)
     assert len(world.query("SELECT id FROM unseen")) == 3
 
@@ -155,7 +147,7 @@ def test_idle_worker_ends(make_world: MakeWorld, mode: str) -> None:
     )
     worker = world.start_worker()
     world.run(1)
-    machines = fulfilled(world, 2)
+    machines = world.fulfilled(2)
     world.run(400)
     assert world.workers == [worker], "machines live: it is not idle"
     assert world.run_until_final(world.give_back(machines))["status"] == "complete"
