@@ -1,7 +1,7 @@
 """JSON in and out over CPython's own accelerator, at a fraction of what importing `json` costs.
 
-A HostFactory call is a new process; `json` brings `re` and `enum` with it: 0.7 of a bare start, where
-the accelerator alone is 0.03. Where the accelerator is not there the standard module does the same.
+A HostFactory call is a new process; `json` brings `re` and `enum` with it: 0.7 of a bare start, the
+accelerator alone 0.03. Where the accelerator is not there the standard module does the same.
 """
 
 from __future__ import annotations
