@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from application.ports import CallFailed, Instance
@@ -24,8 +25,11 @@ GONE = ("terminated", "shutting-down")
 
 
 class Finishing:
-    def __init__(self, turn: Turn, refusals: dict[str, str]) -> None:
-        self._turn = turn
+    """`turns` are those of all accounts: a stranger is looked for in each."""
+
+    def __init__(self, turns: Sequence[Turn], refusals: dict[str, str]) -> None:
+        self._turns = turns
+        self._turn = turns[0]
         self._refusals = refusals
         self._due: dict[str, float] = {}
 
@@ -52,11 +56,15 @@ class Finishing:
         turn.save(request, correlation_id=row["correlation_id"], causation_id=row["event_id"])
 
     def _why(self, request: MachineRequest, row: dict[str, Any]) -> str:
+        turn = self._turn
         missing = row["machine_count"] - row["succeeded"]
         reasons = [
-            f"{pool}: {code}" + (f" ({message})" if message else "")
+            ": ".join(part for part in (pool, code) if part) + (f" ({message})" if message else "")
             for (pool, code), message in request.shortages.items()
         ]
+        scope, why = turn.work.brake()
+        if scope:
+            reasons.append(f"{scope} is paused: {why}")
         if row["failed"]:
             reasons.append(f"{row['failed']} failed before they ran")
         returned = row["dealt"] - row["failed"] - row["succeeded"]
@@ -80,22 +88,27 @@ class Finishing:
         strangers = row["strangers"]
         if strangers:
             try:
-                found = turn.cloud.find(
-                    [machine_id for machine_id, _ in strangers if machine_id],
-                    [name for machine_id, name in strangers if not machine_id],
-                )
+                found = [
+                    (place, instance)
+                    for place in self._turns
+                    for instance in place.cloud.find(
+                        [machine_id for machine_id, _ in strangers if machine_id],
+                        [name for machine_id, name in strangers if not machine_id],
+                    )
+                    if instance.state not in GONE
+                ]
             except CallFailed as failed:
                 turn.journal.info("strangers not asked after", kind=failed.kind, code=failed.code)
                 return
-            living = {i.machine_id: i for i in found if i.state not in GONE}
-            living |= {i.name: i for i in living.values() if i.name}
+            living = {i.machine_id: (place, i) for place, i in found}
+            living |= {i.name: (place, i) for place, i in found if i.name}
             ours = []
             for machine_id, name in strangers:
-                instance = living.get(machine_id or name)
-                if instance is None:
+                if (machine_id or name) not in living:
                     continue
+                place, instance = living[machine_id or name]
                 if instance.deployment == turn.deployment:
-                    ours.append(instance)
+                    ours.append((place, instance))
                 else:
                     refused.append([machine_id or name, NOT_OURS])
             if ours:
@@ -106,25 +119,26 @@ class Finishing:
         handed_back.finish(refused)
         turn.save(handed_back, correlation_id=row["correlation_id"], causation_id=row["event_id"])
 
-    def _end_ours_by_tag(self, instances: list[Instance], row: dict[str, Any]) -> None:
+    def _end_ours_by_tag(self, instances: list[tuple[Turn, Instance]], row: dict[str, Any]) -> None:
         """Handed back and ours by tag, although the ledger lacks them (it was restored): ended, and
         the return waits until they are gone."""
-        turn = self._turn
-        under_way = {m for t in turn.work.open_terminations() for m in t["machine_ids"]}
-        zones: dict[str, list[str]] = {}
-        for instance in instances:
+        zones: dict[tuple[int, str], list[str]] = {}
+        for turn, instance in instances:
+            under_way = {m for t in turn.work.open_terminations() for m in t["machine_ids"]}
             due = self._due.get(instance.machine_id, 0.0) <= turn.now()[2]
             if due and instance.machine_id not in under_way:
                 self._due[instance.machine_id] = turn.now()[2] + ASK_AGAIN
-                zones.setdefault(instance.zone, []).append(instance.machine_id)
-        for zone, machine_ids in zones.items():
+                zone = (self._turns.index(turn), instance.zone)
+                zones.setdefault(zone, []).append(instance.machine_id)
+        for (number, zone_name), machine_ids in zones.items():
+            turn = self._turns[number]
             turn.save(
                 TerminationBatch.intend(
                     new_id(TERMINATION, turn.random(16)),
                     machine_ids,
                     turn.cloud.account,
                     turn.cloud.region,
-                    zone,
+                    zone_name,
                     "returned, and ours by tag",
                 ),
                 correlation_id=row["correlation_id"],

@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from application.assigning import Assigning
+from application.choosing import Choosing
 from application.finishing import Finishing
+from application.fleets import Fleets
+from application.interrupting import Interrupting
+from application.launch_templates import LaunchTemplates
 from application.provisioning import Provisioning
 from application.reconciliation import Reconciliation
-from application.returning import Returning
+from application.returning import Returning, Telling
 from application.revising import Revising
 from application.sighting import Sighting, Sightings
 from application.turn import Turn
 
 
-class Policies:
-    def __init__(self, turn: Turn, provider: str, sightings: Sightings) -> None:
-        self.turn = turn
-        self._provisioning = Provisioning(turn)
-        self._assigning = Assigning(turn)
-        self._returning = Returning(turn)
-        self._reconciliation = Reconciliation(
-            turn, self._returning.unheeded, self._returning.slow_to_start
+class _Account:
+    """The policies that act in one account, each with what it remembers of it."""
+
+    def __init__(self, turn: Turn, elsewhere: Any, refusals: dict[str, str]) -> None:
+        self.templates = LaunchTemplates(turn)
+        self.provisioning = Provisioning(turn, self.templates, elsewhere)
+        self.fleets = Fleets(turn)
+        self.returning = Returning(turn, self.fleets.unlowered, refusals)
+        self.reconciliation = Reconciliation(
+            turn, self.fleets, self.returning.unheeded, self.returning.slow_to_start
         )
-        self._sighting = Sighting(turn, sightings, self._reconciliation)
-        self._finishing = Finishing(turn, self._returning.refusals)
-        self._revising = Revising(turn, provider)
+        self.interrupting = Interrupting(turn)
+
+
+class Policies:
+    """`turns` are the accounts' in the site's order; what belongs to none of them is done in the
+    first one's."""
+
+    def __init__(self, turns: Sequence[Turn], provider: str, sightings: Sightings) -> None:
+        self.turns = turns
+        refusals: dict[str, str] = {}
+        self._accounts = [_Account(turn, self._elsewhere, refusals) for turn in turns]
+        self._choosing = Choosing(turns[0], [a.provisioning for a in self._accounts])
+        self._assigning = Assigning(turns[0])
+        self._telling = Telling(turns[0])
+        self._sighting = Sighting(turns, sightings, [a.reconciliation for a in self._accounts])
+        self._finishing = Finishing(turns, refusals)
+        self._revising = Revising(turns[0], provider)
+
+    def _elsewhere(self, asking: Provisioning, row: dict[str, Any]) -> bool:
+        return self._choosing.serves_elsewhere(asking, row)
 
     def take_turn(self, offered: list[dict[str, Any]] | None) -> None:
         """One turn. `offered` are the templates as the site's file has them now; None when nobody
@@ -36,11 +60,21 @@ class Policies:
         if offered is not None:
             self._revising.take_turn(offered)
         self._sighting.take_turn()
-        self._provisioning.take_turn()
+        for account in self._accounts:
+            account.interrupting.take_turn()
+            account.provisioning.pursue()
+        self._choosing.take_turn()
         self._assigning.take_turn()
         # Before anything is ended EC2 is looked at, so that a turn needs no memory of the last one.
-        self._reconciliation.take_turn()
+        for account in self._accounts:
+            account.reconciliation.take_turn()
         # A sweep may have settled a batch: its machines exist before its request can be final.
         self._assigning.take_turn()
-        self._returning.take_turn()
+        self._telling.take_turn()
+        for account in self._accounts:
+            # A fleet's target is lowered before its machines are ended, else they come back.
+            account.fleets.take_turn()
+            account.returning.take_turn()
         self._finishing.take_turn()
+        for account in self._accounts:
+            account.templates.take_turn()

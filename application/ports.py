@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from application.instants import Instant
+from domain.capacity import ON_DEMAND, Pool
 from domain.event_sourced import Aggregate
 
 A = TypeVar("A", bound=Aggregate)
@@ -36,9 +37,14 @@ class Instance:
     reason: str = ""
     volume_ids: tuple[str, ...] = ()
     tagged_with_id: bool = False
+    price_type: str = ON_DEMAND
+    fleet_id: str = ""
+    """The fleet or group that AWS says launched it, "" for none."""
+    interrupted: bool = False
+    """AWS took it back: a spot instance."""
 
-    def facts(self) -> dict[str, str | int]:
-        """What an outcome event keeps of it."""
+    def facts(self, units: int) -> dict[str, str | int]:
+        """What an outcome event keeps of it; `units` is what it counts in its template."""
         return {
             "machine_id": self.machine_id,
             "name": self.name,
@@ -46,15 +52,64 @@ class Instance:
             "launch_time": self.launch_time,
             "zone": self.zone,
             "instance_type": self.instance_type,
+            "price_type": self.price_type,
+            "units": units,
         }
 
 
 @dataclass(frozen=True)
+class Planned:
+    """A launch call before it is made: `payload` are all parameters of `api` but the token, with
+    user data by digest. A launch through a launch template needs one of that name first;
+    `launch_template` are the parameters that make it, but for the token."""
+
+    api: str
+    payload: dict[str, Any]
+    user_data: bytes | None = None
+    launch_template: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """Why a pool gave fewer: AWS's code and message; `kind` as in CallFailed."""
+
+    pool: str
+    kind: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Launched:
-    """AWS accepted the call and gave these instances, maybe fewer than asked."""
+    """AWS accepted the call and gave these instances, maybe fewer than asked, for these reasons.
+    `fleet_id` names what the call made; unless it was an instant fleet it goes on launching, and
+    its machines are found by their tags."""
 
     instances: Sequence[Instance]
     aws_request_id: str
+    shortages: Sequence[Shortage] = ()
+    fleet_id: str = ""
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """A fleet or group of ours that may still launch, as AWS describes it; `target` in units."""
+
+    api: str
+    fleet_id: str
+    target: int
+    batch_id: str
+
+
+@dataclass(frozen=True)
+class Notice:
+    """AWS's notice that it takes a machine: `reason` is interruption, at `until` (seconds since
+    the epoch), or rebalance: soon, it may be. `handle` takes it out of the queue."""
+
+    machine_id: str
+    reason: str
+    until: int
+    handle: str
 
 
 @dataclass(frozen=True)
@@ -62,8 +117,8 @@ class CallFailed(Exception):
     """A call did not succeed. `kind` is the class that decides what to do:
 
     throttled, ambiguous (may have been carried out), shortage (this pool has none), quota (the
-    account has none), mismatch (token used with other parameters), refused, not_found, unreachable
-    (never sent)."""
+    account has none), mismatch (token used with other parameters), refused, not_found,
+    template_gone (the launch template of the call is not there), unreachable (never sent)."""
 
     kind: str
     code: str
@@ -96,19 +151,61 @@ class Cloud(Protocol):
         """Seconds that one attempt of a call can last at most."""
         ...
 
-    def payload(
-        self, content: dict[str, Any], pool: str, count: int, tags: dict[str, str]
-    ) -> tuple[dict[str, Any], bytes | None]:
-        """The exact launch call for a template and a pool, and the body of its user data. Raises
-        CallFailed."""
+    def plan(
+        self, content: dict[str, Any], pools: Sequence[Pool], units: int, tags: dict[str, str]
+    ) -> Planned:
+        """The exact launch call for so many units of a template from these pools (RunInstances
+        takes one), with what the template leaves open (an image by parameter, a version) resolved.
+        Raises CallFailed."""
         ...
 
-    def may_launch(self, machines: int) -> bool:
+    def may_launch(self, api: str, machines: int) -> bool:
         """Whether the buckets and the breaker let a launch of so many go at once; takes nothing."""
         ...
 
-    def launch(self, payload: dict[str, Any], token: str, user_data: bytes | None) -> Launched:
-        """Send exactly this payload with this token. Raises CallFailed."""
+    def is_down(self, api: str) -> bool:
+        """Whether the breaker of an API is open: it failed too often just now."""
+        ...
+
+    def launch(
+        self, api: str, payload: dict[str, Any], token: str, user_data: bytes | None
+    ) -> Launched:
+        """Send exactly this payload with this token (or under its own name, for a group). Raises
+        CallFailed."""
+        ...
+
+    def create_launch_template(
+        self, payload: dict[str, Any], token: str, user_data: bytes | None
+    ) -> str:
+        """Make the launch template of this payload, or find the one that has its name; its id.
+        Raises CallFailed."""
+        ...
+
+    def delete_launch_template(self, name: str) -> None:
+        """Delete it; done when there is none. Raises CallFailed."""
+        ...
+
+    def launch_templates(self, deployment: str) -> list[str]:
+        """Names of all launch templates with the deployment's tag. Raises CallFailed."""
+        ...
+
+    def fleets(self, deployment: str, apis: Sequence[str]) -> list[Fleet]:
+        """The deployment's fleets and groups, made by these APIs, that may still launch (instant
+        fleets never do). Raises CallFailed."""
+        ...
+
+    def why_short(self, api: str, fleet_id: str) -> list[Shortage]:
+        """What AWS says of launches of a fleet or group that failed. Raises CallFailed."""
+        ...
+
+    def set_target(self, api: str, fleet_id: str, target: int, on_demand: int) -> None:
+        """Make it launch no more than `target` units, `on_demand` of them on demand; absolute, and
+        nothing is terminated by it. Done when it is gone. Raises CallFailed."""
+        ...
+
+    def delete_fleets(self, api: str, fleet_type: str, fleet_ids: Sequence[str]) -> list[str]:
+        """Let these launch no more, and go. Those of them that are gone or on their way; machines
+        live on, but those of an instant fleet do not: it must have none. Raises CallFailed."""
         ...
 
     def sweep(self, deployment: str) -> list[Instance]:
@@ -116,9 +213,14 @@ class Cloud(Protocol):
         known, however many pages came."""
         ...
 
-    def find(self, machine_ids: Sequence[str], names: Sequence[str] = ()) -> list[Instance]:
-        """Those of these instances that exist, by filter: unknown ids do not fail it. Raises
-        CallFailed."""
+    def find(
+        self,
+        machine_ids: Sequence[str],
+        names: Sequence[str] = (),
+        batches: Sequence[str] = (),
+    ) -> list[Instance]:
+        """Those of these instances that exist, and all of these batches, by filter: unknown ids do
+        not fail it. Raises CallFailed."""
         ...
 
     def terminate(
@@ -130,6 +232,15 @@ class Cloud(Protocol):
 
     def tag_with_id(self, instance: Instance) -> None:
         """Tag the instance and its volumes with its id. Raises CallFailed."""
+        ...
+
+    def notices(self) -> list[Notice]:
+        """Some of AWS's notices that wait in the site's queue; [] when none does. They come again
+        until they are settled. Raises CallFailed."""
+        ...
+
+    def settle_notices(self, handles: Sequence[str]) -> None:
+        """Take recorded notices out of the queue. Raises CallFailed."""
         ...
 
 
@@ -150,6 +261,10 @@ class Lease(Protocol):
     def renew(self) -> bool: ...
 
     def remaining(self) -> float: ...
+
+    def since_another(self) -> float:
+        """Seconds since this one followed a holder who did not give it back."""
+        ...
 
 
 class Journal(Protocol):
@@ -174,9 +289,21 @@ class Work(Protocol):
         self, batch_id: str, payload: dict[str, Any], claims: list[list[Any]]
     ) -> Row | None: ...
 
-    def batch_state(self, batch_id: str) -> str | None: ...
+    def batch(self, batch_id: str) -> Row | None: ...
+
+    def fleets(self) -> list[Row]: ...
+
+    def launch_template(self, key: str) -> Row | None: ...
+
+    def launch_templates(self) -> list[Row]: ...
 
     def open_requests(self) -> list[Row]: ...
+
+    def brake(self) -> tuple[str, str]: ...
+
+    def machines_by_account(self) -> dict[str, int]: ...
+
+    def machines_by_template(self) -> list[Row]: ...
 
     def template_content(self, template_key: str, revision: str) -> dict[str, Any]: ...
 
@@ -189,6 +316,8 @@ class Work(Protocol):
     def open_terminations(self) -> list[Row]: ...
 
     def alive_machines(self) -> list[Row]: ...
+
+    def interruptible(self, machine_ids: Sequence[str]) -> list[Row]: ...
 
     def anything_alive(self) -> bool: ...
 

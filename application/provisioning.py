@@ -9,12 +9,30 @@ by tag (`reconciliation.py`).
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from application.backoff import jittered
-from application.ports import CallFailed, Launched
+from application.launch_templates import LaunchTemplates
+from application.limits import Reached, least_room
+from application.ports import CallFailed, Instance, Launched, Shortage
 from application.turn import Turn
+from domain.capacity import (
+    HETEROGENEOUS,
+    INSTANT,
+    ON_DEMAND,
+    RUN_INSTANCES,
+    SPOT,
+    Pool,
+    fleet_type,
+    launch_api,
+    machines_for,
+    pools_of,
+    price_type,
+    units_of,
+)
+from domain.fleet import Fleet
 from domain.identifiers import BATCH, launch_token, new_id
 from domain.launch_batch import LaunchBatch
 from domain.machine_request import MachineRequest
@@ -25,8 +43,13 @@ AVOIDED_FOR = 180.0
 
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
 
-WORTH_NO_MORE = frozenset({"refused", "quota"})
-"""Classes of rejection after which the request gives up: another pool cannot help."""
+ONLY_ACCOUNT = "default"
+"""The name of the account of a site that has named none."""
+
+TEMPLATE_GONE = "template_gone"
+
+SEVERAL = "several pools"
+"""The `pool` of a batch whose call names more than one."""
 
 
 @dataclass
@@ -38,38 +61,67 @@ class _Attempts:
     due: float = 0.0
 
 
-class Provisioning:
-    def __init__(self, turn: Turn) -> None:
-        self._turn = turn
-        self._attempts: dict[str, _Attempts] = {}
-        self._avoided: dict[tuple[str, str], float] = {}
+LAUNCHED, NOT_HERE, NOT_NOW = "launched", "not here", "not now"
+"""What came of a launch: go on with the next; this account has no pool for it, or its breaker is
+open; buckets or calls that are open say to wait."""
 
-    def take_turn(self) -> None:
-        """Pursue what is open, then form what can be sent at once. Raises LeaseLost."""
-        open_batches = self._turn.work.open_batches()
-        for row in open_batches:
+
+class Provisioning:
+    """Launching in one account. `elsewhere` says whether another one may still serve a request that
+    cannot be served here."""
+
+    def __init__(
+        self,
+        turn: Turn,
+        templates: LaunchTemplates,
+        elsewhere: Callable[[Provisioning, dict[str, Any]], bool],
+    ) -> None:
+        self.turn = turn
+        self._templates = templates
+        self._elsewhere = elsewhere
+        self._useless: dict[tuple[str, ...], float] = {}
+        self._attempts: dict[str, _Attempts] = {}
+        self._avoided: dict[str, float] = {}
+        self._no_quota: dict[str, float] = {}
+        self._forgotten: set[str] = set()
+        """Launch templates that AWS did not know once: made again, but once."""
+
+    def pursue(self) -> None:
+        """Ask again for the outcomes that are open. Raises LeaseLost.
+
+        While launching is paused an open intent is not sent again either: its call may launch.
+        """
+        if self.turn.paused(launching=True):
+            return
+        for row in self.turn.work.open_batches():
             if row["state"] == "open":
                 self._pursue(row)
-        in_flight = sum(1 for row in self._turn.work.open_batches() if row["state"] == "open")
-        self._form(self._turn.aws["max_inflight"] - in_flight)
+
+    def free_calls(self) -> int:
+        """How many launches may be begun beside those whose outcome is open."""
+        in_flight = sum(1 for row in self.turn.work.open_batches() if row["state"] == "open")
+        most: int = self.turn.aws["max_inflight"]
+        return most - in_flight
 
     # -- open batches -----------------------------------------------------------------------------
 
     def _pursue(self, row: dict[str, Any]) -> None:
         """Ask again for an outcome that is not recorded, with the same token and the same bytes."""
-        turn = self._turn
+        turn = self.turn
         # An intent of a process before us may have been sent: whatever is refused now is doubtful.
         attempts = self._attempts.setdefault(row["batch_id"], _Attempts(ambiguous=True))
         if turn.age(row) > turn.aws["token_safe_age"]:
             self._reject(
                 row, "TokenTooOld", "the intent is older than provider.aws.token_safe_age", False
             )
-        elif turn.now()[2] >= attempts.due and turn.cloud.may_launch(row["machine_count"]):
+        elif turn.now()[2] >= attempts.due and turn.cloud.may_launch(
+            row["api"], row["machine_count"]
+        ):
             self._send(row, attempts)
 
     def _send(self, row: dict[str, Any], attempts: _Attempts) -> bool:
         """Make the call and record its outcome. False when more of the same is of no use now."""
-        turn = self._turn
+        turn = self.turn
         body = None
         if "UserData" in row["payload"]:
             body = turn.work.body(row["payload"]["UserData"]["sha256"])
@@ -85,7 +137,7 @@ class Provisioning:
         for last in [False] * turn.aws["launch_retries"] + [True]:
             turn.must_outlive_call()
             try:
-                launched = turn.cloud.launch(row["payload"], row["token"], body)
+                launched = turn.cloud.launch(row["api"], row["payload"], row["token"], body)
             except CallFailed as failed:
                 if self._failed(row, attempts, failed) or last:
                     return failed.kind == "shortage"
@@ -99,7 +151,7 @@ class Provisioning:
 
     def _failed(self, row: dict[str, Any], attempts: _Attempts, failed: CallFailed) -> bool:
         """Whether this failure is the end of it; otherwise the call is made again later."""
-        turn = self._turn
+        turn = self.turn
         if failed.kind in ("throttled", "unreachable", "ambiguous"):
             attempts.ambiguous |= failed.kind == "ambiguous"
             attempts.failures += 1
@@ -107,96 +159,202 @@ class Provisioning:
             attempts.due = turn.now()[2] + wait
             return False
         definite = not attempts.ambiguous and failed.kind != "mismatch"
-        gives_up = failed.kind in WORTH_NO_MORE
-        if failed.kind == "shortage":
-            self._avoid(row)
+        reason = Shortage(row["pool"], failed.kind, failed.code, failed.message)
+        gives_up = self._gives_up(row, self._content(row), [reason], False)
         self._reject(row, failed.code, failed.message, definite, gives_up)
         return True
 
     def _reject(
         self, row: dict[str, Any], code: str, message: str, definite: bool, gives_up: bool = False
     ) -> None:
-        batch = self._turn.ledger.get(LaunchBatch, row["batch_id"])
+        batch = self.turn.ledger.get(LaunchBatch, row["batch_id"])
         assert batch is not None
         batch.reject(code, message, definite, gives_up)
-        self._turn.save(batch, correlation_id=row["correlation_id"], causation_id=row["event_id"])
+        self._save(row, batch)
         self._attempts.pop(row["batch_id"], None)
+
+    def _save(self, row: dict[str, Any], *aggregates: Any) -> None:
+        self.turn.save(
+            *aggregates, correlation_id=row["correlation_id"], causation_id=row["event_id"]
+        )
 
     def _accept(self, row: dict[str, Any], launched: Launched) -> None:
-        turn = self._turn
+        """Record what AWS gave, with the fleet that it made."""
+        turn = self.turn
         batch = turn.ledger.get(LaunchBatch, row["batch_id"])
         assert batch is not None
-        if len(launched.instances) < row["machine_count"]:
-            self._avoid(row)
+        content = self._content(row)
+        kind = fleet_type(content) if launched.fleet_id else ""
+        instances = [facts(instance, content) for instance in launched.instances]
+        asked = sum(units for _, units in row["claims"])
+        shortages = list(launched.shortages)
+        given = sum(i["units"] for i in instances)
+        if kind in ("", INSTANT) and not shortages and given < asked:
+            shortages = [
+                Shortage(
+                    row["pool"],
+                    "shortage",
+                    "PartialFulfilment",
+                    "EC2 gave fewer machines than were asked for",
+                )
+            ]
         batch.accept(
             launched.aws_request_id,
-            [instance.facts() for instance in launched.instances],
+            instances,
             open_claims(turn, batch.claims, row),
+            [[s.pool, s.kind, s.code, s.message] for s in shortages],
+            self._gives_up(row, content, shortages, bool(instances)),
+            launched.fleet_id,
+            kind not in ("", INSTANT),
         )
-        turn.save(batch, correlation_id=row["correlation_id"], causation_id=row["event_id"])
+        saved: list[Any] = [batch]
+        if kind:
+            fleet = Fleet(Fleet.stream(row["batch_id"]))
+            fleet.create(
+                api=row["api"],
+                fleet_id=launched.fleet_id,
+                fleet_type=kind,
+                target=asked,
+                account=row["account"],
+                region=row["region"],
+                provider=row["provider"],
+                launch_template=row["launch_template"],
+            )
+            saved.append(fleet)
+        self._save(row, *saved)
         self._attempts.pop(row["batch_id"], None)
 
-    def _avoid(self, row: dict[str, Any]) -> None:
-        pool = (row["pool"], row["payload"]["InstanceType"])
-        self._avoided[pool] = self._turn.now()[2] + AVOIDED_FOR
+    # -- what AWS has not -------------------------------------------------------------------------
+
+    def _gives_up(
+        self, row: dict[str, Any], content: dict[str, Any], shortages: list[Shortage], some: bool
+    ) -> bool:
+        """Learn from the reasons of a shortage; True when trying on is of no use: no permission, a
+        bad parameter, or a quota that every pool of the template draws on. `some`: it gave some."""
+        until = self.turn.now()[2] + AVOIDED_FOR
+        useless = False
+        pools = {str(pool): pool for pool in _all_pools(content)}
+        for shortage in shortages:
+            if shortage.kind in ("shortage", "refused", "quota"):
+                for name in pools if shortage.pool == SEVERAL else [shortage.pool]:
+                    self._avoided[name] = until
+            if shortage.kind == "quota" and shortage.pool in pools:
+                self._no_quota[pools[shortage.pool].quota] = until
+            elif shortage.kind == TEMPLATE_GONE:
+                name = row["launch_template"]
+                useless |= name in self._forgotten
+                self._forgotten.add(name)
+                if (template := self._templates.miss(name)) is not None:
+                    self._save(row, template)
+        kinds = {shortage.kind for shortage in shortages}
+        if not some and kinds == {"refused"}:
+            useless = True
+        elif "quota" in kinds:
+            useless |= all(
+                pool.quota in self._no_quota or str(pool) in self._avoided
+                for pool in pools.values()
+            )
+        return useless and not self._serves_elsewhere(row, until)
+
+    def _serves_elsewhere(self, row: dict[str, Any], until: float) -> bool:
+        self._useless[_what(row)] = until
+        return self._elsewhere(self, row)
+
+    def _is_avoided(self, pool: Pool) -> bool:
+        now = self.turn.now()[2]
+        return self._avoided.get(str(pool), 0.0) > now or self._no_quota.get(pool.quota, 0.0) > now
 
     # -- new batches ------------------------------------------------------------------------------
 
-    def _form(self, most: int) -> None:
-        """Form batches from open demand and send each, while buckets admit them at once."""
-        turn = self._turn
-        groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-        for request in turn.work.open_requests():
-            if still_wanted(turn, request) > 0:
-                key = (request["provider"], request["template_id"], request["revision"])
-                groups.setdefault(key, []).append(request)
-        for (provider, template_id, revision), requests in groups.items():
-            content = turn.work.template_content(Template.key(provider, template_id), revision)
-            while most > 0 and requests:
-                pool = self._pool(content, requests[0])
-                chunk = turn.aws["launch_chunk"]
-                claims: list[list[Any]] = []
-                for request in requests:
-                    count = min(still_wanted(turn, request), chunk)
-                    if count:
-                        claims.append([request["request_id"], count])
-                        request["claimed"] += count
-                        chunk -= count
-                count = sum(count for _, count in claims)
-                if pool is None or not count or not turn.cloud.may_launch(count):
-                    break
-                first = next(r for r in requests if r["request_id"] == claims[0][0])
-                if not self._intend(first, content, pool, claims, count):
-                    break
-                requests = [r for r in requests if still_wanted(turn, r) > 0]
-                most -= 1
+    def _content(self, row: dict[str, Any]) -> dict[str, Any]:
+        key = Template.key(row["provider"], row["template_id"])
+        content = self.turn.work.template_content(key, row["revision"])
+        return content_here(content, self.turn.cloud.account)
 
-    def _pool(self, content: dict[str, Any], request: dict[str, Any]) -> str | None:
-        """The first of the template's subnets that is not avoided just now, one that has not let
-        the request down before the others."""
-        now = self._turn.now()[2]
-        subnets = [
-            subnet
-            for subnet in content["subnet_ids"]
-            if self._avoided.get((subnet, content["vm_type"]), 0.0) <= now
-        ]
-        if len(subnets) < 2:
-            return next(iter(subnets), None)
-        asked = self._turn.ledger.get(MachineRequest, request["request_id"])
+    def launch(
+        self,
+        content: dict[str, Any],
+        market: str,
+        requests: list[dict[str, Any]],
+        reason: str,
+    ) -> str:
+        """One batch for as many of the requests, which share a payload, as a call takes, because
+        of `reason`. What came of it: LAUNCHED, NOT_HERE or NOT_NOW. Raises LeaseLost."""
+        api = launch_api(content)
+        useless = self._useless.get(_what(requests[0]), 0.0) > self.turn.now()[2]
+        if useless or self.turn.cloud.is_down(api):
+            return NOT_HERE
+        pools = self._pools(content, market, requests[0])
+        if not pools:
+            return NOT_HERE
+        return LAUNCHED if self._launch(content, pools, requests, reason) else NOT_NOW
+
+    def is_of_use(self, row: dict[str, Any]) -> bool:
+        """Whether nothing has shown that a request's template cannot be launched here at all."""
+        return self._useless.get(_what(row), 0.0) <= self.turn.now()[2]
+
+    def _pools(self, content: dict[str, Any], market: str, request: dict[str, Any]) -> list[Pool]:
+        """The pools to launch from: for a fleet all that are not avoided just now, for RunInstances
+        the first one, those that have not let the request down before the others."""
+        pools = [pool for pool in pools_of(content, market) if not self._is_avoided(pool)]
+        if launch_api(content) != RUN_INSTANCES or not pools:
+            return pools
+        if len(pools) == 1:
+            return pools
+        asked = self.turn.ledger.get(MachineRequest, request["request_id"])
         assert asked is not None
         short = {pool for pool, _ in asked.shortages}
-        return str(min(subnets, key=lambda subnet: subnet in short))
+        account = self.turn.cloud.account
+        return [min(pools, key=lambda pool: pool_name(account, str(pool)) in short)]
+
+    def _launch(
+        self,
+        content: dict[str, Any],
+        pools: list[Pool],
+        requests: list[dict[str, Any]],
+        reason: str,
+    ) -> bool:
+        """False when more of the same is of no use now."""
+        turn = self.turn
+        weight = min(pool.units for pool in pools)
+        api = launch_api(content)
+        room = turn.aws["launch_chunk" if api == RUN_INSTANCES else "fleet_chunk"]
+        cap = least_room(turn, requests[0]["provider"], requests[0]["template_id"], content)
+        if cap.room < room:
+            room = cap.room
+            if not room or (content.get("all_or_nothing") and room < requests[0]["machine_count"]):
+                self._capped(requests, cap)
+                return False
+        claims: list[list[Any]] = []
+        machines = 0
+        for request in requests:
+            units = still_wanted(turn, request)
+            if not content.get("all_or_nothing"):
+                units = min(units, (room - machines) * weight)
+            if units > 0:
+                claims.append([request["request_id"], units])
+                machines += machines_for(units, weight)
+        if not claims or not turn.cloud.may_launch(api, machines):
+            return False
+        for request in requests:
+            request["claimed"] += dict(claims).get(request["request_id"], 0)
+        first = next(r for r in requests if r["request_id"] == claims[0][0])
+        return self._intend(first, content, pools, claims, machines, reason)
 
     def _intend(
         self,
         request: dict[str, Any],
         content: dict[str, Any],
-        pool: str,
+        pools: list[Pool],
         claims: list[list[Any]],
-        count: int,
+        machines: int,
+        reason: str,
     ) -> bool:
         """Write the intent, then make the call. False when more of the same is of no use now."""
-        turn = self._turn
+        turn = self.turn
+        api = launch_api(content)
+        account, region = turn.cloud.account, turn.cloud.region
+        pool = str(pools[0]) if len(pools) == 1 else SEVERAL
         batch_id = new_id(BATCH, turn.random(16))
         tags = {
             "hostledger:deployment": turn.deployment,
@@ -211,13 +369,18 @@ class Provisioning:
                 turn.journal.error("user data body is missing", digest=variables["sha256"])
                 return False
             content = {**content, "user_data_variables": json.loads(body)}
+        units = machines * pools[0].units if api == RUN_INSTANCES else sum(u for _, u in claims)
         try:
-            payload, user_data = turn.cloud.payload(content, pool, count, tags)
+            planned = turn.cloud.plan(content, pools, units, tags)
+            launch_template = self._templates.ensure(planned, request)
         except CallFailed as failed:
-            if failed.kind not in WORTH_NO_MORE:
-                return False
-            self._give_up(claims, pool, failed)
+            if failed.kind in ("refused", "quota"):
+                until = turn.now()[2] + AVOIDED_FOR
+                self._give_up(claims, pool, failed, not self._serves_elsewhere(request, until))
             return False
+        if launch_template is None:
+            return False
+        payload = planned.payload
         batch = None
         epoch = 0
         rejected = turn.work.rejected_batch(batch_id, payload, claims)
@@ -230,56 +393,100 @@ class Provisioning:
             epoch = batch.epoch + 1
             payload = rejected["payload"]
         batch = batch or LaunchBatch(LaunchBatch.stream(batch_id))
-        token = launch_token(
-            turn.deployment,
-            turn.incarnation,
-            turn.cloud.account,
-            turn.cloud.region,
-            pool,
-            batch_id,
-            epoch,
-        )
         batch.intend(
             epoch=epoch,
-            token=token,
+            api=api,
+            token=launch_token(
+                turn.deployment, turn.incarnation, account, region, pool, batch_id, epoch
+            ),
             payload=payload,
             claims=claims,
-            account=turn.cloud.account,
-            region=turn.cloud.region,
+            account=account,
+            region=region,
             pool=pool,
             provider=request["provider"],
             template_id=request["template_id"],
             revision=request["revision"],
+            launch_template=launch_template,
+            machines=machines,
+            reason=reason,
         )
         turn.must_outlive_call()
+        bodies = None
+        if planned.user_data is not None and "UserData" in payload:
+            bodies = {payload["UserData"]["sha256"]: planned.user_data}
         turn.save(
             batch,
             correlation_id=request["correlation_id"],
             causation_id=request["event_id"],
-            bodies=None if user_data is None else {payload["UserData"]["sha256"]: user_data},
+            bodies=bodies,
         )
         attempts = self._attempts[batch_id] = _Attempts(ambiguous=False)
         row = next(r for r in turn.work.open_batches() if r["batch_id"] == batch_id)
         return self._send(row, attempts)
 
-    def _give_up(self, claims: list[list[Any]], pool: str, failed: CallFailed) -> None:
-        """No call can be made from this template: its requests end, with the reason."""
-        with self._turn.chunks() as add:
-            for request_id, count in claims:
-                request = self._turn.ledger.get(MachineRequest, request_id)
+    def _capped(self, requests: list[dict[str, Any]], cap: Reached) -> None:
+        """The site's own limit is the reason; what is returned meanwhile makes room again."""
+        with self.turn.chunks() as add:
+            for row in requests:
+                request = self.turn.ledger.get(MachineRequest, row["request_id"])
                 assert request is not None
-                request.fall_short("", pool, failed.code, failed.message, count, True)
+                wanted = still_wanted(self.turn, row)
+                request.fall_short("", "", cap.code, cap.message, wanted, False)
+                if request.has_pending:
+                    add(request, row["request_id"], row["event_id"])
+
+    def _give_up(
+        self, claims: list[list[Any]], pool: str, failed: CallFailed, gives_up: bool
+    ) -> None:
+        """No call can be made from this template here: its requests end, with the reason, when no
+        other account can serve them."""
+        pool = pool_name(self.turn.cloud.account, pool)
+        with self.turn.chunks() as add:
+            for request_id, units in claims:
+                request = self.turn.ledger.get(MachineRequest, request_id)
+                assert request is not None
+                request.fall_short("", pool, failed.code, failed.message, units, gives_up)
                 add(request, request_id, "")
 
 
+def _what(row: dict[str, Any]) -> tuple[str, ...]:
+    return (row["provider"], row["template_id"], row["revision"])
+
+
+def pool_name(account: str, pool: str) -> str:
+    """A pool as people are told of it: with its account, when that has a name of its own."""
+    return pool if account == ONLY_ACCOUNT else " ".join(part for part in (account, pool) if part)
+
+
+def content_here(content: dict[str, Any], account: str) -> dict[str, Any]:
+    """A template's content as it is in one of the accounts that it names."""
+    return {**content, **content.get("accounts", {}).get(account, {})}
+
+
+def _all_pools(content: dict[str, Any]) -> list[Pool]:
+    kind = price_type(content)
+    markets = (SPOT, ON_DEMAND) if kind == HETEROGENEOUS else (kind,)
+    return [pool for market in markets for pool in pools_of(content, market)]
+
+
+def facts(instance: Instance, content: dict[str, Any]) -> dict[str, Any]:
+    """What an outcome event keeps of an instance of a template."""
+    return instance.facts(units_of(content, instance.instance_type, instance.price_type))
+
+
 def still_wanted(turn: Turn, request: dict[str, Any]) -> int:
-    """Machines of a request for which no call is under way and none was given, while its deadline
+    """Units of a request for which no call is under way and none was given, while its deadline
     lasts; a machine that failed is wanted again, one that was returned is not."""
-    if request["stopped"] or turn.age(request) >= request["fulfilment_deadline"]:
+    if not may_still_launch(turn, request):
         return 0
     given = request["dealt"] - request["failed"]
     wanted: int = request["machine_count"] - given - request["claimed"]
     return max(0, wanted)
+
+
+def may_still_launch(turn: Turn, request: dict[str, Any]) -> bool:
+    return not request["stopped"] and bool(turn.age(request) < request["fulfilment_deadline"])
 
 
 def open_claims(turn: Turn, claims: list[list[Any]], row: dict[str, Any]) -> list[list[Any]]:
@@ -287,9 +494,10 @@ def open_claims(turn: Turn, claims: list[list[Any]], row: dict[str, Any]) -> lis
     open demand for the same payload. What is over goes to nobody."""
     requests = {r["request_id"]: r for r in turn.work.open_requests()}
     result: list[list[Any]] = [claim for claim in claims if claim[0] in requests]
-    same = ("provider", "template_id", "revision")
+    accounts = {requests[request_id]["rc_account"] for request_id, _ in result} or {""}
     for request in requests.values():
         more = still_wanted(turn, request)
-        if more > 0 and all(request[key] == row[key] for key in same):
+        same = all(request[key] == row[key] for key in ("provider", "template_id", "revision"))
+        if more > 0 and same and {request["rc_account"]} == accounts:
             result.append([request["request_id"], more])
     return result

@@ -9,13 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from application.fleets import Fleets
 from application.instants import Instant, seconds_between
 from application.ports import CallFailed, Instance
-from application.provisioning import open_claims
+from application.provisioning import facts, open_claims
+from application.returning import INTERRUPTION
 from application.turn import Turn
+from domain.capacity import RUN_INSTANCES, fleet_type
+from domain.event_sourced import Aggregate
+from domain.fleet import Fleet
 from domain.identifiers import TERMINATION, new_id
 from domain.launch_batch import LaunchBatch
 from domain.machine import Machine
+from domain.template import Template
 from domain.termination_batch import TerminationBatch
 
 FIRST_POLL, LONGEST_POLL = 1.0, 15.0
@@ -35,8 +41,11 @@ IN_TRANSITION = ("pending", "shutting-down")
 
 
 class Reconciliation:
-    def __init__(self, turn: Turn, unheeded: set[str], slow_to_start: set[str]) -> None:
+    def __init__(
+        self, turn: Turn, fleets: Fleets, unheeded: set[str], slow_to_start: set[str]
+    ) -> None:
         self._turn = turn
+        self._fleets = fleets
         self._unheeded = unheeded
         self._slow_to_start = slow_to_start
         self._untagged: list[Instance] = []
@@ -52,11 +61,11 @@ class Reconciliation:
         """Sweep when it is due, else ask after what is changing when that is due."""
         turn = self._turn
         alive = {row["machine_id"]: row for row in turn.work.alive_machines()}
-        doubtful = [row for row in turn.work.open_batches() if row["state"] == "doubtful"]
+        batches = turn.work.open_batches()
         if self._sweep_is_due():
-            self._sweep(alive, doubtful)
+            self._sweep(alive, [row for row in batches if row["state"] == "doubtful"])
         else:
-            self._poll(alive)
+            self._poll(alive, [row["batch_id"] for row in batches if row["state"] == "filling"])
         self._tag_with_ids()
 
     # -- when -------------------------------------------------------------------------------------
@@ -70,15 +79,15 @@ class Reconciliation:
             # At start, whatever is open: a predecessor may have left instances behind.
             return True
         since = seconds_between(self._swept, now)
-        if self.sweep_wanted and since >= FIRST_POLL:
+        if (self.sweep_wanted or self._fleets.wants_sweep) and since >= FIRST_POLL:
             return True
         return bool(since >= self._turn.aws["sweep_interval"])
 
-    def _poll(self, alive: dict[str, dict[str, Any]]) -> None:
+    def _poll(self, alive: dict[str, dict[str, Any]], filling: list[str]) -> None:
+        """Ask after machines that are changing, and after those of fleets that are filling."""
         turn = self._turn
-        watched = frozenset(
-            machine_id for machine_id, row in alive.items() if row["status"] in IN_TRANSITION
-        )
+        changing = [m for m, row in alive.items() if row["status"] in IN_TRANSITION]
+        watched = frozenset(changing + filling)
         if watched - self._watched:
             self._poll_every = FIRST_POLL
             self._polled = turn.now()[2]  # give EC2 a moment before the first question
@@ -86,19 +95,36 @@ class Reconciliation:
         if not watched or turn.now()[2] - self._polled < self._poll_every:
             return
         try:
-            if len(watched) <= turn.aws["batch_sizes"]["describe_instances"]:
-                instances = turn.cloud.find(sorted(watched))
+            if len(changing) <= turn.aws["batch_sizes"]["describe_instances"]:
+                instances = turn.cloud.find(sorted(changing), batches=filling)
             else:
                 instances = [
-                    i for i in turn.cloud.sweep(turn.deployment) if i.machine_id in watched
+                    i
+                    for i in turn.cloud.sweep(turn.deployment)
+                    if i.machine_id in watched or i.batch_id in watched
                 ]
         except CallFailed as failed:
             turn.journal.info("poll failed", kind=failed.kind, code=failed.code)
             changed = False
         else:
             changed = self._apply(instances, alive)
+            if filling:
+                changed |= self._take_in([i for i in instances if i.batch_id in filling])
         self._polled = turn.now()[2]
         self._poll_every = FIRST_POLL if changed else min(LONGEST_POLL, self._poll_every * 2)
+
+    def _take_in(self, instances: Sequence[Instance]) -> bool:
+        """Deal out what fleets have launched since they were last looked at. Whether it was any."""
+        turn = self._turn
+        living = [i for i in instances if i.state in LIVING]
+        known = turn.work.known_machines([i.machine_id for i in living])
+        batches: dict[str, list[Instance]] = {}
+        for instance in living:
+            if instance.machine_id not in known:
+                batches.setdefault(instance.batch_id, []).append(instance)
+        for batch_id, found in batches.items():
+            self._record(batch_id, found)
+        return bool(batches)
 
     # -- sweeping ---------------------------------------------------------------------------------
 
@@ -107,6 +133,8 @@ class Reconciliation:
         began = turn.now()
         try:
             instances = turn.cloud.sweep(turn.deployment)
+            apis = self._fleets.apis(doubtful)
+            fleets = turn.cloud.fleets(turn.deployment, apis) if apis else []
         except CallFailed as failed:
             # A partial sweep decides nothing.
             turn.journal.warn("sweep failed", kind=failed.kind, code=failed.code)
@@ -116,8 +144,13 @@ class Reconciliation:
         self.sweep_wanted = False
         self._apply(instances, alive)
         self._miss(instances, alive)
-        self._settle(instances, doubtful, began)
+        launching = {fleet.batch_id for fleet in fleets}
+        self._settle(
+            instances, [row for row in doubtful if row["batch_id"] not in launching], began
+        )
         self._adopt(instances)
+        self._fleets.swept([i for i in instances if i.state in LIVING], began)
+        self._fleets.compare(fleets)
         self._note_untagged(instances, alive)
         turn.notebook.record_sweep(began, len(instances))
         self._polled = turn.now()[2]
@@ -148,6 +181,11 @@ class Reconciliation:
                 else:
                     if instance.state == row["status"]:
                         as_known.append(instance.machine_id)
+                    elif instance.interrupted and instance.state == "shutting-down":
+                        noted.append((instance.machine_id, row["name"], instance.state))
+                        machine = self._machine(row)
+                        machine.interrupt(INTERRUPTION, int(turn.now()[0]))
+                        add(machine, row["correlation_id"], row["event_id"])
                     elif instance.state in ("stopping", "stopped", "shutting-down"):
                         noted.append((instance.machine_id, row["name"], instance.state))
                     self._heed(instance, row)
@@ -215,7 +253,8 @@ class Reconciliation:
     def _settle(
         self, instances: Sequence[Instance], doubtful: list[dict[str, Any]], began: Instant
     ) -> None:
-        """Close doubtful batches by what two complete sweeps found under their tag."""
+        """Close doubtful batches, whose fleets launch no more, by what two complete sweeps found
+        under their tag."""
         turn = self._turn
         for row in doubtful:
             since = turn.notebook.first_sweep("doubtful " + row["batch_id"], began)
@@ -226,24 +265,39 @@ class Reconciliation:
                 continue
             if seconds_between(first, began) >= turn.aws["settle_gap"]:
                 found = [i for i in instances if i.batch_id == row["batch_id"]]
-                self._record(row["batch_id"], [i for i in found if i.state in LIVING], row)
+                self._record(row["batch_id"], [i for i in found if i.state in LIVING])
 
-    def _record(self, batch_id: str, found: list[Instance], row: dict[str, Any]) -> None:
+    def _record(self, batch_id: str, found: list[Instance]) -> None:
+        """Give machines of a batch to its claims while they are open, to other demand for the same
+        payload, or to nobody."""
         turn = self._turn
+        row = turn.work.batch(batch_id)
         batch = turn.ledger.get(LaunchBatch, batch_id)
-        assert batch is not None and batch.intent is not None
-        closed = batch.state in ("accepted", "settled", "rejected")
-        claims = open_claims(
-            turn,
-            [] if closed else batch.claims,
-            {
-                "provider": batch.intent.provider,
-                "template_id": batch.intent.template_id,
-                "revision": batch.intent.revision,
-            },
+        assert row is not None and batch is not None
+        open_ones = row["claims"] if row["state"] in ("open", "doubtful", "filling") else []
+        content = turn.work.template_content(
+            Template.key(row["provider"], row["template_id"]), row["revision"]
         )
-        batch.settle([instance.facts() for instance in found], claims)
-        turn.save(batch, correlation_id=row["correlation_id"], causation_id=row["event_id"])
+        batch.settle(
+            [facts(instance, content) for instance in found], open_claims(turn, open_ones, row)
+        )
+        saved: list[Aggregate] = [batch]
+        fleet_id = next((instance.fleet_id for instance in found if instance.fleet_id), "")
+        if fleet_id and row["api"] != RUN_INSTANCES:
+            # The answer that named it was lost; an instance tells.
+            fleet = turn.ledger.get(Fleet, batch_id) or Fleet(Fleet.stream(batch_id))
+            fleet.create(
+                api=row["api"],
+                fleet_id=fleet_id,
+                fleet_type=fleet_type(content),
+                target=0,
+                account=row["account"],
+                region=row["region"],
+                provider=row["provider"],
+                launch_template=row["launch_template"],
+            )
+            saved.append(fleet)
+        turn.save(*saved, correlation_id=row["correlation_id"], causation_id=row["event_id"])
 
     def _adopt(self, instances: Sequence[Instance]) -> None:
         """Instances with our tag that the ledger has no machine for."""
@@ -259,14 +313,14 @@ class Reconciliation:
                 # The ledger has seen its end, and it lives: told, and left to the operator.
                 orphans.append(instance)
                 continue
-            state = turn.work.batch_state(instance.batch_id) if instance.batch_id else None
-            if state is None:
+            batch = turn.work.batch(instance.batch_id) if instance.batch_id else None
+            if batch is None:
                 orphans.append(instance)
-            elif state not in ("open", "doubtful"):
+            elif batch["state"] not in ("open", "doubtful"):
                 late.setdefault(instance.batch_id, []).append(instance)
         for batch_id, found in late.items():
             # Of a batch that is closed: given to whoever still waits for such a machine, or ended.
-            self._record(batch_id, found, {"correlation_id": batch_id, "event_id": ""})
+            self._record(batch_id, found)
         self._judge(orphans, len(living))
 
     def _judge(self, orphans: list[Instance], fleet: int) -> None:
@@ -280,7 +334,7 @@ class Reconciliation:
             for i in orphans
             if sweeps[i.machine_id] >= ORPHAN_SWEEPS
             and i.batch_id
-            and turn.work.batch_state(i.batch_id) is None
+            and turn.work.batch(i.batch_id) is None
             and wall - i.launch_time > ORPHAN_AGE
             and i.launch_time > began
         ]
@@ -322,7 +376,7 @@ class Reconciliation:
     def _tag_with_ids(self) -> None:
         """AWS_TAG_InstanceID: a few each turn, since each needs a call of its own."""
         turn = self._turn
-        if not turn.aws["tag_instance_id"]:
+        if not turn.aws["tag_instance_id"] or turn.paused():
             return
         now, self._untagged = self._untagged[:TAGS_A_TURN], self._untagged[TAGS_A_TURN:]
         for instance in now:

@@ -28,6 +28,7 @@ class RequestMachines:
         default_deadline: float,
         source: str,
         random: bytes,
+        rc_account: str = "",
     ) -> None:
         self.provider = provider
         self.template_id = template_id
@@ -36,6 +37,7 @@ class RequestMachines:
         self.recorded_revision = recorded_revision
         self.default_deadline = default_deadline
         self.source = source
+        self.rc_account = rc_account
         self.request_id = new_id(REQUEST, random)
 
 
@@ -56,6 +58,7 @@ def request_machines(command: RequestMachines, ledger: Ledger) -> str:
         count,
         float(content.get("fulfilment_deadline", command.default_deadline)),
         command.source,
+        command.rc_account,
     )
     saved: list[Aggregate] = [request]
     bodies = None

@@ -21,30 +21,19 @@ TOPICS = ("MachinesReturned", "RequestCancelled")
 FIRST_RETRY, LONGEST_RETRY = 2.0, 300.0
 """Seconds after which a refused termination is tried again: doubling, at most."""
 
+INTERRUPTION = "interruption"
+RECLAIMED_AFTER = 60.0
+"""Seconds after the end that AWS announced in which its termination is waited for."""
 
-class Returning:
+
+class Telling:
+    """The machines of a return, in whatever account, learn of it."""
+
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
-        self._failures: dict[str, int] = {}
-        self._due: dict[str, float] = {}
-        self.unheeded: set[str] = set()
-        """Machines that EC2 accepted to terminate and that run on (reconciliation says)."""
-        self.refusals: dict[str, str] = {}
-        """machine id -> AWS's code of its last refusal (finishing reports it)."""
-        self.slow_to_start: set[str] = set()
-        """Machines that EC2 still does not show running when they have been pending too long
-        (reconciliation says: what nobody has asked EC2 about may run by now)."""
 
     def take_turn(self) -> None:
-        """Tell the machines that they were returned, then end what is owed. Raises LeaseLost."""
-        self._tell_machines()
-        now = self._turn.now()[2]
-        for row in self._turn.work.open_terminations():
-            if self._due.get(row["termination_id"], 0.0) <= now:
-                self._send(row)
-        self._terminate_owed()
-
-    def _tell_machines(self) -> None:
+        """Follow every return and cancellation that is not followed yet."""
         turn = self._turn
         while events := turn.work.events_after(POLICY, TOPICS, 100):
             for event in events:
@@ -83,6 +72,34 @@ class Returning:
             tracking=(POLICY, event["position"]),
         )
 
+
+class Returning:
+    """Ending machines in one account. `unlowered` are the batches whose fleet would replace a
+    machine that is ended now; `refusals` (machine id -> AWS's code of its last refusal) are for
+    finishing."""
+
+    def __init__(self, turn: Turn, unlowered: set[str], refusals: dict[str, str]) -> None:
+        self._turn = turn
+        self._unlowered = unlowered
+        self._refusals = refusals
+        self._failures: dict[str, int] = {}
+        self._due: dict[str, float] = {}
+        self.unheeded: set[str] = set()
+        """Machines that EC2 accepted to terminate and that run on (reconciliation says)."""
+        self.slow_to_start: set[str] = set()
+        """Machines that EC2 still does not show running when they have been pending too long
+        (reconciliation says: what nobody has asked EC2 about may run by now)."""
+
+    def take_turn(self) -> None:
+        """End what is owed. Raises LeaseLost."""
+        if self._turn.paused():
+            return
+        now = self._turn.now()[2]
+        for row in self._turn.work.open_terminations():
+            if self._due.get(row["termination_id"], 0.0) <= now:
+                self._send(row)
+        self._terminate_owed()
+
     def _terminate_owed(self) -> None:
         """Merge what all returns owe, by zone: one protected machine saves all of its zone."""
         turn = self._turn
@@ -98,15 +115,23 @@ class Returning:
                 row["owed"] = f"pending for longer than {pending_timeout:g} s"
             if (
                 row["owed"]
+                and (row["batch_id"] not in self._unlowered or machine_id in self.slow_to_start)
                 and machine_id not in under_way
                 and self._due.get(machine_id, 0.0) <= now
                 and (row["status"] != "shutting-down" or machine_id in self.unheeded)
+                and not self._aws_takes(row)
             ):
                 zones.setdefault(row["zone"], []).append(row)
         size = turn.aws["batch_sizes"]["terminate_instances"]
         for zone, rows in zones.items():
             for start in range(0, len(rows), size):
                 self._intend(zone, rows[start : start + size])
+
+    def _aws_takes(self, row: dict[str, Any]) -> bool:
+        """AWS is about to end it itself, and the site lets it (AWS_SPOT_TERMINATE_ON_RECLAIM)."""
+        if row["interrupted"] != INTERRUPTION or self._turn.aws["spot_terminate_on_reclaim"]:
+            return False
+        return bool(self._turn.now()[0] < row["interrupted_until"] + RECLAIMED_AFTER)
 
     def _intend(self, zone: str, rows: list[dict[str, Any]]) -> None:
         turn = self._turn
@@ -141,7 +166,7 @@ class Returning:
         for machine_id in answer.accepted:
             self._failures.pop(machine_id, None)
             self._due.pop(machine_id, None)
-            self.refusals.pop(machine_id, None)
+            self._refusals.pop(machine_id, None)
         now = turn.now()[2]
         for machine_id in [machine_id for machine_id, _ in answer.refused] + answer.retry:
             failures = self._failures[machine_id] = self._failures.get(machine_id, 0) + 1
@@ -155,5 +180,5 @@ class Returning:
         turn.save(batch, correlation_id=row["correlation_id"], causation_id=row["event_id"])
         self._due.pop(row["termination_id"], None)
         for machine_id, code in answer.refused:
-            self.refusals[machine_id] = code
+            self._refusals[machine_id] = code
             turn.journal.warn("termination refused", machine_id=machine_id, code=code)

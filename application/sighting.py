@@ -7,6 +7,7 @@ one that is stopped must not cost a fleet.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from application.cancel_request import CancelRequest, cancel_request
@@ -30,10 +31,16 @@ class Sightings(Protocol):
 
 
 class Sighting:
-    def __init__(self, turn: Turn, sightings: Sightings, reconciliation: Reconciliation) -> None:
-        self._turn = turn
+    def __init__(
+        self,
+        turns: Sequence[Turn],
+        sightings: Sightings,
+        reconciliations: Sequence[Reconciliation],
+    ) -> None:
+        self._turns = turns
+        self._turn = turns[0]
         self._sightings = sightings
-        self._reconciliation = reconciliation
+        self._reconciliations = reconciliations
         self._strangers: dict[tuple[str, str], None] = {}
 
     def take_turn(self) -> None:
@@ -58,7 +65,8 @@ class Sighting:
             for machine_id, name in line.get("strangers", ()):
                 self._strangers[machine_id, name] = None
             if line.get("stale"):
-                self._reconciliation.sweep_wanted = True
+                for reconciliation in self._reconciliations:
+                    reconciliation.sweep_wanted = True
         for provider, (requests, finals, machines) in by_provider.items():
             unseen, unanswered, unnamed = turn.work.first_sightings(
                 list(requests), list(finals), list(machines)
@@ -82,10 +90,14 @@ class Sighting:
             return
         turn = self._turn
         try:
-            found = turn.cloud.find(
-                [machine_id for machine_id, _ in self._strangers if machine_id],
-                [name for machine_id, name in self._strangers if not machine_id],
-            )
+            found = [
+                instance
+                for place in self._turns
+                for instance in place.cloud.find(
+                    [machine_id for machine_id, _ in self._strangers if machine_id],
+                    [name for machine_id, name in self._strangers if not machine_id],
+                )
+            ]
         except CallFailed as failed:
             turn.journal.info("strangers not asked after", kind=failed.kind, code=failed.code)
             return

@@ -13,6 +13,7 @@ from typing import Any
 
 from application.instants import Instant, seconds_between
 from application.ports import Clock, Cloud, Journal, Lease, Ledger, Notebook, Work
+from domain.brake import EVERYTHING, LAUNCHING
 from domain.event_sourced import Aggregate
 
 MOST_STREAMS = 30
@@ -51,6 +52,11 @@ class Turn:
         """Seconds since the event that made a row, whatever the wall clock did meanwhile."""
         return seconds_between(row["created"], self.now())
 
+    def paused(self, *, launching: bool = False) -> bool:
+        """Whether the operator's brake forbids to change anything at AWS, or only to launch."""
+        scope, _ = self.work.brake()
+        return scope == EVERYTHING or (launching and scope == LAUNCHING)
+
     def must_outlive_call(self) -> None:
         """Before a mutating call: the lease outlives the call's time-outs, or is extended, or lost.
 
@@ -58,6 +64,10 @@ class Turn:
         """
         if self.lease.remaining() < self.cloud.call_time + 10 and not self.lease.renew():
             raise LeaseLost(f"the lease of {self.lease.fence[0]} is another worker's")
+
+    def outlived_others(self) -> bool:
+        """Before a call without a token: whether a call of the holder before us has ended."""
+        return self.lease.since_another() >= self.cloud.call_time
 
     def save(self, *aggregates: Aggregate, **metadata: Any) -> None:
         """One fenced commit."""

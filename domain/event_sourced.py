@@ -102,6 +102,11 @@ class Aggregate:
         self.version += 1
         self._pending.append(event)
 
+    @property
+    def has_pending(self) -> bool:
+        """Whether anything has happened that is not stored yet."""
+        return bool(self._pending)
+
     def collect_events(self) -> list[DomainEvent]:
         """Hand over the events that are not stored yet, once."""
         pending, self._pending = self._pending, []

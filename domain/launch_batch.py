@@ -10,16 +10,28 @@ if TYPE_CHECKING:
 
 OPEN = "open"
 ACCEPTED = "accepted"
+FILLING = "filling"
 REJECTED = "rejected"
 DOUBTFUL = "doubtful"
 SETTLED = "settled"
+CLOSED = "closed"
+
+
+def _weigh(instances: list[dict[str, Any]]) -> None:
+    """Version 1 knew on-demand machines of one unit each."""
+    for instance in instances:
+        instance |= {"price_type": "ondemand", "units": 1}
 
 
 class LaunchIntended(DomainEvent):
-    """Written before the call. `payload` is the exact call but for the token; `claims` are
-    [request id, count] in the order in which they are filled."""
+    """Written before the call. `payload` are the parameters of `api` but for the token; `claims`
+    are [request id, units] in the order in which they are filled; at most `machines` are launched.
+    `reason` says why in this account and these pools."""
+
+    class_version = 2
 
     epoch: int
+    api: str
     token: str
     payload: dict[str, Any]
     claims: list[list[Any]]
@@ -29,11 +41,24 @@ class LaunchIntended(DomainEvent):
     provider: str
     template_id: str
     revision: str
+    launch_template: str
+    machines: int
+    reason: str
+
+    @staticmethod
+    def upcast_v1_v2(state: dict[str, Any]) -> None:
+        machines = sum(count for _, count in state["claims"])
+        state |= {"api": "RunInstances", "launch_template": "", "reason": "", "machines": machines}
 
 
 class LaunchAccepted(DomainEvent):
     """What AWS gave. `deal` is [request id, [machine ids]] and is never computed again; nobody
-    may have the `surplus`; `missing` machines were not given."""
+    may have the `surplus`; `missing` units were not given, for the `shortages`
+    [pool, class, code, message]; with `gives_up` trying anything like it again is of no use. When
+    it is `filling`, the fleet or group `fleet_id` goes on launching: its machines follow in
+    LaunchSettled, until LaunchClosed."""
+
+    class_version = 2
 
     epoch: int
     aws_request_id: str
@@ -41,6 +66,15 @@ class LaunchAccepted(DomainEvent):
     deal: list[list[Any]]
     surplus: list[str]
     missing: int
+    shortages: list[list[str]]
+    gives_up: bool
+    fleet_id: str
+    filling: bool
+
+    @staticmethod
+    def upcast_v1_v2(state: dict[str, Any]) -> None:
+        _weigh(state["instances"])
+        state |= {"shortages": [], "gives_up": False, "fleet_id": "", "filling": False}
 
 
 class LaunchRejected(DomainEvent):
@@ -55,27 +89,52 @@ class LaunchRejected(DomainEvent):
 
 
 class LaunchSettled(DomainEvent):
-    """Two complete sweeps for the batch's tag decided; or machines of it turned up afterwards."""
+    """Two complete sweeps for the batch's tag decided; or machines of it turned up afterwards, as
+    those of a fleet do."""
+
+    class_version = 2
 
     instances: list[dict[str, Any]]
     deal: list[list[Any]]
     surplus: list[str]
 
+    @staticmethod
+    def upcast_v1_v2(state: dict[str, Any]) -> None:
+        _weigh(state["instances"])
 
-def deal(machine_ids: list[str], claims: list[list[Any]]) -> tuple[list[list[Any]], list[str]]:
-    """Give machines to claims in their order, one filled before the next; the rest is surplus.
 
-    `claims` are [request id, count], the closed ones taken out and open demand for the same
-    payload put behind them. Returns the deal and the surplus.
+class LaunchClosed(DomainEvent):
+    """The batch's fleet launches no more: what its claims lack, [request id, units], is open demand
+    again or missing, for the `shortages` [pool, class, code, message]."""
+
+    claims: list[list[Any]]
+    shortages: list[list[str]]
+
+
+def deal(
+    machines: list[tuple[str, int]], claims: list[list[Any]]
+) -> tuple[list[list[Any]], list[str]]:
+    """Give machines (id, units) to claims in their order, one filled before the next; the rest is
+    surplus. The last machine of a claim may overshoot it.
+
+    `claims` are [request id, units], the closed ones taken out and open demand for the same
+    payload put behind them: what overshoots a request's claim counts for its open demand. Returns
+    the deal, which names a request once, and the surplus.
     """
-    left = list(machine_ids)
-    dealt: list[list[Any]] = []
-    for request_id, count in claims:
-        if not left or count < 1:
-            continue
-        given, left = left[:count], left[count:]
-        dealt.append([request_id, given])
-    return dealt, left
+    left = list(machines)
+    dealt: dict[str, list[str]] = {}
+    owed: dict[str, int] = {}
+    for request_id, units in claims:
+        owed[request_id] = owed.get(request_id, 0) + units
+        while left and owed[request_id] > 0:
+            machine_id, counts = left.pop(0)
+            dealt.setdefault(request_id, []).append(machine_id)
+            owed[request_id] -= counts
+    return [[r, given] for r, given in dealt.items()], [machine_id for machine_id, _ in left]
+
+
+def _weights(instances: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    return [(instance["machine_id"], instance["units"]) for instance in instances]
 
 
 class LaunchBatch(Aggregate):
@@ -92,6 +151,7 @@ class LaunchBatch(Aggregate):
     def intend(
         self,
         epoch: int,
+        api: str,
         token: str,
         payload: dict[str, Any],
         claims: list[list[Any]],
@@ -101,6 +161,9 @@ class LaunchBatch(Aggregate):
         provider: str,
         template_id: str,
         revision: str,
+        launch_template: str,
+        machines: int,
+        reason: str,
     ) -> None:
         """Write down the call before it is made: first, or again after a definite rejection."""
         if self.state not in ("", REJECTED) or epoch != self.epoch + 1:
@@ -108,6 +171,7 @@ class LaunchBatch(Aggregate):
         self._trigger(
             LaunchIntended,
             epoch=epoch,
+            api=api,
             token=token,
             payload=payload,
             claims=claims,
@@ -117,6 +181,9 @@ class LaunchBatch(Aggregate):
             provider=provider,
             template_id=template_id,
             revision=revision,
+            launch_template=launch_template,
+            machines=machines,
+            reason=reason,
         )
 
     def accept(
@@ -124,12 +191,16 @@ class LaunchBatch(Aggregate):
         aws_request_id: str,
         instances: list[dict[str, Any]],
         open_claims: list[list[Any]],
+        shortages: list[list[str]],
+        gives_up: bool,
+        fleet_id: str,
+        filling: bool,
     ) -> None:
         """Record what AWS gave and who gets it, once."""
         if self.state != OPEN:
             return
-        given, surplus = deal([i["machine_id"] for i in instances], open_claims)
-        asked = sum(count for _, count in self.claims)
+        given, surplus = deal(_weights(instances), open_claims)
+        asked = sum(units for _, units in self.claims)
         self._trigger(
             LaunchAccepted,
             epoch=self.epoch,
@@ -137,7 +208,11 @@ class LaunchBatch(Aggregate):
             instances=instances,
             deal=given,
             surplus=surplus,
-            missing=max(0, asked - len(instances)),
+            missing=0 if filling else max(0, asked - sum(i["units"] for i in instances)),
+            shortages=shortages,
+            gives_up=gives_up,
+            fleet_id=fleet_id,
+            filling=filling,
         )
 
     def reject(self, code: str, message: str, definite: bool, gives_up: bool) -> None:
@@ -156,8 +231,13 @@ class LaunchBatch(Aggregate):
         """Close the batch by what was found under its tag, or take in what turned up later."""
         new = [i for i in instances if i["machine_id"] not in self.machine_ids]
         if self.state in (OPEN, DOUBTFUL) or new:
-            given, surplus = deal([i["machine_id"] for i in new], open_claims)
+            given, surplus = deal(_weights(new), open_claims)
             self._trigger(LaunchSettled, instances=new, deal=given, surplus=surplus)
+
+    def close(self, claims: list[list[Any]], shortages: list[list[str]]) -> None:
+        """Its fleet launches no more; `claims` are what it still owed."""
+        if self.state == FILLING:
+            self._trigger(LaunchClosed, claims=claims, shortages=shortages)
 
     def evolve(self, event: DomainEvent) -> None:
         if isinstance(event, LaunchIntended):
@@ -166,10 +246,13 @@ class LaunchBatch(Aggregate):
             self.claims = event.claims
             self.intent = event
         elif isinstance(event, LaunchAccepted):
-            self.state = ACCEPTED
+            self.state = FILLING if event.filling else ACCEPTED
             self.machine_ids |= {i["machine_id"] for i in event.instances}
         elif isinstance(event, LaunchRejected):
             self.state = REJECTED if event.definite else DOUBTFUL
+        elif isinstance(event, LaunchClosed):
+            self.state = CLOSED
         elif isinstance(event, LaunchSettled):
-            self.state = SETTLED
+            if self.state != FILLING:
+                self.state = SETTLED
             self.machine_ids |= {i["machine_id"] for i in event.instances}

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from domain.event_sourced import Aggregate, DomainEvent
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 LAUNCHED = "launched"
 RUNNING = "running"
 TERMINATED = "terminated"
@@ -12,7 +16,10 @@ LOST = "lost"
 
 class MachineLaunched(DomainEvent):
     """EC2 gave the machine; `request_id` is whose it is, "" for surplus. `launch_time` is EC2's,
-    in whole seconds since the epoch; `name` and `private_ip_address` may be "" until it runs."""
+    in whole seconds since the epoch; `name` and `private_ip_address` may be "" until it runs;
+    `units` is what it counts in its request."""
+
+    class_version = 2
 
     request_id: str
     batch_id: str
@@ -27,6 +34,11 @@ class MachineLaunched(DomainEvent):
     name: str
     private_ip_address: str
     launch_time: int
+    units: int
+
+    @staticmethod
+    def upcast_v1_v2(state: dict[str, Any]) -> None:
+        state["units"] = 1
 
 
 class MachineRunning(DomainEvent):
@@ -65,6 +77,7 @@ class Machine(Aggregate):
         self.state = ""
         self.request_id = ""
         self.returns: list[str] = []
+        self.interruptions: list[str] = []
 
     @property
     def is_gone(self) -> bool:
@@ -85,7 +98,8 @@ class Machine(Aggregate):
             )
 
     def interrupt(self, reason: str, until: int) -> None:
-        if not self.is_gone:
+        """Record once of each kind (`reason`) that AWS said so."""
+        if not self.is_gone and reason not in self.interruptions:
             self._trigger(MachineInterrupted, reason=reason, until=until)
 
     def hand_back(self, return_id: str, reason: str) -> None:
@@ -106,6 +120,8 @@ class Machine(Aggregate):
             self.request_id = event.request_id
         elif isinstance(event, MachineRunning):
             self.state = RUNNING
+        elif isinstance(event, MachineInterrupted):
+            self.interruptions.append(event.reason)
         elif isinstance(event, MachineReturned):
             self.returns.append(event.return_id)
         elif isinstance(event, MachineTerminated):

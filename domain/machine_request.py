@@ -5,6 +5,10 @@ from __future__ import annotations
 from domain.event_sourced import Aggregate, DomainEvent
 from domain.refusals import RequestIsFinal
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 OPEN = "open"
 FULFILLED = "fulfilled"
 PARTLY_FULFILLED = "partly fulfilled"
@@ -13,7 +17,10 @@ CANCELLED = "cancelled"
 
 
 class MachinesRequested(DomainEvent):
-    """`fulfilment_deadline` is in seconds from here; `source`: hostfactory, operator or worker."""
+    """`machine_count` is in units; `fulfilment_deadline` in seconds from here; `source`:
+    hostfactory, operator or worker; `rc_account` is LSF's, "" for none."""
+
+    class_version = 2
 
     provider: str
     template_id: str
@@ -21,6 +28,11 @@ class MachinesRequested(DomainEvent):
     machine_count: int
     fulfilment_deadline: float
     source: str
+    rc_account: str
+
+    @staticmethod
+    def upcast_v1_v2(state: dict[str, Any]) -> None:
+        state["rc_account"] = ""
 
 
 class MachinesAssigned(DomainEvent):
@@ -32,7 +44,7 @@ class MachinesAssigned(DomainEvent):
 
 
 class RequestFellShort(DomainEvent):
-    """A pool gave `missing` machines fewer than it was asked for, for this AWS reason. After one
+    """A pool gave `missing` units fewer than it was asked for, for this AWS reason. After one
     that `gives_up` (permissions, a parameter, the account's quota) no launch is tried again."""
 
     batch_id: str
@@ -83,6 +95,7 @@ class MachineRequest(Aggregate):
         machine_count: int,
         fulfilment_deadline: float,
         source: str,
+        rc_account: str = "",
     ) -> MachineRequest:
         self = cls(cls.stream(request_id))
         self._trigger(
@@ -93,14 +106,16 @@ class MachineRequest(Aggregate):
             machine_count=machine_count,
             fulfilment_deadline=fulfilment_deadline,
             source=source,
+            rc_account=rc_account,
         )
         return self
 
-    def assign(self, batch_id: str, machine_ids: list[str]) -> None:
-        """Follow a deal; machines it has already are not assigned twice."""
-        new = [machine for machine in machine_ids if machine not in self.machine_ids]
+    def assign(self, batch_id: str, machines: dict[str, int]) -> None:
+        """Follow a deal (machine id -> units); machines it has already are not assigned twice."""
+        new = [machine for machine in machines if machine not in self.machine_ids]
         if new:
-            self._trigger(MachinesAssigned, batch_id=batch_id, machine_ids=new, units=len(new))
+            units = sum(machines[machine] for machine in new)
+            self._trigger(MachinesAssigned, batch_id=batch_id, machine_ids=new, units=units)
 
     def fall_short(
         self, batch_id: str, pool: str, reason: str, message: str, missing: int, gives_up: bool
@@ -118,7 +133,7 @@ class MachineRequest(Aggregate):
             )
 
     def finish(self, succeeded: int, why: str) -> None:
-        """Become final with what runs; `why` says what is missing and is for people."""
+        """Become final with the units that run; `why` says what is missing and is for people."""
         if self.state != OPEN:
             return
         if succeeded >= self.machine_count:

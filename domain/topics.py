@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from domain import (
+    brake,
     deployment,
+    fleet,
     host_factory,
     launch_batch,
+    launch_template,
     machine,
     machine_request,
     return_request,
@@ -22,9 +25,12 @@ TOPICS: dict[str, type[DomainEvent]] = {
         machine_request,
         return_request,
         launch_batch,
+        fleet,
+        launch_template,
         termination_batch,
         machine,
         host_factory,
+        brake,
     )
     for name, item in vars(module).items()
     if isinstance(item, type) and issubclass(item, DomainEvent) and item is not DomainEvent

@@ -1,9 +1,9 @@
 """The validated configuration and templates in the compiled form that a HostFactory call reads.
 
-One text file an instance: a key (paths, times, sizes and inodes of the sources), the settings, the
-finished getAvailableTemplates answer, then one line a template. Whoever finds the key stale and
-gets the lock compiles anew; the others, and everybody while the sources are broken, are served the
-last good form.
+One text file an instance: a key (paths, times, sizes and inodes of what it was made of), the
+settings, the finished getAvailableTemplates answer, then one line a template. Whoever finds the key
+stale and gets the lock compiles anew; the others, and everybody while the sources are broken, are
+served the last good form.
 """
 
 from __future__ import annotations
@@ -76,14 +76,11 @@ def sources(site: Site, environ: Mapping[str, str]) -> tuple[list[str | None], s
         site.candidates("templates"),
     ):
         for path in candidates:
-            try:
-                status = os.stat(path)
-            except OSError:
+            status = file_facts(path)
+            if status is None:
                 continue
             found.append(path)
-            facts.append(
-                [path, status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino]
-            )
+            facts.append([path, *status])
             break
         else:
             # A named file that is not there must be missed by name, not passed over.
@@ -91,6 +88,25 @@ def sources(site: Site, environ: Mapping[str, str]) -> tuple[list[str | None], s
             facts.append(None)
     facts += _variables(environ)
     return found, dumps(facts)
+
+
+def file_facts(path: str) -> list[int] | None:
+    """What changes when a file does; None where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return [status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino]
+
+
+def _is_of(line: str, key: str) -> bool:
+    """Whether a form was made of the sources with this key, and of the further files (those that
+    templates name, the facts of instance types) as they are now."""
+    if line == key:
+        return True
+    if not line.startswith(f"{key}\t"):
+        return False
+    return all(file_facts(path) == facts for path, facts in loads(line[len(key) + 1 :]).items())
 
 
 def _variables(environ: Mapping[str, str]) -> list[list[str]]:
@@ -131,10 +147,10 @@ def load(site: Site, environ: Mapping[str, str]) -> Compiled:
 
 def _known(file: str, key: str, good: list[str] | None) -> Compiled | None:
     """What was made of the sources with this key; None when nobody has looked at them yet."""
-    if good is not None and good[KEY] == key:
+    if good is not None and _is_of(good[KEY], key):
         return Compiled(good)
     bad = _read(file + ".bad")
-    if bad is not None and bad[KEY] == key:
+    if bad is not None and _is_of(bad[KEY], key):
         return _make_do(good, bad[1:])
     return None
 
@@ -149,7 +165,9 @@ def _compile(
 ) -> Compiled:
     from infrastructure.compilation import compile_sources
 
-    problem, lines = compile_sources(site, paths, environ)
+    problem, lines, further = compile_sources(site, paths, environ)
+    if further:
+        key = f"{key}\t{dumps(further)}"
     if problem:
         bad = [problem, *lines]
         _write(file + ".bad", [key, *bad])

@@ -30,12 +30,19 @@ SAFE_SETTLE_GAP = 300
 LONGEST_CONNECT = 127
 """Seconds after which Linux itself gives up a connection (six SYN retries)."""
 
+NON_MUTATING, MUTATING = "NonMutating", "Mutating"
+"""The kinds of the APIs that have no bucket by their own name: each has one of its own."""
+
 DOCUMENTED_BUCKETS: Mapping[str, tuple[float, float]] = {
     "RunInstances": (5, 2),
     "TerminateInstances": (100, 5),
     "DescribeInstances": (50, 10),
     "CreateTags": (100, 10),
+    NON_MUTATING: (100, 20),
+    MUTATING: (50, 5),
     "RunInstances:instances": (1000, 2),
+    # From memory, unlike the others.
+    "TerminateInstances:instances": (1000, 20),
 }
 """EC2's own token buckets (size, refill per second) of an account and region."""
 DEFAULT_BUCKETS: Mapping[str, tuple[float, float]] = {
@@ -129,6 +136,12 @@ def _endpoint(url: str | None) -> str | None:
     if not _is_address(url):
         raise ValueError("a URL such as https://ec2.us-west-2.amazonaws.com is needed")
     return url
+
+
+def _role(arn: str | None) -> str | None:
+    if arn is None or re.fullmatch(r"arn:[a-z-]+:iam::[0-9]{12}:role/\S+", arn):
+        return arn
+    raise ValueError("a role's ARN such as arn:aws:iam::123456789012:role/name is needed")
 
 
 def _proxy(url: str | None) -> str | None:
@@ -279,6 +292,17 @@ class Aws(_Section):
     profile: Annotated[str, Field(min_length=1)] = "default"
     """The profile to take, of `credential_file` or, without one, of the files that boto3 finds.
     Without a file, `default` leaves the choice to boto3 (AWS_PROFILE)."""
+    credential_script: Text = None
+    """A program, with its arguments, that prints credentials as JSON: AccessKeyId,
+    SecretAccessKey, SessionToken and Expiration, as AWS's credential_process does. It is run
+    again before they end and must be done within 6 s. None: no program."""
+    credential_renew_margin: SecondsOrZero = 300
+    """Seconds before their end at which credentials of `credential_script` or `assume_role` are
+    renewed."""
+    assume_role: Annotated[Text, AfterValidator(_role)] = None
+    """The ARN of a role that is assumed with these credentials, for all calls. None: none is."""
+    external_id: Text = None
+    """The external id that the role's trust policy asks for. None: none is sent."""
     proxy: Annotated[Text, AfterValidator(_proxy)] = None
     """The proxy to AWS, as http://host:port. None: whatever boto3 finds by itself (HTTPS_PROXY)."""
     max_inflight: Count = 4
@@ -292,6 +316,8 @@ class Aws(_Section):
     """Seconds from one complete sweep to the next."""
     launch_chunk: OfThousand = 100
     """Most machines in one RunInstances."""
+    fleet_chunk: OfThousand = 500
+    """Most machines in one launch by a fleet or group."""
     pending_timeout: Seconds = 180
     """Seconds after which a machine that EC2, asked once more, still shows pending is
     terminated."""
@@ -300,6 +326,9 @@ class Aws(_Section):
     hosts: then the request is cancelled, or the machine returned."""
     tag_instance_id: bool = False
     """Whether a running machine and its volumes get the tag InstanceID, with the machine's id."""
+    interruption_queue: Annotated[Text, AfterValidator(_endpoint)] = None
+    """The URL of the SQS queue into which EventBridge puts EC2's interruption warnings and
+    rebalance recommendations. None: an interruption is seen by the next sweep."""
     spot_terminate_on_reclaim: bool = False
     """No effect yet: spot comes in a later release."""
     batch_sizes: BatchSizes = BatchSizes()
@@ -314,12 +343,56 @@ class Aws(_Section):
     """Seconds before the first of these; before the second twice as many, and so on."""
     buckets: dict[str, Bucket] = Field(default_factory=lambda: dict(DEFAULT_BUCKETS))
     """Our own limit of this API as [size, refill per second], by default 80 % of EC2's: calls, or
-    launched machines for RunInstances:instances. Those not named keep their defaults."""
+    machines launched by whatever call for RunInstances:instances, terminated for
+    TerminateInstances:instances. NonMutating and Mutating are for each API without a key of its
+    own. Those not named keep their defaults."""
 
     @field_validator("buckets", mode="before")
     @classmethod
     def _keep_other_buckets(cls, value: object) -> object:
         return {**DEFAULT_BUCKETS, **value} if isinstance(value, dict) else value
+
+
+class Caps(_Section):
+    """Most machines at a time and most spend per hour; null is no limit."""
+
+    machines: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=0)] | None = None
+    """Machines that live or are being asked for. None: no limit."""
+    spend_per_hour: Annotated[float, BeforeValidator(_refuse_switch), Field(ge=0)] | None = None
+    """By the price per machine hour that templates give (`attributes.priceInfo`). None: no
+    limit. A template without a price is not launched while one is set."""
+
+
+class Limits(Caps):
+    """What launching never goes beyond, for the deployment and for single templates."""
+
+    templates: dict[str, Caps] = {}
+    """Template id -> `machines` and `spend_per_hour` of that template alone."""
+
+
+class Account(_Section):
+    """One of several places to buy machines: what differs there from `provider.aws`."""
+
+    region: Annotated[Text, AfterValidator(_region)] = None
+    """Its region. None: that of `provider.aws`."""
+    endpoint_url: Annotated[Text, AfterValidator(_endpoint)] = None
+    """EC2's address there. None: that of `provider.aws`."""
+    credential_file: Path = None
+    """A credentials file of its own."""
+    profile: Text = None
+    """A profile of its own."""
+    credential_script: Text = None
+    """A program of its own that prints credentials."""
+    assume_role: Annotated[Text, AfterValidator(_role)] = None
+    """The role that is assumed for it: the way to another AWS account without keys of it."""
+    external_id: Text = None
+    """The external id that this role asks for."""
+    interruption_queue: Annotated[Text, AfterValidator(_endpoint)] = None
+    """The queue of its interruption warnings."""
+    priority: Annotated[int, BeforeValidator(_refuse_switch)] = 0
+    """With `provider.selection` priority the lowest comes first."""
+    weight: Annotated[float, BeforeValidator(_refuse_switch), Field(gt=0)] = 1
+    """With `provider.selection` weighted its share of the machines."""
 
 
 class Provider(_Section):
@@ -328,7 +401,31 @@ class Provider(_Section):
     fulfilment_deadline: Seconds = 300
     """Seconds after which nothing more is launched for a request; a template's own
     `fulfilmentDeadline` comes first."""
+    limits: Limits = Limits()
     aws: Aws = Aws()
+    accounts: dict[Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,64}$")], Account] = {}
+    """Name -> where machines are bought: credentials and a region. None: one, called `default`,
+    that is `provider.aws`. A template runs in those that it names, without any in the first."""
+    selection: Literal["first_available", "priority", "weighted", "round_robin", "least_cost"] = (
+        "first_available"
+    )
+    """Which of a template's accounts is asked first; the others follow when it has no capacity or
+    does not answer."""
+
+    def places(self) -> dict[str, Aws]:
+        """Account -> the settings that hold in it."""
+        if not self.accounts:
+            return {"default": self.aws}
+        return {
+            name: self.aws.model_copy(
+                update={
+                    key: value
+                    for key, value in account.model_dump(exclude_none=True).items()
+                    if key in Aws.model_fields
+                }
+            )
+            for name, account in self.accounts.items()
+        }
 
 
 class Logging(_Section):
@@ -609,6 +706,11 @@ def _propagated_level(value: Any) -> str:
 
 _IBM_KEYS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "AWS_CREDENTIAL_FILE": ("provider.aws.credential_file", _text),
+    "AWS_CREDENTIAL_SCRIPT": ("provider.aws.credential_script", _text),
+    "AWS_CREDENTIAL_RENEW_MARGIN": (
+        "provider.aws.credential_renew_margin",
+        _whole(0, 31_536_000),
+    ),
     "AWS_REGION": ("provider.aws.region", _text),
     "AWS_ENDPOINT_URL": ("provider.aws.endpoint_url", _text),
     "AWS_CONNECTION_TIMEOUT_MS": (
@@ -632,8 +734,6 @@ _IBM_ASIDE: Mapping[str, Callable[[Any], Any]] = {
     "AWS_PROXY_PORT": _whole(1, 65_535),
     "ACCEPT_PROPAGATED_LOG_SETTING": _switch,
     "AWS_KEY_FILE": _text,
-    "AWS_CREDENTIAL_SCRIPT": _text,
-    "AWS_CREDENTIAL_RENEW_MARGIN": _whole(0, 2_147_483_647),
 }
 """Keys of IBM's file that are no setting by themselves."""
 _PROPAGATED: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
@@ -672,7 +772,6 @@ def _ibm_file(path: str, environ: Mapping[str, str], warnings: list[str]) -> dic
             given[key] = _Given(value, path, name)
     aside = {name: read(name, reader) for name, reader in _IBM_ASIDE.items()}
 
-    _refuse_credential_script(path, aside, warnings)
     if aside["AWS_KEY_FILE"]:
         warnings.append(f"{path}: AWS_KEY_FILE is not needed: launching takes the key's name only")
     proxy = _ibm_proxy(path, aside, warnings)
@@ -689,20 +788,6 @@ def _ibm_file(path: str, environ: Mapping[str, str], warnings: list[str]) -> dic
         )
         given["provider.aws.timeouts.connect_timeout"] = connect._replace(value=LONGEST_CONNECT)
     return given
-
-
-def _refuse_credential_script(path: str, aside: Mapping[str, Any], warnings: list[str]) -> None:
-    if aside["AWS_CREDENTIAL_SCRIPT"]:
-        raise ConfigurationProblem(
-            path,
-            "AWS_CREDENTIAL_SCRIPT",
-            "comes in a later release",
-            'make it "" and use AWS_CREDENTIAL_FILE or an instance profile',
-        )
-    if aside["AWS_CREDENTIAL_RENEW_MARGIN"] is not None:
-        warnings.append(
-            f"{path}: AWS_CREDENTIAL_RENEW_MARGIN has no effect without AWS_CREDENTIAL_SCRIPT"
-        )
 
 
 def _ibm_proxy(path: str, aside: Mapping[str, Any], warnings: list[str]) -> str | None:
@@ -831,6 +916,9 @@ def _second_thoughts(settings: Settings, given: Mapping[str, _Given]) -> list[st
             "no region is set: AWS cannot be called until AWS_REGION in IBM's file, or "
             f"provider.aws.region, or {environment_name('provider.aws.region')} names one"
         )
+    margin = "provider.aws.credential_renew_margin"
+    if margin in given and not (aws.credential_script or aws.assume_role):
+        warnings.append(f"{place(margin)} has no effect without a script or a role to assume")
     if aws.spot_terminate_on_reclaim:
         where = place("provider.aws.spot_terminate_on_reclaim")
         warnings.append(f"{where} is set but comes in a later release; it has no effect yet")

@@ -8,7 +8,19 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from application.failures import BrokenConfiguration, NotConfigured, StoreError
-from application.ports import CallFailed, Clock, Cloud, Instance, Launched, Terminated
+from application.ports import (
+    CallFailed,
+    Clock,
+    Cloud,
+    Fleet,
+    Instance,
+    Launched,
+    Notice,
+    Planned,
+    Shortage,
+    Terminated,
+)
+from domain.capacity import Pool
 from interfaces.write_side import WriteSide
 
 if TYPE_CHECKING:
@@ -38,26 +50,66 @@ class CloudWithin:
     def call_time(self) -> float:
         return self._cloud.call_time
 
-    def payload(
-        self, content: dict[str, Any], pool: str, count: int, tags: dict[str, str]
-    ) -> tuple[dict[str, Any], bytes | None]:
+    def plan(
+        self, content: dict[str, Any], pools: Sequence[Pool], units: int, tags: dict[str, str]
+    ) -> Planned:
         self._refuse_late()
-        return self._cloud.payload(content, pool, count, tags)
+        return self._cloud.plan(content, pools, units, tags)
 
-    def may_launch(self, machines: int) -> bool:
-        return self._has_time() and self._cloud.may_launch(machines)
+    def may_launch(self, api: str, machines: int) -> bool:
+        return self._has_time() and self._cloud.may_launch(api, machines)
 
-    def launch(self, payload: dict[str, Any], token: str, user_data: bytes | None) -> Launched:
+    def is_down(self, api: str) -> bool:
+        return self._cloud.is_down(api)
+
+    def launch(
+        self, api: str, payload: dict[str, Any], token: str, user_data: bytes | None
+    ) -> Launched:
         self._refuse_late()
-        return self._cloud.launch(payload, token, user_data)
+        return self._cloud.launch(api, payload, token, user_data)
+
+    def create_launch_template(
+        self, payload: dict[str, Any], token: str, user_data: bytes | None
+    ) -> str:
+        self._refuse_late()
+        return self._cloud.create_launch_template(payload, token, user_data)
+
+    def delete_launch_template(self, name: str) -> None:
+        self._refuse_late()
+        self._cloud.delete_launch_template(name)
+
+    def launch_templates(self, deployment: str) -> list[str]:
+        self._refuse_late()
+        return self._cloud.launch_templates(deployment)
+
+    def fleets(self, deployment: str, apis: Sequence[str]) -> list[Fleet]:
+        self._refuse_late()
+        return self._cloud.fleets(deployment, apis)
+
+    def why_short(self, api: str, fleet_id: str) -> list[Shortage]:
+        self._refuse_late()
+        return self._cloud.why_short(api, fleet_id)
+
+    def set_target(self, api: str, fleet_id: str, target: int, on_demand: int) -> None:
+        self._refuse_late()
+        self._cloud.set_target(api, fleet_id, target, on_demand)
+
+    def delete_fleets(self, api: str, fleet_type: str, fleet_ids: Sequence[str]) -> list[str]:
+        self._refuse_late()
+        return self._cloud.delete_fleets(api, fleet_type, fleet_ids)
 
     def sweep(self, deployment: str) -> list[Instance]:
         self._refuse_late()
         return self._cloud.sweep(deployment)
 
-    def find(self, machine_ids: Sequence[str], names: Sequence[str] = ()) -> list[Instance]:
+    def find(
+        self,
+        machine_ids: Sequence[str],
+        names: Sequence[str] = (),
+        batches: Sequence[str] = (),
+    ) -> list[Instance]:
         self._refuse_late()
-        return self._cloud.find(machine_ids, names)
+        return self._cloud.find(machine_ids, names, batches)
 
     def terminate(
         self, machine_ids: Sequence[str], before_each: Callable[[], object] = lambda: None
@@ -74,6 +126,14 @@ class CloudWithin:
     def tag_with_id(self, instance: Instance) -> None:
         self._refuse_late()
         self._cloud.tag_with_id(instance)
+
+    def notices(self) -> list[Notice]:
+        self._refuse_late()
+        return self._cloud.notices()
+
+    def settle_notices(self, handles: Sequence[str]) -> None:
+        self._refuse_late()
+        self._cloud.settle_notices(handles)
 
 
 def take_turn(call: Call) -> bool:
@@ -106,7 +166,8 @@ def _turn(call: Call) -> bool:
     )
     try:
         side.store().refuse_failed_projections()
-        side.cloud.override(CloudWithin(side.cloud(), call.clock, until))
+        within = {n: CloudWithin(cloud, call.clock, until) for n, cloud in side.clouds().items()}
+        side.clouds.override(within)
         lease = side.lease()
         if not lease.acquire():
             return False

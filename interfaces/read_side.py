@@ -16,7 +16,7 @@ from infrastructure.site import Site, site_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from infrastructure.event_store.sqlite import SqliteEventStore
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Call",
     "Site",
+    "example_templates",
+    "instance_types_named",
     "log_defect",
     "read_templates",
     "register",
@@ -214,22 +216,69 @@ def worker_status(call: Call) -> dict[str, object]:
     }
 
 
-def read_templates(path: str) -> tuple[list[str], list[dict[str, object]]]:
-    """Validate a templates file: the ids that are offered, and the problems.
+def read_templates(
+    path: str, site: Site | None, environ: Mapping[str, str]
+) -> tuple[list[str], list[dict[str, object]]]:
+    """Validate a templates file: the ids that are offered, and the problems. Instance types and
+    accounts are those of the site, if there is one.
 
     Raises BrokenConfiguration when the file itself cannot be read.
     """
     from dataclasses import asdict
 
     from infrastructure.settings import ConfigurationProblem
-    from infrastructure.templates.ibm import read_templates
+    from infrastructure.templates.ibm import Known, read_templates
 
+    known = Known(_known_types(site), _accounts(site, environ)) if site else None
     try:
-        templates, problems = read_templates(path)
+        templates, problems = read_templates(path, known)
     except ConfigurationProblem as problem:
         raise BrokenConfiguration(str(problem)) from None
     offered = [template["template_id"] for template in templates]
     return offered, [{**asdict(problem), "text": str(problem)} for problem in problems]
+
+
+def _known_types(site: Site) -> dict[str, dict[str, Any]]:
+    from infrastructure.templates.instance_types import known_types, types_file
+
+    return known_types(types_file(site.state_dir))
+
+
+def _accounts(site: Site, environ: Mapping[str, str]) -> list[str] | None:
+    """The site's accounts; None where its configuration cannot be read."""
+    from infrastructure.settings import Settings
+
+    try:
+        settings = compiled.load(site, environ).settings
+    except BrokenConfiguration:
+        return None
+    return list(Settings.model_validate(settings).provider.places())
+
+
+def instance_types_named(path: str) -> list[str]:
+    """The instance types of a templates file. Raises BrokenConfiguration."""
+    from infrastructure.settings import ConfigurationProblem
+    from infrastructure.templates.ibm import types_named
+
+    try:
+        return types_named(path)
+    except ConfigurationProblem as problem:
+        raise BrokenConfiguration(str(problem)) from None
+
+
+def example_templates(
+    site: Site, apis: Sequence[str], given: dict[str, Any]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """A template for each of the APIs, made of what `given` says (the fields of `Wanted`), and the
+    instance types of which nothing is known: then there is no template."""
+    from infrastructure.templates.examples import Wanted, example
+
+    facts = _known_types(site)
+    wanted = Wanted(**given)
+    unknown = [name for name in wanted.types if name not in facts]
+    if unknown:
+        return [], unknown
+    return [example(api, wanted, facts) for api in dict.fromkeys(apis)], []
 
 
 def templates_file(site: Site, environ: Mapping[str, str]) -> str:

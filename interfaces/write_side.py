@@ -17,9 +17,6 @@ from infrastructure.site import Site, site_from
 
 __all__ = ["Site", "WriteSide", "check_start", "site_from", "tell_failed_start"]
 
-ACCOUNT = "default"
-"""The one account of this release: the credentials and region of awsprov_config.json."""
-
 
 def _compiled(site: Site, environ: Any) -> Any:
     from infrastructure.compiled import load
@@ -60,16 +57,27 @@ def _ledger(store: Any) -> Any:
     return Ledger(SqliteFactory(store))
 
 
-def _cloud(settings: Any, clock: Any, journal: Any, on_client: Any) -> Any:
+def _clouds(settings: Any, clock: Any, journal: Any, on_client: Any) -> Any:
+    """Account -> EC2 there."""
     from infrastructure.aws.ec2 import Ec2
 
-    return Ec2(ACCOUNT, settings.provider.aws, clock, journal, on_client)
+    return {
+        name: Ec2(name, aws, clock, journal, on_client)
+        for name, aws in settings.provider.places().items()
+    }
 
 
-def _work(store: Any, settings: Any) -> Any:
+def _works(store: Any, settings: Any) -> Any:
     from infrastructure.read_models.sqlite_work import SqliteWork
 
-    return SqliteWork(store, ACCOUNT, settings.provider.aws.region or "")
+    return {
+        name: SqliteWork(store, name, aws.region or "")
+        for name, aws in settings.provider.places().items()
+    }
+
+
+def _first(by_account: Any) -> Any:
+    return next(iter(by_account.values()))
 
 
 def _queries(store: Any) -> Any:
@@ -78,62 +86,69 @@ def _queries(store: Any) -> Any:
     return SqliteQueries(store.connection, store.path)
 
 
-def _notebook(store: Any, settings: Any) -> Any:
-    from infrastructure.event_store.notebook import SqliteNotebook
-
-    return SqliteNotebook(store, ACCOUNT, settings.provider.aws.region or "")
-
-
-def _lease(
+def _leases(
     store: Any, settings: Any, clock: Any, site: Site, process: str, program_version: str
 ) -> Any:
     from infrastructure.event_store.lease import SqliteLease
 
-    return SqliteLease(
-        store,
-        f"{ACCOUNT}/{settings.provider.aws.region}",
-        f"{process}[{os.getpid()}]",
-        program_version,
-        clock,
-        settings.worker.lease_time,
-        site.worker_lock,
-    )
+    return {
+        name: SqliteLease(
+            store,
+            f"{name}/{aws.region}",
+            f"{process}[{os.getpid()}]",
+            program_version,
+            clock,
+            settings.worker.lease_time,
+            site.worker_lock if number == 0 else f"{site.worker_lock}.{name}",
+        )
+        for number, (name, aws) in enumerate(settings.provider.places().items())
+    }
 
 
-def _turn(
+def _lease(leases: Any) -> Any:
+    from infrastructure.event_store.lease import Leases
+
+    return Leases(list(leases.values()))
+
+
+def _turns(
     ledger: Any,
-    work: Any,
-    notebook: Any,
-    cloud: Any,
+    works: Any,
+    clouds: Any,
     clock: Any,
-    lease: Any,
+    leases: Any,
     journal: Any,
     compiled: Any,
+    settings: Any,
     store: Any,
     random: Any,
 ) -> Any:
     from application.turn import Turn
+    from infrastructure.event_store.notebook import SqliteNotebook
 
-    return Turn(
-        ledger=ledger,
-        work=work,
-        notebook=notebook,
-        cloud=cloud,
-        clock=clock,
-        lease=lease,
-        journal=journal,
-        settings=compiled.settings["provider"],
-        deployment=store.deployment,
-        incarnation=store.incarnation,
-        random=random,
-    )
+    return [
+        Turn(
+            ledger=ledger,
+            work=works[name],
+            notebook=SqliteNotebook(store, name, aws.region or ""),
+            cloud=clouds[name],
+            clock=clock,
+            lease=leases[name],
+            journal=journal,
+            settings={**compiled.settings["provider"], "aws": aws.model_dump(mode="json")},
+            deployment=store.deployment,
+            incarnation=store.incarnation,
+            random=random,
+        )
+        for name, aws in settings.provider.places().items()
+    ]
 
 
-def _policies(turn: Any, site: Site) -> Any:
+def _policies(turns: Any, site: Site) -> Any:
     from application.policies import Policies
     from infrastructure.sightings import Sightings
 
-    return Policies(turn, site.provider, Sightings(site.sightings))
+    return Policies(turns, site.provider, Sightings(site.sightings))
 
 
 class WriteSide(containers.DeclarativeContainer):
@@ -154,15 +169,18 @@ class WriteSide(containers.DeclarativeContainer):
     journal: Any = providers.Singleton(_journal, site, compiled)
     store: Any = providers.Singleton(_store, site, compiled, clock, process)
     ledger: Any = providers.Singleton(_ledger, store)
-    work: Any = providers.Singleton(_work, store, settings)
+    works: Any = providers.Singleton(_works, store, settings)
+    work: Any = providers.Singleton(_first, works)
     queries: Any = providers.Singleton(_queries, store)
-    notebook: Any = providers.Singleton(_notebook, store, settings)
-    cloud: Any = providers.Singleton(_cloud, settings, clock, journal, on_client)
-    lease: Any = providers.Singleton(_lease, store, settings, clock, site, process, program_version)
-    turn: Any = providers.Singleton(
-        _turn, ledger, work, notebook, cloud, clock, lease, journal, compiled, store, random
+    clouds: Any = providers.Singleton(_clouds, settings, clock, journal, on_client)
+    leases: Any = providers.Singleton(
+        _leases, store, settings, clock, site, process, program_version
     )
-    policies: Any = providers.Singleton(_policies, turn, site)
+    lease: Any = providers.Singleton(_lease, leases)
+    turns: Any = providers.Singleton(
+        _turns, ledger, works, clouds, clock, leases, journal, compiled, settings, store, random
+    )
+    policies: Any = providers.Singleton(_policies, turns, site)
 
 
 def check_start(side: WriteSide) -> None:
@@ -171,7 +189,7 @@ def check_start(side: WriteSide) -> None:
     from infrastructure.event_store.sqlite_setup import refuse_network_file_system
 
     refuse_network_file_system(side.store().path)
-    side.cloud()
+    side.clouds()
 
 
 def create(side: WriteSide) -> tuple[str, str]:
@@ -193,6 +211,18 @@ def activate(side: WriteSide, reason: str) -> tuple[int, str]:
     path: str = site.ledger(side.compiled().settings)
     made_by = site.actor(side.process())
     return activate_store(path, side.clock(), made_by, reason), path
+
+
+def learn_types(side: WriteSide, names: list[str]) -> Any:
+    """Ask AWS about instance types, by the first account, and keep what it says: `facts`, `changed`
+    and `unknown`.
+
+    Raises CallFailed, OSError.
+    """
+    from infrastructure.templates.instance_types import learn_types, types_file
+
+    describe = _first(side.clouds()).instance_types
+    return learn_types(types_file(side.site().state_dir), names, describe)
 
 
 def make_state_directory(site: Site) -> None:

@@ -207,7 +207,7 @@ MUTATIONS = (
     Mutation(
         "no bisection",
         "11",
-        "infrastructure/aws/ec2.py",
+        "infrastructure/aws/instances.py",
         "                elif len(part) == 1 or failed.code not in SPOILS_ALL:",
         "                elif True:",
         (RETURNING + "test_fault_11_terminate_with_one_unknown_id",),
@@ -215,7 +215,7 @@ MUTATIONS = (
     Mutation(
         "refused taken for terminated",
         "12",
-        "infrastructure/aws/ec2.py",
+        "infrastructure/aws/instances.py",
         "                    refused += [[machine_id, failed.code] for machine_id in part]",
         "                    accepted += part",
         (RETURNING + "test_fault_12_terminate_protected_in_mixed_zones",),
@@ -223,7 +223,7 @@ MUTATIONS = (
     Mutation(
         "lost terminate taken for done",
         "13",
-        "infrastructure/aws/ec2.py",
+        "infrastructure/aws/instances.py",
         "                    retry += part",
         "                    accepted += part",
         (RETURNING + "test_fault_13_lost_terminate_response",),
@@ -259,7 +259,7 @@ MUTATIONS = (
     Mutation(
         "sweep trusted when a page failed",
         "17",
-        "infrastructure/aws/ec2.py",
+        "infrastructure/aws/instances.py",
         "        while True:\n"
         "            answer = self._describe(parameters)\n"
         "            found +=",

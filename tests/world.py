@@ -152,7 +152,7 @@ class World:
 
     def kill(self, worker: Worker) -> None:
         """What the kernel does to a process that dies: its locks and connections are gone."""
-        worker.lease._unlock()
+        worker.lease.let_go()
         worker.store.close()
         self.workers.remove(worker)
 

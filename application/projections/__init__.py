@@ -7,7 +7,7 @@ alone, so a rebuild comes out equal.
 
 from __future__ import annotations
 
-from application.projections import launches, machines, requests, templates
+from application.projections import brake, launches, machines, requests, templates
 from application.projections.record import Record, Rows
 
 __all__ = ["PROJECTIONS", "Record", "Rows"]
@@ -16,6 +16,7 @@ PROJECTIONS = {
     "templates": templates.HANDLERS,
     "requests": requests.HANDLERS,
     "launches": launches.HANDLERS,
+    "brake": brake.HANDLERS,
     # Last: it looks at the requests' rows.
     "machines": machines.HANDLERS,
 }

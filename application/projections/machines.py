@@ -38,6 +38,8 @@ def machine_launched(record: Record, rows: Rows) -> None:
         "alive": 1,
         "owed": "",
         "seen": 0,
+        "interrupted": "",
+        "interrupted_until": 0,
         **data,
         **record.origin(),
     }
@@ -65,6 +67,16 @@ def machine_running(record: Record, rows: Rows) -> None:
     if row["result"] == "executing":
         row["result"] = "succeed"
     _put(record, rows, row)
+
+
+def machine_interrupted(record: Record, rows: Rows) -> None:
+    """AWS takes it: HostFactory is told until when, and of the notices the one that is sooner."""
+    row = _row(record, rows)
+    until = record.data["until"]
+    if not row["interrupted_until"] or until < row["interrupted_until"]:
+        row["interrupted"] = record.data["reason"]
+        row["interrupted_until"] = until
+        _put(record, rows, row)
 
 
 def machines_returned(record: Record, rows: Rows) -> None:
@@ -118,6 +130,7 @@ def machines_seen(record: Record, rows: Rows) -> None:
 HANDLERS = {
     "MachineLaunched": machine_launched,
     "MachineRunning": machine_running,
+    "MachineInterrupted": machine_interrupted,
     "MachinesReturned": machines_returned,
     "TerminationIntended": termination_intended,
     "TerminationAccepted": termination_accepted,

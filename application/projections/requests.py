@@ -6,6 +6,8 @@ from application.projections import wire_fragments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from application.projections.record import Record, Rows
 
 RUNNING = "running"
@@ -35,6 +37,7 @@ def machines_requested(record: Record, rows: Rows) -> None:
         "seen": 0,
         "answered_final": 0,
         "final_at": "",
+        "rc_account": data["rc_account"],
         **record.origin(),
     }
     row["fragment"] = wire_fragments.request_head(row)
@@ -65,6 +68,7 @@ def machines_returned(record: Record, rows: Rows) -> None:
             "seen": 0,
             "answered_final": 0,
             "final_at": "",
+            "rc_account": "",
             **record.origin(),
         }
         row["fragment"] = wire_fragments.request_head(row)
@@ -155,12 +159,44 @@ def launch_intended(record: Record, rows: Rows) -> None:
     _claim(rows, record.data["claims"], 1)
 
 
-def _claim(rows: Rows, claims: list[list[object]], sign: int) -> None:
-    for request_id, count in claims:
+def _claim(rows: Rows, claims: list[list[Any]], sign: int) -> None:
+    for request_id, units in claims:
         row = rows.get("requests", request_id)
         assert row is not None
-        row["claimed"] += sign * count  # type: ignore[operator]
+        row["claimed"] += sign * units
         rows.put("requests", row)
+
+
+def launch_accepted(record: Record, rows: Rows) -> None:
+    if not record.data["filling"]:
+        _release(record, rows)
+
+
+def launch_settled(record: Record, rows: Rows) -> None:
+    """The claims of a fleet that goes on launching shrink by what they are given."""
+    batch = rows.get("batches", record.identifier)
+    assert batch is not None
+    if batch["state"] == "filling":
+        left = dict(left_of_claims(batch["claims"], record.data))
+        _claim(rows, [[r, units - left.get(r, 0)] for r, units in batch["claims"]], -1)
+        _deal(record, rows)
+    else:
+        _release(record, rows)
+
+
+def left_of_claims(claims: list[list[Any]], data: dict[str, Any]) -> list[list[Any]]:
+    """What is left of claims after a deal, without those that are filled."""
+    given = {request_id: _units(data, ids) for request_id, ids in data["deal"]}
+    return [
+        [request_id, units - given.get(request_id, 0)]
+        for request_id, units in claims
+        if units > given.get(request_id, 0)
+    ]
+
+
+def _units(data: dict[str, Any], machine_ids: list[str]) -> int:
+    weights = {instance["machine_id"]: instance["units"] for instance in data["instances"]}
+    return sum(weights[machine_id] for machine_id in machine_ids)
 
 
 def _release(record: Record, rows: Rows) -> None:
@@ -169,16 +205,24 @@ def _release(record: Record, rows: Rows) -> None:
     assert batch is not None
     if batch["state"] in ("open", "doubtful"):
         _claim(rows, batch["claims"], -1)
+    _deal(record, rows)
+
+
+def _deal(record: Record, rows: Rows) -> None:
     for request_id, machine_ids in record.data.get("deal", ()):
         row = rows.get("requests", request_id)
         assert row is not None
-        row["dealt"] += len(machine_ids)
+        row["dealt"] += _units(record.data, machine_ids)
         rows.put("requests", row)
 
 
 def launch_rejected(record: Record, rows: Rows) -> None:
     if record.data["definite"]:
         _release(record, rows)
+
+
+def launch_closed(record: Record, rows: Rows) -> None:
+    _claim(rows, record.data["claims"], -1)
 
 
 def request_fell_short(record: Record, rows: Rows) -> None:
@@ -192,7 +236,7 @@ def request_fell_short(record: Record, rows: Rows) -> None:
 def machines_assigned(record: Record, rows: Rows) -> None:
     row = rows.get("requests", record.identifier)
     assert row is not None
-    row["assigned"] += len(record.data["machine_ids"])
+    row["assigned"] += record.data["units"]
     rows.put("requests", row)
 
 
@@ -218,9 +262,10 @@ HANDLERS = {
     "ReturnCompleted": return_completed,
     "ReturnPartlyRefused": return_partly_refused,
     "LaunchIntended": launch_intended,
-    "LaunchAccepted": _release,
+    "LaunchAccepted": launch_accepted,
     "LaunchRejected": launch_rejected,
-    "LaunchSettled": _release,
+    "LaunchSettled": launch_settled,
+    "LaunchClosed": launch_closed,
     "MachinesAssigned": machines_assigned,
     "RequestFellShort": request_fell_short,
     "RequestsSeen": requests_seen,

@@ -1,38 +1,65 @@
-"""EC2 of one account and region: every call that Hostledger makes, each in one place."""
+"""The port `Cloud`: everything that Hostledger asks of one AWS account and region."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
-from application.crash_points import reach
-from application.ports import CallFailed, Clock, Instance, Launched, Terminated
-from infrastructure.aws.errors import NOT_FOUND, failure
-from infrastructure.aws.launches import (
-    launch_payload,
-    sizes_root_volume,
-    user_data_of,
-    with_user_data,
+from application.ports import (
+    CallFailed,
+    Clock,
+    Fleet,
+    Instance,
+    Launched,
+    Notice,
+    Planned,
+    Shortage,
+    Terminated,
 )
-from infrastructure.aws.throttle import Breaker, Bucket
+from domain.capacity import (
+    CREATE_FLEET,
+    CREATE_GROUP,
+    REQUEST_SPOT_FLEET,
+    RUN_INSTANCES,
+    Pool,
+    launch_api,
+)
+from infrastructure.aws import dry_runs, fleets, groups, run_instances, spot_fleets
+from infrastructure.aws.client import Connection
+from infrastructure.aws.instances import PAGE, Instances, instance_of
+from infrastructure.aws.launch_templates import LaunchTemplates, template_data
+from infrastructure.aws.machine_data import describes_root_volume
+from infrastructure.aws.notices import Notices
+from infrastructure.aws.resolving import Resolving
+from infrastructure.aws.tags import launch_tags
+from infrastructure.aws.user_data import user_data_of, with_user_data
 from infrastructure.settings import Aws
 from infrastructure.telemetry.journal import Journal
 
-TAG = "hostledger:"
-LAUNCHED_INSTANCES = "RunInstances:instances"
-PAGE = 1000
-"""Most instances that DescribeInstances gives in a page."""
 
-SPOILS_ALL = NOT_FOUND | {"OperationNotPermitted"}
-"""Refusals of one id that spare all the others of its zone too."""
+class _Fleets(Protocol):
+    """What every API has that makes a fleet or group."""
 
-MOST_FILTER_VALUES = 200
-"""Most values of one filter."""
+    def launch(self, payload: dict[str, Any], token: str) -> Launched: ...
+
+    def listed(self, deployment: str) -> list[Fleet]: ...
+
+    def why_short(self, fleet_id: str) -> list[Shortage]: ...
+
+    def set_target(self, fleet_id: str, target: int, on_demand: int) -> None: ...
+
+    def delete(self, kind: str, fleet_ids: Sequence[str]) -> list[str]: ...
+
+
+_PAYLOADS = {
+    CREATE_FLEET: fleets.payload,
+    REQUEST_SPOT_FLEET: spot_fleets.payload,
+    CREATE_GROUP: groups.payload,
+}
 
 
 class Ec2:
-    """The port `Cloud` on boto3. The client is made at the first call; it is thread-safe.
+    """The port `Cloud` on boto3. Clients are made at the first call; they are thread-safe.
 
     `on_client` is called with each client that is made: the sandbox attaches itself there. `page`
     is how many instances a page of a sweep has at most.
@@ -47,265 +74,167 @@ class Ec2:
         on_client: Callable[[Any], None] | None = None,
         page: int = PAGE,
     ) -> None:
-        if not settings.region:
-            raise CallFailed("refused", "NoRegion", "AWS_REGION is not set in awsprov_config.json")
         self.account = account
-        self.region = settings.region
-        self._settings = settings
-        self._clock = clock
-        self._journal = journal
-        self._on_client = on_client
-        self._page = page
-        self._clients: dict[bool, Any] = {}
-        self._root_devices: dict[str, str] = {}
-        self._buckets = {
-            name: Bucket(size, rate, self._seconds)
-            for name, (size, rate) in settings.buckets.items()
+        self._connection = Connection(settings, clock, journal, on_client)
+        self.region = self._connection.region
+        self._resolving = Resolving(self._connection)
+        self._templates = LaunchTemplates(self._connection)
+        self._instances = Instances(self._connection, page)
+        self._notices = Notices(self._connection)
+        self._fleets: dict[str, _Fleets] = {
+            CREATE_FLEET: fleets.Fleets(self._connection, self._resolving),
+            REQUEST_SPOT_FLEET: spot_fleets.SpotFleets(self._connection),
+            CREATE_GROUP: groups.Groups(self._connection),
         }
-        self._breakers: dict[str, Breaker] = {}
-
-    def _seconds(self) -> float:
-        return self._clock.now()[2]
 
     @property
     def call_time(self) -> float:
         """Seconds that one attempt of a call can last at most."""
-        return self._settings.timeouts.connect_timeout + self._settings.timeouts.read_timeout
-
-    def _client(self, launches: bool) -> Any:
-        """A launch is tried once here and again by the policy, with its token; what is idempotent
-        by nature may be retried by botocore as the site says."""
-        if launches not in self._clients:
-            import boto3
-            from botocore.config import Config
-            from botocore.session import Session
-
-            session = Session()
-            if self._settings.credential_file:
-                session.set_config_variable("credentials_file", self._settings.credential_file)
-            if self._settings.credential_file or self._settings.profile != "default":
-                session.set_config_variable("profile", self._settings.profile)
-            retries = self._settings.config.retries
-            proxy = self._settings.proxy
-            self._clients[launches] = boto3.session.Session(botocore_session=session).client(
-                "ec2",
-                region_name=self.region,
-                endpoint_url=self._settings.endpoint_url,
-                config=Config(
-                    connect_timeout=self._settings.timeouts.connect_timeout,
-                    read_timeout=self._settings.timeouts.read_timeout,
-                    max_pool_connections=self._settings.config.max_pool_connections,
-                    retries={"total_max_attempts": 1}
-                    if launches
-                    else {"total_max_attempts": retries.max_attempts, "mode": retries.mode},
-                    proxies={"http": proxy, "https": proxy} if proxy else None,
-                    user_agent_extra="hostledger",
-                ),
-            )
-            if self._on_client is not None:
-                self._on_client(self._clients[launches])
-        return self._clients[launches]
-
-    def _call(self, api: str, method: str, parameters: dict[str, Any], instances: int = 0) -> Any:
-        """One call. Raises CallFailed; nothing is sent when a bucket or the breaker says no."""
-        breaker = self._breakers.setdefault(api, Breaker(self._seconds))
-        bucket = self._buckets.get(api)
-        launched = self._buckets.get(LAUNCHED_INSTANCES) if instances else None
-        if not breaker.admits():
-            raise CallFailed(
-                "unreachable", "BreakerOpen", f"{api} of {self.region} failed too often"
-            )
-        if launched is not None and not launched.has(instances):
-            raise CallFailed("throttled", "OwnLimit", "the bucket of launched instances is empty")
-        if bucket is not None and not bucket.take():
-            raise CallFailed("throttled", "OwnLimit", f"the bucket of {api} is empty")
-        if launched is not None:
-            launched.take(instances)
-        reach(f"aws.{api}.before")
-        began = self._seconds()
-        try:
-            answer = getattr(self._client(api == "RunInstances"), method)(**parameters)
-        except Exception as error:
-            failed = failure(error)
-            self._journal.info(
-                "aws", api=api, seconds=self._seconds() - began, kind=failed.kind, code=failed.code
-            )
-            if failed.kind == "throttled" and bucket is not None:
-                bucket.throttled()
-            elif failed.kind in ("ambiguous", "unreachable"):
-                breaker.failed()
-            else:
-                breaker.succeeded()
-            reach(f"aws.{api}.after")
-            raise failed from error
-        breaker.succeeded()
-        self._journal.debug("aws", api=api, seconds=self._seconds() - began)
-        reach(f"aws.{api}.after")
-        return answer
+        return self._connection.call_time
 
     # -- launching --------------------------------------------------------------------------------
 
-    def payload(
-        self, content: dict[str, Any], pool: str, count: int, tags: dict[str, str]
-    ) -> tuple[dict[str, Any], bytes | None]:
-        """The exact call for a template and the body of its user data. Raises CallFailed."""
-        try:
-            user_data = user_data_of(content)
-        except OSError as error:
-            raise CallFailed(
-                "refused",
-                "UserDataUnreadable",
-                f"userDataScript {error.filename}: {error.strerror}",
-            ) from error
-        device = self._root_device(content["image_id"]) if sizes_root_volume(content) else ""
-        return launch_payload(content, pool, count, tags, user_data, device), user_data
+    def plan(
+        self,
+        content: dict[str, Any],
+        pools: Sequence[Pool],
+        units: int,
+        tags: dict[str, str],
+    ) -> Planned:
+        """The exact launch call for so many units of a template from these pools (RunInstances
+        takes one), with what the template leaves open resolved. Raises CallFailed."""
+        body = user_data_of(content)
+        site = None
+        if "launch_template" in content:
+            named = content["launch_template"]
+            site = self._resolving.site_template(named["id"], named.get("version", "$Default"))
+        image_id = content.get("image_id", "")
+        if content.get("image_parameter"):
+            image_id = self._resolving.image(content["image_parameter"])
+        root_device = ""
+        if describes_root_volume(content):
+            image = image_id or (site.data.get("ImageId", "") if site is not None else "")
+            root_device = self._resolving.root_device(image)
+        api = launch_api(content)
+        if api == RUN_INSTANCES:
+            (pool,) = pools
+            payload, body = run_instances.payload(
+                content, pool, units, tags, body, image_id, root_device, site
+            )
+            return Planned(api, payload, body)
+        site_data = site.data if site is not None else None
+        data, body = template_data(content, body, image_id, root_device, site_data)
+        all_tags = launch_tags(content, tags)
+        payload, template = _PAYLOADS[api](content, pools, units, all_tags, data)
+        return Planned(api, payload, body, template)
 
-    def _root_device(self, image_id: str) -> str:
-        if image_id not in self._root_devices:
-            answer = self._call("DescribeImages", "describe_images", {"ImageIds": [image_id]})
-            if not answer["Images"]:
-                raise CallFailed("refused", "InvalidAMIID.NotFound", f"no image {image_id}")
-            device = answer["Images"][0].get("RootDeviceName")
-            if not device:
-                raise CallFailed("refused", "NoRootDevice", f"{image_id} names no root device")
-            self._root_devices[image_id] = device
-        return self._root_devices[image_id]
+    def may_launch(self, api: str, machines: int) -> bool:
+        """Whether the buckets and the breaker let a launch of so many go at once; takes nothing."""
+        return self._connection.may_call(api, machines)
 
-    def may_launch(self, machines: int) -> bool:
-        """Whether buckets and breaker let a launch of so many go at once; takes nothing."""
-        breaker = self._breakers.get("RunInstances")
-        if breaker is not None and not breaker.admits():
-            return False
-        bucket = self._buckets.get("RunInstances")
-        launched = self._buckets.get(LAUNCHED_INSTANCES)
-        return (bucket is None or bucket.has()) and (launched is None or launched.has(machines))
+    def is_down(self, api: str) -> bool:
+        """Whether the breaker of an API is open: it failed too often just now."""
+        return self._connection.is_down(api)
 
-    def launch(self, payload: dict[str, Any], token: str, user_data: bytes | None) -> Launched:
-        """Send exactly this payload with this token. Raises CallFailed."""
+    def launch(
+        self, api: str, payload: dict[str, Any], token: str, user_data: bytes | None
+    ) -> Launched:
+        """Send exactly this payload with this token, or under its own name. Raises CallFailed."""
+        if api != RUN_INSTANCES:
+            return self._fleets[api].launch(payload, token)
         parameters = {**with_user_data(payload, user_data), "ClientToken": token}
-        answer = self._call("RunInstances", "run_instances", parameters, payload["MaxCount"])
+        try:
+            answer = self._connection.call(api, parameters, machines=payload["MaxCount"])
+        except CallFailed as failed:
+            if failed.kind == "template_gone":
+                # The site's own, which is not ours to make.
+                raise CallFailed("refused", failed.code, failed.message) from failed
+            raise
         return Launched(
-            [_instance(i) for i in answer["Instances"]], answer["ResponseMetadata"]["RequestId"]
+            [instance_of(i) for i in answer["Instances"]], answer["ResponseMetadata"]["RequestId"]
         )
 
-    # -- looking ----------------------------------------------------------------------------------
+    def dry_run(self, planned: Planned) -> list[tuple[str, str]]:
+        """Each call of a plan with what AWS says that would become of it; launches nothing. Raises
+        CallFailed when AWS cannot be asked."""
+        return dry_runs.dry_run(self._connection, planned)
 
-    def _describe(self, parameters: dict[str, Any]) -> Any:
-        """A describe with the site's retries; never the end of a request."""
-        for attempt in range(self._settings.describe_retries + 1):
-            try:
-                return self._call("DescribeInstances", "describe_instances", parameters)
-            except CallFailed as failed:
-                last = attempt == self._settings.describe_retries
-                if last or failed.kind not in ("throttled", "ambiguous", "unreachable"):
-                    raise
-                if failed.code in ("BreakerOpen", "OwnLimit"):
-                    raise
-                self._clock.sleep(self._settings.describe_retry_interval * (attempt + 1))
-        raise AssertionError("unreachable")
+    # -- launch templates -------------------------------------------------------------------------
+
+    def create_launch_template(
+        self, payload: dict[str, Any], token: str, user_data: bytes | None
+    ) -> str:
+        """Make the launch template of this payload, or find the one that has its name; its id.
+        Raises CallFailed."""
+        return self._templates.create(payload, token, user_data)
+
+    def delete_launch_template(self, name: str) -> None:
+        """Delete it; done when there is none. Raises CallFailed."""
+        self._templates.delete(name)
+
+    def launch_templates(self, deployment: str) -> list[str]:
+        """Names of all launch templates with the deployment's tag. Raises CallFailed."""
+        return self._templates.names(deployment)
+
+    # -- fleets and groups ------------------------------------------------------------------------
+
+    def fleets(self, deployment: str, apis: Sequence[str]) -> list[Fleet]:
+        """The deployment's fleets and groups, made by these APIs, that may still launch. Raises
+        CallFailed."""
+        return [fleet for api in apis for fleet in self._fleets[api].listed(deployment)]
+
+    def why_short(self, api: str, fleet_id: str) -> list[Shortage]:
+        """What AWS says of launches of a fleet or group that failed. Raises CallFailed."""
+        return self._fleets[api].why_short(fleet_id)
+
+    def set_target(self, api: str, fleet_id: str, target: int, on_demand: int) -> None:
+        """Make it launch no more than `target` units, `on_demand` of them on demand; absolute, and
+        nothing is terminated by it. Done when it is gone. Raises CallFailed."""
+        self._fleets[api].set_target(fleet_id, target, on_demand)
+
+    def delete_fleets(self, api: str, fleet_type: str, fleet_ids: Sequence[str]) -> list[str]:
+        """Let these launch no more, and go. Those of them that are gone or on their way; machines
+        live on, but those of an instant fleet do not: it must have none. Raises CallFailed."""
+        return self._fleets[api].delete(fleet_type, fleet_ids)
+
+    # -- instances --------------------------------------------------------------------------------
 
     def sweep(self, deployment: str) -> list[Instance]:
         """Every instance with the deployment's tag, all pages. Raises CallFailed: then nothing is
         known, however many pages came."""
-        found: list[Instance] = []
-        parameters: dict[str, Any] = {
-            "Filters": [{"Name": f"tag:{TAG}deployment", "Values": [deployment]}],
-            "MaxResults": self._page,
-        }
-        while True:
-            answer = self._describe(parameters)
-            found += [_instance(i) for r in answer["Reservations"] for i in r["Instances"]]
-            if not answer.get("NextToken"):
-                return found
-            parameters["NextToken"] = answer["NextToken"]
+        return self._instances.sweep(deployment)
 
-    def find(self, machine_ids: Sequence[str], names: Sequence[str] = ()) -> list[Instance]:
-        """Those of these instances that exist. By filter, since one unknown id would fail a call
-        by id. Raises CallFailed."""
-        found: dict[str, Instance] = {}
-        size = min(self._settings.batch_sizes.describe_instances, MOST_FILTER_VALUES)
-        for name, values in (("instance-id", machine_ids), ("private-dns-name", names)):
-            for start in range(0, len(values), size):
-                chunk = list(values[start : start + size])
-                answer = self._describe({"Filters": [{"Name": name, "Values": chunk}]})
-                while True:
-                    for reservation in answer["Reservations"]:
-                        for item in reservation["Instances"]:
-                            found[item["InstanceId"]] = _instance(item)
-                    if not answer.get("NextToken"):
-                        break
-                    answer = self._describe(
-                        {
-                            "Filters": [{"Name": name, "Values": chunk}],
-                            "NextToken": answer["NextToken"],
-                        }
-                    )
-        return list(found.values())
-
-    # -- ending -----------------------------------------------------------------------------------
+    def find(
+        self,
+        machine_ids: Sequence[str],
+        names: Sequence[str] = (),
+        batches: Sequence[str] = (),
+    ) -> list[Instance]:
+        """Those of these instances that exist, and all of these batches. Raises CallFailed."""
+        return self._instances.find(machine_ids, names, batches)
 
     def terminate(
         self, machine_ids: Sequence[str], before_each: Callable[[], object] = lambda: None
     ) -> Terminated:
-        """Terminate instances of one zone. One id that AWS refuses makes it refuse all of its
-        zone, so the list is halved around it: about 2 log2(n) calls, `before_each` before each."""
-        accepted: list[str] = []
-        refused: list[list[str]] = []
-        retry: list[str] = []
-        request_id = ""
-        waiting = [list(machine_ids)]
-        while waiting:
-            part = waiting.pop()
-            try:
-                before_each()
-                answer = self._call(
-                    "TerminateInstances", "terminate_instances", {"InstanceIds": part}
-                )
-            except CallFailed as failed:
-                if failed.kind in ("throttled", "ambiguous", "unreachable"):
-                    retry += part
-                elif len(part) == 1 or failed.code not in SPOILS_ALL:
-                    refused += [[machine_id, failed.code] for machine_id in part]
-                else:
-                    middle = len(part) // 2
-                    waiting += [part[middle:], part[:middle]]
-                continue
-            accepted += part
-            request_id = answer["ResponseMetadata"]["RequestId"]
-        return Terminated(accepted, refused, request_id, retry)
+        """Terminate instances of one zone, halving the list around an id that AWS refuses;
+        `before_each` call."""
+        return self._instances.terminate(machine_ids, before_each)
 
     def tag_with_id(self, instance: Instance) -> None:
         """Tag the instance and its volumes with its id (AWS_TAG_InstanceID). Raises CallFailed."""
-        self._call(
-            "CreateTags",
-            "create_tags",
-            {
-                "Resources": [instance.machine_id, *instance.volume_ids],
-                "Tags": [{"Key": "InstanceID", "Value": instance.machine_id}],
-            },
-        )
+        self._instances.tag_with_id(instance)
 
+    def instance_types(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """type -> vcpus, cores, memory (MiB) and architectures. Raises CallFailed."""
+        return self._resolving.instance_types(names)
 
-def _instance(item: dict[str, Any]) -> Instance:
-    tags = {tag["Key"]: tag["Value"] for tag in item.get("Tags", ())}
-    launched = item.get("LaunchTime")
-    if isinstance(launched, datetime):
-        launch_time = int(launched.astimezone(UTC).timestamp())
-    else:
-        launch_time = 0
-    volumes = (m["Ebs"]["VolumeId"] for m in item.get("BlockDeviceMappings", ()) if "Ebs" in m)
-    return Instance(
-        machine_id=item["InstanceId"],
-        state=item["State"]["Name"],
-        name=item.get("PrivateDnsName") or "",
-        private_ip_address=item.get("PrivateIpAddress") or "",
-        launch_time=launch_time,
-        zone=(item.get("Placement") or {}).get("AvailabilityZone", ""),
-        instance_type=item.get("InstanceType", ""),
-        batch_id=tags.get(TAG + "batch", ""),
-        provider=tags.get(TAG + "provider", ""),
-        deployment=tags.get(TAG + "deployment", ""),
-        reason=(item.get("StateReason") or {}).get("Message", ""),
-        volume_ids=tuple(volumes),
-        tagged_with_id=tags.get("InstanceID") == item["InstanceId"],
-    )
+    # -- interruptions ----------------------------------------------------------------------------
+
+    def notices(self) -> list[Notice]:
+        """Some of AWS's notices that wait in the site's queue; [] when none does. Raises
+        CallFailed."""
+        return self._notices.read()
+
+    def settle_notices(self, handles: Sequence[str]) -> None:
+        """Take recorded notices out of the queue. Raises CallFailed."""
+        self._notices.settle(handles)

@@ -32,13 +32,25 @@ THROTTLED = frozenset(
         "TooManyRequestsException", "SlowDown", "BandwidthLimitExceeded",
     }
 )  # fmt: skip
-"""Nothing was done; the same call later."""
+"""Nothing was done; the same call later, and fewer of them."""
+
+BUSY = frozenset(
+    {
+        "ResourceContention", "ScalingActivityInProgress", "FleetNotInModifiableState",
+        "InvalidFleetState", "InvalidSpotFleetRequestState",
+    }
+)  # fmt: skip
+"""A group or fleet that is being changed. Nothing was done; the same call later."""
 
 SHORTAGE = frozenset(
     {
         "InsufficientInstanceCapacity", "UnfulfillableCapacity", "InsufficientCapacity",
         "InsufficientHostCapacity", "InsufficientReservedInstanceCapacity", "SpotMaxPriceTooLow",
         "Unsupported", "InsufficientFreeAddressesInSubnet", "ReservationCapacityExceeded",
+        "InsufficientAddressCapacity", "InsufficientCapacityOnHost", "InsufficientVolumeCapacity",
+        # Of a fleet's history (API_EventInformation.html).
+        "allLaunchSpecsTemporarilyBlacklisted", "launchSpecTemporarilyBlacklisted",
+        "launchSpecUnusable", "fleetProgressHalted",
     }
 )  # fmt: skip
 """This pool has none; another may. Also when it comes with an HTTP 500."""
@@ -46,13 +58,27 @@ SHORTAGE = frozenset(
 QUOTA = frozenset(
     {
         "VcpuLimitExceeded", "InstanceLimitExceeded", "MaxSpotInstanceCountExceeded",
-        "MaxFleetCountExceeded",
+        "MaxFleetCountExceeded", "MaxSpotFleetRequestCountExceeded", "FleetLimitExceeded",
+        "spotInstanceCountLimitExceeded",
+        # Auto Scaling's: as many groups as the account may have.
+        "LimitExceeded",
     }
 )  # fmt: skip
 """The account has none; another subnet cannot help."""
 
 NOT_FOUND = frozenset({"InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"})
 
+NO_TEMPLATE = frozenset(
+    {
+        "InvalidLaunchTemplateName.NotFoundException", "InvalidLaunchTemplateId.NotFound",
+        "InvalidLaunchTemplateId.NotFoundException",
+    }
+)  # fmt: skip
+"""The launch template that the call names is not there; made again, the call may go."""
+
+NOT_ALLOWED = frozenset(
+    {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "AuthFailure"}
+)
 
 NOT_NOW = frozenset(
     {"RequestExpired", "ExpiredToken", "ExpiredTokenException", "RequestTimeTooSkewed"}
@@ -81,7 +107,7 @@ MAYBE_DONE = (
 
 def classify(code: str, status: int) -> str:
     """The class of an error answer; `status` is its HTTP status."""
-    if code in THROTTLED:
+    if code in THROTTLED or code in BUSY:
         return "throttled"
     if code in NOT_NOW:
         return "unreachable"
@@ -93,19 +119,34 @@ def classify(code: str, status: int) -> str:
         return "mismatch"
     if code in NOT_FOUND:
         return "not_found"
+    if code in NO_TEMPLATE:
+        return "template_gone"
     if status >= 500 or code in ("InternalError", "InternalFailure", "Unavailable"):
         # It may have been carried out before the server lost its way.
         return "ambiguous"
     return "refused"
 
 
-def failure(error: Exception) -> CallFailed:
-    """What a botocore exception means. Anything it does not know is raised again by the caller."""
+def shortage_kind(code: str) -> str:
+    """The class of an error that stands in the answer of a fleet, for one of its pools."""
+    kind = classify(code, 400)
+    # The answer is there, and says that this pool gave nothing.
+    return "shortage" if kind == "ambiguous" else kind
+
+
+def failure(error: Exception, api: str = "") -> CallFailed:
+    """What an exception of a call means; raises again what neither botocore nor we have raised."""
+    if isinstance(error, CallFailed):
+        return error
     if isinstance(error, ClientError):
         answer = error.response["Error"]
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
         code = answer.get("Code", "Unknown")
-        return CallFailed(classify(code, status), code, answer.get("Message", ""))
+        message = answer.get("Message", "")
+        if code in NOT_ALLOWED and api not in message:
+            # An encoded message says neither what was not allowed nor to whom.
+            message = f"{api}: {message}"
+        return CallFailed(classify(code, status), code, message)
     if isinstance(error, NEVER_SENT):
         return CallFailed("unreachable", type(error).__name__, str(error))
     if isinstance(error, MAYBE_DONE):

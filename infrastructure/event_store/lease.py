@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Sequence
 
 from application.ports import Clock
 from infrastructure.event_store.sqlite import SqliteEventStore
@@ -37,6 +38,7 @@ class SqliteLease:
         self._lock_path = lock_path
         self._lock = -1
         self._expires = 0.0
+        self._followed: float | None = None
         self.number = 0
 
     @property
@@ -48,11 +50,16 @@ class SqliteLease:
         """Seconds that are left of it, by the boot clock."""
         return self._expires - self._clock.now()[2]
 
+    def since_another(self) -> float:
+        """Seconds since this one followed a holder who did not give it back, and who may have left
+        a call on its way; endless when there was none."""
+        return float("inf") if self._followed is None else self._clock.now()[2] - self._followed
+
     def acquire(self) -> bool:
         """Take it when it is free, expired, or its holder is dead. Asks an older release to end."""
         locked = self._lock >= 0 or self._try_lock()
 
-        def take() -> tuple[int, float] | None:
+        def take() -> tuple[int, float, float | None] | None:
             _, boot_id, seconds = self._clock.now()
             row = self._store.connection.execute(
                 "SELECT fence, boot_id, expires, locked, program_version FROM leases "
@@ -60,6 +67,7 @@ class SqliteLease:
                 (self.account,),
             ).fetchone()
             number = 0
+            followed = None
             if row is not None:
                 number, holder_boot, expires, was_locked, version = row
                 is_dead = locked and was_locked
@@ -70,6 +78,7 @@ class SqliteLease:
                             (self.program_version, self.account),
                         )
                     return None
+                followed = seconds if expires else None
             expires = seconds + self._lease_time
             self._store.connection.execute(
                 "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, '')",
@@ -83,14 +92,14 @@ class SqliteLease:
                     int(locked),
                 ),
             )
-            return number + 1, expires
+            return number + 1, expires, followed
 
         # Kept in memory only when it is committed: a failed commit must not look like a lease.
         taken = self._store.write("lease", take)
         if taken is None:
             self._unlock()
             return False
-        self.number, self._expires = taken
+        self.number, self._expires, self._followed = taken
         return True
 
     def renew(self) -> bool:
@@ -140,6 +149,43 @@ class SqliteLease:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+class Leases:
+    """The leases of all accounts as one: one worker has them all, or none."""
+
+    def __init__(self, leases: Sequence[SqliteLease]) -> None:
+        self._leases = leases
+
+    @property
+    def number(self) -> int:
+        """The fencing number of the first."""
+        return self._leases[0].number
+
+    def acquire(self) -> bool:
+        """Take all that are not held yet; when one cannot be had, none is kept."""
+        taken: list[SqliteLease] = []
+        for lease in self._leases:
+            if not lease.acquire():
+                for other in taken:
+                    other.release()
+                return False
+            taken.append(lease)
+        return True
+
+    def renew(self) -> bool:
+        """Extend all. False when one of them is another's, or a newer release asks for it."""
+        renewed = [lease.renew() for lease in self._leases]
+        return all(renewed)
+
+    def release(self) -> None:
+        for lease in self._leases:
+            lease.release()
+
+    def let_go(self) -> None:
+        """What the kernel does for a process that dies."""
+        for lease in self._leases:
+            lease._unlock()
 
 
 def _order(version: str) -> tuple[int, ...]:

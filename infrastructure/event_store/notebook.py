@@ -85,22 +85,23 @@ class SqliteNotebook:
     def miss(self, machine_ids: Sequence[str], now: Instant) -> list[str]:
         """A complete sweep lacked these machines and no others: those that the last one lacked
         too."""
+        missing = f"{MISSING}{self._key} "
         before = {
-            thing.removeprefix(MISSING)
+            thing.removeprefix(missing)
             for (thing,) in self._store.connection.execute(
-                "SELECT batch_id FROM batch_sweeps WHERE batch_id GLOB ?", (MISSING + "*",)
+                "SELECT batch_id FROM batch_sweeps WHERE batch_id GLOB ?", (missing + "*",)
             )
         }
         if before != set(machine_ids):
             self._write(
                 *(
-                    ("DELETE FROM batch_sweeps WHERE batch_id = ?", (MISSING + machine_id,))
+                    ("DELETE FROM batch_sweeps WHERE batch_id = ?", (missing + machine_id,))
                     for machine_id in before.difference(machine_ids)
                 ),
                 *(
                     (
                         "INSERT OR REPLACE INTO batch_sweeps VALUES (?, ?, ?, ?)",
-                        (MISSING + machine_id, *now),
+                        (missing + machine_id, *now),
                     )
                     for machine_id in machine_ids
                     if machine_id not in before
@@ -110,14 +111,17 @@ class SqliteNotebook:
 
     def see_orphans(self, instances: Sequence[Instance]) -> dict[str, int]:
         """A complete sweep saw these and no other orphans: how many sweeps saw each."""
+        place = (self._account, self._region)
         before = dict(
-            self._store.connection.execute("SELECT machine_id, sweeps FROM orphans").fetchall()
+            self._store.connection.execute(
+                "SELECT machine_id, sweeps FROM orphans WHERE account = ? AND region = ?", place
+            ).fetchall()
         )
         if not instances and not before:
             return {}
         seen = {i.machine_id: before.get(i.machine_id, 0) + 1 for i in instances}
         self._write(
-            ("DELETE FROM orphans", ()),
+            ("DELETE FROM orphans WHERE account = ? AND region = ?", place),
             *(
                 (
                     "INSERT INTO orphans VALUES (?, ?, ?, ?, ?, ?, ?, ?)",

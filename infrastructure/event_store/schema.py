@@ -1,6 +1,8 @@
 """The SQLite schema: the log, what keeps it honest, the read tables, and the worker's notebook.
 
-Numbered, forward only: `PRAGMA user_version` is `sqlite_file.SCHEMA_VERSION`.
+Numbered, forward only: `PRAGMA user_version` is `sqlite_file.SCHEMA_VERSION`. A new store gets
+version 1 and then each of MIGRATIONS, as an old one does when it is opened; a migration only adds,
+so that a worker of the release before can finish its turn on it.
 """
 
 LOG = """
@@ -236,6 +238,74 @@ CREATE TABLE unseen (
 """
 """What the worker remembers between turns. Not history and not a read model: it may be emptied,
 and the worker then only takes longer to be sure."""
+
+MIGRATIONS = {
+    2: """
+ALTER TABLE requests ADD COLUMN rc_account TEXT NOT NULL DEFAULT '';
+ALTER TABLE machines ADD COLUMN units INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE machines ADD COLUMN interrupted TEXT NOT NULL DEFAULT '';
+ALTER TABLE machines ADD COLUMN interrupted_until INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX machines_interrupted ON machines (machine_id)
+    WHERE alive = 1 AND interrupted_until > 0;
+CREATE INDEX machines_by_batch ON machines (batch_id) WHERE alive = 1;
+ALTER TABLE batches ADD COLUMN api TEXT NOT NULL DEFAULT 'RunInstances';
+ALTER TABLE batches ADD COLUMN launch_template TEXT NOT NULL DEFAULT '';
+ALTER TABLE batches ADD COLUMN reason TEXT NOT NULL DEFAULT '';
+CREATE INDEX batches_filling ON batches (position) WHERE state = 'filling';
+CREATE INDEX batches_of_template ON batches (launch_template)
+    WHERE launch_template <> '' AND state IN ('open', 'doubtful', 'filling');
+CREATE TABLE fleets (
+    batch_id TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    api TEXT NOT NULL,
+    fleet_id TEXT NOT NULL,
+    fleet_type TEXT NOT NULL,
+    target INTEGER NOT NULL,
+    intended INTEGER,
+    intended_on_demand INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    launch_template TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    event_id TEXT NOT NULL,
+    correlation_id TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    boot_id TEXT NOT NULL,
+    boot_seconds REAL NOT NULL,
+    updated_at TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX fleets_there ON fleets (position) WHERE state <> 'deleted';
+CREATE TABLE launch_templates (
+    template_key TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    token TEXT NOT NULL,
+    payload TEXT NOT NULL,
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    code TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    event_id TEXT NOT NULL,
+    correlation_id TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    boot_id TEXT NOT NULL,
+    boot_seconds REAL NOT NULL,
+    updated_at TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE brake (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    scope TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    since TEXT NOT NULL
+);
+CREATE INDEX launch_templates_there ON launch_templates (position)
+    WHERE state IN ('open', 'created', 'deleting');
+""",
+}
 
 NOTEBOOK_TABLES = (
     "leases",

@@ -27,6 +27,7 @@ from domain.event_sourced import Aggregate, DomainEvent
 from infrastructure.event_store.digest import chain, digest
 from infrastructure.event_store.sqlite_file import (
     BUSY_TIMEOUT,
+    bring_up_to_date,
     check,
     missing,
     note_head,
@@ -75,6 +76,7 @@ class SqliteEventStore:
             )
             self.connection.execute("PRAGMA synchronous = FULL")
             try:
+                bring_up_to_date(self.connection)
                 self.deployment, self.incarnation = check(self.connection, path, inode)
             except StoreInert:
                 if not inert:
@@ -460,6 +462,9 @@ class Rows:
         "template_revisions": ("revision_key",),
         "batches": ("batch_id",),
         "terminations": ("termination_id",),
+        "fleets": ("batch_id",),
+        "brake": ("one",),
+        "launch_templates": ("template_key",),
     }
     LISTS = frozenset({"claims", "machine_ids"})
 

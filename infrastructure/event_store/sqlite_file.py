@@ -13,6 +13,7 @@ from infrastructure.event_store.sqlite_driver import sqlite
 __all__ = [
     "BUSY_TIMEOUT",
     "SCHEMA_VERSION",
+    "bring_up_to_date",
     "check",
     "missing",
     "note_head",
@@ -26,7 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """`PRAGMA user_version` of the schema that this release reads and writes."""
 
 BUSY_TIMEOUT = 10.0
@@ -56,6 +57,13 @@ def open_for_reading(path: str) -> Any:
         connection = sqlite.connect(
             uri(path, "mode=ro"), timeout=BUSY_TIMEOUT, isolation_level=None, uri=True
         )
+        if _version(connection) in range(1, SCHEMA_VERSION):
+            # The first call of a new release; a copy is brought up to date like any other.
+            writing = sqlite.connect(
+                uri(path, "mode=rw"), timeout=BUSY_TIMEOUT, isolation_level=None, uri=True
+            )
+            bring_up_to_date(writing)
+            writing.close()
         check(connection, path, inode)
     except sqlite.OperationalError as error:
         if not any(words in str(error) for words in NO_SHM):
@@ -88,9 +96,32 @@ def missing(path: str, error: OSError) -> StoreMissing:
     )
 
 
+def _version(connection: Any) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return version  # type: ignore[no-any-return]
+
+
+def bring_up_to_date(connection: Any) -> None:
+    """Carry out the migrations that the file lacks, each in a transaction of its own."""
+    while (version := _version(connection)) in range(1, SCHEMA_VERSION):
+        from infrastructure.event_store.schema import MIGRATIONS
+
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if _version(connection) == version:  # else another process was first
+                for statement in MIGRATIONS[version + 1].split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {version + 1}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
 def check(connection: Any, path: str, inode: int) -> tuple[str, int]:
     """Refuse another schema and a copied file; the deployment id and incarnation."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    version = _version(connection)
     if version != SCHEMA_VERSION:
         if version == 0:
             raise StoreMissing(

@@ -8,7 +8,7 @@ from application.failures import StoreError
 from domain.deployment import Deployment
 from infrastructure.event_store import schema
 from infrastructure.event_store.sqlite import SqliteEventStore
-from infrastructure.event_store.sqlite_file import SCHEMA_VERSION, sqlite, uri
+from infrastructure.event_store.sqlite_file import bring_up_to_date, sqlite, uri
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,9 +115,9 @@ def _build(path: str, deployment: str) -> None:
     connection = sqlite.connect(uri(path, "mode=rw"), isolation_level=None, uri=True)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.executescript(
-        f"BEGIN;{schema.LOG}{schema.READ_MODELS}{schema.NOTEBOOK}"
-        f"PRAGMA user_version = {SCHEMA_VERSION};COMMIT;"
+        f"BEGIN;{schema.LOG}{schema.READ_MODELS}{schema.NOTEBOOK}PRAGMA user_version = 1;COMMIT;"
     )
+    bring_up_to_date(connection)
     connection.execute("INSERT INTO store VALUES (1, ?, 1, ?)", (deployment, inode))
     connection.close()
 

@@ -112,6 +112,15 @@ class SqliteReadModel:
             "WHERE alive = 1 AND status IN ('pending', 'running')"
         )
 
+    def interrupted_machines(self) -> dict[str, int]:
+        """Machine id -> when AWS takes it (seconds since the epoch), of those not gone."""
+        return dict(
+            self.connection.execute(
+                "SELECT machine_id, interrupted_until FROM machines "
+                "WHERE alive = 1 AND interrupted_until > 0"
+            ).fetchall()
+        )
+
     def unseen_machines(self) -> set[str]:
         """Ids of those that are not gone and that HostFactory has never named."""
         return self._ids(
@@ -154,10 +163,11 @@ class SqliteReadModel:
                 states[name] = tuple(seen)
         return states
 
-    def last_sweep(self, region: str) -> tuple[str, float] | None:
-        """Boot id and boot seconds at which the last complete sweep of a region began."""
+    def last_sweep(self, place: str) -> tuple[str, float] | None:
+        """Boot id and boot seconds at which the last complete sweep of an account and region
+        (`account/region`) began."""
         return self.connection.execute(  # type: ignore[no-any-return]
-            "SELECT boot_id, boot_seconds FROM sweeps WHERE account = ?", (f"default/{region}",)
+            "SELECT boot_id, boot_seconds FROM sweeps WHERE account = ?", (place,)
         ).fetchone()
 
     def template_revision(self, template_key: str) -> str | None:

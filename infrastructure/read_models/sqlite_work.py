@@ -15,15 +15,39 @@ JSON_COLUMNS = frozenset({"claims", "payload", "machine_ids", "content"})
 
 OPEN_REQUESTS = """
 SELECT r.*,
-    count(m.machine_id) AS launched,
-    coalesce(sum(m.result = 'succeed'), 0) AS succeeded,
-    coalesce(sum(m.result = 'executing'), 0) AS executing,
-    coalesce(sum(m.result = 'fail' AND m.return_id = ''), 0) AS failed
+    coalesce(sum(m.units), 0) AS launched,
+    coalesce(sum((m.result = 'succeed') * m.units), 0) AS succeeded,
+    coalesce(sum((m.result = 'executing') * m.units), 0) AS executing,
+    coalesce(sum((m.result = 'fail' AND m.return_id = '') * m.units), 0) AS failed
 FROM requests r LEFT JOIN machines m ON m.request_id = r.request_id
 WHERE r.final = 0 AND r.kind = 'request'
 GROUP BY r.request_id ORDER BY r.position
 """
 
+OWED_COLUMNS = (
+    "machine_id, batch_id, zone, owed, status, return_id, correlation_id, event_id, "
+    "interrupted, interrupted_until, created_at, boot_id, boot_seconds"
+)
+
+FLEETS = """
+SELECT f.*, b.state AS batch_state, b.claims,
+    coalesce(sum((m.owed = '') * m.units), 0) AS kept,
+    coalesce(sum((m.owed = '' AND m.price_type = 'ondemand') * m.units), 0) AS kept_on_demand,
+    coalesce(sum(m.owed = '' AND m.status = 'pending'), 0) AS kept_pending,
+    count(m.machine_id) AS alive
+FROM fleets f JOIN batches b ON b.batch_id = f.batch_id
+LEFT JOIN machines m ON m.batch_id = f.batch_id AND m.alive = 1
+WHERE (f.state <> 'deleted' OR b.state = 'filling') AND f.account = ? AND f.region = ?
+GROUP BY f.batch_id ORDER BY f.position
+"""
+
+TEMPLATE_IS_USED = (
+    "EXISTS (SELECT 1 FROM batches b WHERE b.launch_template = t.name "
+    "AND b.account = t.account AND b.region = t.region "
+    "AND b.state IN ('open', 'doubtful', 'filling')) "
+    "OR EXISTS (SELECT 1 FROM fleets f WHERE f.launch_template = t.name "
+    "AND f.account = t.account AND f.region = t.region AND f.state <> 'deleted')"
+)
 
 NONE_SEEN = "NOT EXISTS (SELECT 1 FROM machines s WHERE s.request_id = r.request_id AND s.seen = 1)"
 # A machine that HostFactory names is known to it, however it came to know it, and its request too.
@@ -43,11 +67,12 @@ class SqliteWork:
         return [_row(names, values) for values in cursor.fetchall()]
 
     def open_batches(self) -> list[Row]:
-        """Batches without a final outcome: `state` open or doubtful."""
+        """Batches without a final outcome: `state` open, doubtful or filling."""
         return self._rows(
             "SELECT * FROM batches WHERE state IN ('open', 'doubtful') "
-            "AND account = ? AND region = ? ORDER BY position",
-            self._place,
+            "AND account = ? AND region = ? UNION ALL SELECT * FROM batches "
+            "WHERE state = 'filling' AND account = ? AND region = ? ORDER BY position",
+            self._place * 2,
         )
 
     def rejected_batch(
@@ -65,14 +90,63 @@ class SqliteWork:
                 return row
         return None
 
-    def batch_state(self, batch_id: str) -> str | None:
-        """The state of a batch; None when the log has none of this id."""
-        rows = self._rows("SELECT state FROM batches WHERE batch_id = ?", (batch_id,))
-        return rows[0]["state"] if rows else None
+    def batch(self, batch_id: str) -> Row | None:
+        """A batch with the claims that are left of it; None when the log has none of this id."""
+        rows = self._rows("SELECT * FROM batches WHERE batch_id = ?", (batch_id,))
+        return rows[0] if rows else None
+
+    def fleets(self) -> list[Row]:
+        """Fleets and groups that are there or whose batch is filling, with their batch's state and
+        claims, the units `kept` (alive and not to be ended) and how many machines are `alive`."""
+        return self._rows(FLEETS, self._place)
+
+    def launch_template(self, key: str) -> Row | None:
+        rows = self._rows("SELECT * FROM launch_templates WHERE template_key = ?", (key,))
+        return rows[0] if rows else None
+
+    def launch_templates(self) -> list[Row]:
+        """Launch templates of ours that may be there, and whether anything is `used` with them."""
+        return self._rows(
+            f"SELECT t.*, {TEMPLATE_IS_USED} AS used "
+            "FROM launch_templates t WHERE t.state IN ('open', 'created', 'deleting') "
+            "AND t.account = ? AND t.region = ? ORDER BY t.position",
+            self._place,
+        )
 
     def open_requests(self) -> list[Row]:
-        """Requests that are not final, oldest first, with their machines counted by result."""
+        """Requests that are not final, oldest first, with the units of their machines by result."""
         return self._rows(OPEN_REQUESTS)
+
+    def brake(self) -> tuple[str, str]:
+        """What the operator has paused ("launching", "everything" or "") and why."""
+        rows = self._rows("SELECT scope, reason FROM brake")
+        return (rows[0]["scope"], rows[0]["reason"]) if rows else ("", "")
+
+    def machines_by_account(self) -> dict[str, int]:
+        """Account -> how many machines live in it or are asked of it."""
+        rows = self._rows(
+            "SELECT account, sum(machines) AS machines FROM ("
+            "SELECT account, count(*) AS machines FROM machines WHERE alive = 1 GROUP BY account "
+            "UNION ALL SELECT account, machine_count FROM batches "
+            "WHERE state IN ('open', 'doubtful') UNION ALL "
+            "SELECT account, machine_count FROM batches WHERE state = 'filling') GROUP BY account"
+        )
+        return {row["account"]: row["machines"] for row in rows}
+
+    def machines_by_template(self) -> list[Row]:
+        """How many machines live, or are asked of AWS, of each revision of each template, in all
+        accounts: provider, template_id, revision, machines."""
+        return self._rows(
+            "SELECT provider, template_id, revision, sum(machines) AS machines FROM ("
+            "SELECT provider, template_id, revision, count(*) AS machines FROM machines "
+            "WHERE alive = 1 GROUP BY provider, template_id, revision UNION ALL "
+            "SELECT provider, template_id, revision, machine_count FROM batches "
+            "WHERE state IN ('open', 'doubtful') UNION ALL "
+            "SELECT b.provider, b.template_id, b.revision, (SELECT sum(json_extract(c.value, "
+            "'$[1]')) FROM json_each(b.claims) c) FROM batches b "
+            "WHERE b.state = 'filling' AND b.claims <> '[]') "
+            "GROUP BY provider, template_id, revision"
+        )
 
     def template_content(self, template_key: str, revision: str) -> dict[str, Any]:
         rows = self._rows(
@@ -98,11 +172,9 @@ class SqliteWork:
     def owed_machines(self) -> list[Row]:
         """Machines that are to be terminated, and those that EC2 has not started yet."""
         return self._rows(
-            "SELECT machine_id, zone, owed, status, return_id, correlation_id, event_id, "
-            "created_at, boot_id, boot_seconds FROM machines "
+            f"SELECT {OWED_COLUMNS} FROM machines "
             "WHERE alive = 1 AND owed <> '' AND account = ? AND region = ? "
-            "UNION ALL SELECT machine_id, zone, owed, status, return_id, correlation_id, event_id, "
-            "created_at, boot_id, boot_seconds FROM machines "
+            f"UNION ALL SELECT {OWED_COLUMNS} FROM machines "
             "WHERE status = 'pending' AND alive = 1 AND owed = '' AND account = ? AND region = ?",
             self._place * 2,
         )
@@ -120,6 +192,14 @@ class SqliteWork:
             "created_at, updated_at, boot_id, boot_seconds FROM machines "
             "WHERE alive = 1 AND account = ? AND region = ?",
             self._place,
+        )
+
+    def interruptible(self, machine_ids: Sequence[str]) -> list[Row]:
+        """Those of these that are ours and alive."""
+        return self._rows(
+            "SELECT m.machine_id, m.correlation_id, m.event_id FROM json_each(?) j "
+            "JOIN machines m ON m.machine_id = j.value WHERE m.alive = 1",
+            (dumps(list(machine_ids)),),
         )
 
     def anything_alive(self) -> bool:
@@ -248,6 +328,13 @@ class SqliteWork:
             self._rows(
                 "SELECT 1 AS one FROM requests WHERE final = 0 UNION ALL "
                 "SELECT 1 FROM batches WHERE state IN ('open', 'doubtful') UNION ALL "
+                "SELECT 1 FROM batches WHERE state = 'filling' UNION ALL "
+                "SELECT 1 FROM fleets f WHERE state <> 'deleted' AND (state = 'deleting' "
+                "OR intended IS NOT NULL OR NOT EXISTS "
+                "(SELECT 1 FROM machines m WHERE m.batch_id = f.batch_id AND m.alive = 1)) "
+                "UNION ALL SELECT 1 FROM launch_templates t "
+                f"WHERE state IN ('open', 'created', 'deleting') AND NOT ({TEMPLATE_IS_USED}) "
+                "UNION ALL "
                 "SELECT 1 FROM terminations WHERE state = 'open' UNION ALL "
                 "SELECT 1 FROM machines WHERE alive = 1 AND owed <> '' LIMIT 1"
             )

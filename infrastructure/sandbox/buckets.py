@@ -89,13 +89,31 @@ class Buckets:
         """Take `tokens` from bucket `name` at `now` (seconds), or leave it and say False."""
         if limit is None:
             return True
-        level = self._levels.setdefault(name, _Level(limit.burst, now))
-        # A clock that was set back refills nothing; it must not empty the bucket either.
-        elapsed = max(0.0, now - level.at)
-        level.tokens = min(limit.burst, level.tokens + elapsed * limit.per_second)
-        level.at = now
+        level = self._filled(name, limit, now)
         # The allowance is for float rounding: 0.5 s at 2/s must be one whole token.
         if level.tokens + 1e-9 < tokens:
             return False
         level.tokens -= tokens
         return True
+
+    def take_between(
+        self, name: str, limit: Limit | None, least: int, most: int, now: float
+    ) -> int:
+        """Take as many whole tokens as there are, at most `most`, and say how many; 0 and nothing
+        taken when there are not `least`."""
+        if limit is None:
+            return most
+        level = self._filled(name, limit, now)
+        count = min(most, int(level.tokens + 1e-9))
+        if count < least:
+            return 0
+        level.tokens -= count
+        return count
+
+    def _filled(self, name: str, limit: Limit, now: float) -> _Level:
+        level = self._levels.setdefault(name, _Level(limit.burst, now))
+        # A clock that was set back refills nothing; it must not empty the bucket either.
+        elapsed = max(0.0, now - level.at)
+        level.tokens = min(limit.burst, level.tokens + elapsed * limit.per_second)
+        level.at = now
+        return level

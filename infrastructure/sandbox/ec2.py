@@ -22,23 +22,33 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
-from . import instances
+from . import instance_types, instances, services, shapes, spot
 from .buckets import Buckets, Quotas
-from .faults import Fault
+from .capacity import INSUFFICIENT, Capacity, Limit
+from .faults import WITHIN, Fault
+from .fleet import Surroundings
+from .fleets import Fleets
+from .groups import Groups
+from .launch_templates import LaunchTemplates
+from .leftovers import leftovers
 from .region import LIVE_STATES, REGIONS, USER_SHUTDOWN, Machine, Region, Timing
+from .spot_fleets import SpotFleets
+from .sqs import Queues
+from .ssm import Parameters
+from .sts import Accounts, Caller
 from .wire import (
+    SERVICES,
+    Asked,
     AwsError,
     AwsRequest,
     AwsResponse,
     NetworkFault,
     answer,
-    caller_identity,
+    asked_of,
     error_answer,
     filters,
     is_true,
     numbered,
-    parameters,
-    region_of,
 )
 
 __all__ = ["AwsRequest", "AwsResponse", "Call", "Fault", "NetworkFault", "Quotas", "Sandbox"]
@@ -51,9 +61,6 @@ DEFAULT_SUBNETS = ("subnet-a", "subnet-b", "subnet-c")
 _NOT_ASKED = frozenset({"Action", "Version", "ClientToken", "SpotFleetRequestConfig.ClientToken"})
 # A parameter that names an instance which must exist.
 _NAMES_INSTANCE = re.compile(r"(?:InstanceId|ResourceId)(?:\.\d+)?")
-# Calls that launch in what they name, and calls that only write it down for later.
-_LAUNCHES = frozenset({"CreateFleet", "RequestSpotFleet", "RequestSpotInstances"})
-_TEMPLATES = frozenset({"CreateLaunchTemplate", "CreateLaunchTemplateVersion"})
 # ec2-api-idempotency.html: up to 64 ASCII characters.
 _TOKEN_MAX = 64
 
@@ -70,7 +77,8 @@ class Call:
     """One request as the sandbox received it.
 
     `at` is the clock's time in seconds, `params` the flat request parameters without Action and
-    Version. `outcome` is "ok", AWS's error code, or the kind of the fault that hit it.
+    Version. `outcome` is "ok", AWS's error code, or the kind of the fault that hit it. `service`
+    is the name in the signature, `account` that of the caller's key.
     """
 
     action: str
@@ -79,6 +87,8 @@ class Call:
     region: str
     client_token: str | None
     outcome: str = ""
+    service: str = "ec2"
+    account: str = ""
 
 
 @dataclass
@@ -92,22 +102,32 @@ class _Remembered:
 
 @dataclass
 class _Place:
-    """All the state of one region."""
+    """All the state of one account in one region."""
 
     region: Region
+    parameters: Parameters
+    queues: Queues
+    templates: LaunchTemplates
+    fleets: Fleets = field(init=False)
+    spot_fleets: SpotFleets = field(init=False)
+    groups: Groups = field(init=False)
     buckets: Buckets = field(default_factory=Buckets)
     tokens: dict[tuple[str, str], _Remembered] = field(default_factory=dict)
 
 
 class Sandbox:
-    """EC2 (and sts GetCallerIdentity) of one account, in memory.
+    """EC2 and the services beside it (autoscaling, ssm, sqs, sts) of some accounts, in memory.
 
     `clock` gives seconds since the epoch; nothing waits and nothing runs by itself: what became
     due is done when the next request or question comes. Times are in seconds: a new instance is
     not found for `visibility_lag`, is pending for `boot_time`, and takes `shutdown_time` to stop
-    or to terminate; a client token is remembered for `token_lifetime`. With `strict_ids` the ids
-    of images, subnets and security groups must exist; without, an unknown one is made when it is
-    first named. Credentials are not checked. Two sandboxes share nothing. Safe in threads.
+    or to terminate; a client token is remembered for `token_lifetime`; fleets and groups launch
+    `fleet_delay` after they are told and, where capacity lacked, every `fleet_retry` again. With
+    `strict_ids` the ids of images, subnets and security groups must exist; without, an unknown
+    one is made when it is first named. `accounts` says whose access keys are (key id ->
+    account); any other key is `account`'s, and those that sts gives out are of the role's
+    account until they expire. No signature is checked. Two sandboxes share nothing. Safe in
+    threads.
     """
 
     def __init__(
@@ -120,24 +140,33 @@ class Sandbox:
         boot_time: float = 0.0,
         shutdown_time: float = 0.0,
         token_lifetime: float = 24 * 3600.0,
+        fleet_delay: float = 0.0,
+        fleet_retry: float = 30.0,
         strict_ids: bool = False,
         account: str = ACCOUNT,
+        accounts: Mapping[str, str] | None = None,
     ) -> None:
         self.region = region
         self.account = account
         self.calls: list[Call] = []
+        # Told of every event of EventBridge's.
+        self.on_event: list[Callable[[dict[str, Any]], object]] = []
+        self._accounts = Accounts(account, dict(accounts or {}))
         self._clock = clock
         self._quotas = quotas or Quotas.generous()
         self._lag = visibility_lag
         self._timing = Timing(boot_time, shutdown_time)
         self._token_lifetime = token_lifetime
+        self._fleet_delay = fleet_delay
+        self._fleet_retry = fleet_retry
         self._strict_ids = strict_ids
         self._now = clock()
         self._agenda: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
         self._requests = itertools.count(1)
         self._faults: list[Fault] = []
-        self._places: dict[str, _Place] = {}
+        self._limits: dict[tuple[str | None, ...], Limit] = {}
+        self._places: dict[tuple[str, str], _Place] = {}  # by account and region
         self._lock = threading.RLock()
 
     # -- requests ------------------------------------------------------------------------------
@@ -146,35 +175,40 @@ class Sandbox:
         """Carry a request out and answer it. Raises NetworkFault where a fault says so."""
         with self._lock:
             self._advance()
-            params = parameters(request)
-            action = params.get("Action", "")
-            region = region_of(request, self.region)
+            asked = asked_of(request, self.region)
+            caller = self._accounts.caller(asked)
             call = Call(
-                action,
+                asked.action,
                 self._now,
-                {k: v for k, v in params.items() if k not in ("Action", "Version")},
-                region,
-                _token(params),
+                {k: v for k, v in asked.params.items() if k not in ("Action", "Version")},
+                asked.region,
+                _token(asked.params),
+                service=asked.service,
+                account=caller.account,
             )
             self.calls.append(call)
-            armed = [fault for fault in self._faults if fault.arms(action, call.params)]
-            caps = [fault for fault in armed if fault.kind == "cap"]
-            fault = next((fault for fault in armed if fault.kind != "cap"), None)
+            armed = [
+                fault
+                for fault in self._faults
+                if fault.arms(asked.action, call.params, caller.account)
+            ]
+            caps = [fault for fault in armed if fault.kind in WITHIN]
+            fault = next((fault for fault in armed if fault.kind not in WITHIN), None)
             if fault is None:
-                response, call.outcome = self._carry_out(region, action, params, caps)
+                response, call.outcome = self._carry_out(asked, caller, caps)
                 return response
             fault.fired += 1
             call.outcome = fault.kind
-            return self._fail(fault, region, action, params, caps)
+            return self._fail(fault, asked, caller, caps)
 
     def attach(self, client: Any) -> None:
-        """Make a botocore ec2 or sts client call this sandbox instead of the network.
+        """Make a botocore client of one of these services call this sandbox, not the network.
 
         Network faults are raised at once, as the exceptions botocore raises for a real network.
         """
         service = client.meta.service_model.service_name
-        if service not in ("ec2", "sts"):
-            raise ValueError(f"the sandbox speaks ec2 and sts, not {service}")
+        if service not in SERVICES:
+            raise ValueError(f"the sandbox speaks {', '.join(SERVICES)}, not {service}")
 
         def send(request: AWSPreparedRequest, **_: Any) -> AWSResponse:
             try:
@@ -194,7 +228,7 @@ class Sandbox:
         """Make calls of `action` ("*": any) fail, from the nth from now on, `times` times.
 
         times=-1 is until cleared. Of several faults that hit a call the first added counts;
-        `cap` goes together with any. Kinds:
+        `cap` and `fleet_errors` go together with any. Kinds:
 
         throttle       RequestLimitExceeded (503), nothing done
         error          code=, message=, status=400; nothing done
@@ -205,10 +239,16 @@ class Sandbox:
         reset_before   nothing done; the connection is cut
         refused        nothing done; there is no connection
         lost_response  done; the connection is cut before the answer
-        cap            RunInstances launches at most limit=; subnet=, instance_type= name a pool
+        cap            the call (RunInstances, CreateFleet, CreateAutoScalingGroup ...; also each
+                       later try of a fleet or group it made) launches at most limit=; subnet=,
+                       instance_type=, market="spot" or "on-demand" name pools; code= is the
+                       error, InsufficientInstanceCapacity unless given
+        fleet_errors   CreateFleet (instant) answers 200 and codes=[...], one error for each
+                       override; launch=0 machines are launched all the same
         kill           done; then then() is called, or pid= killed, before the answer
 
-        Any kind takes match={parameter: value} and where=callable(params) to choose calls.
+        Any kind takes account=, match={parameter: value} and where=callable(params) to choose
+        calls. Errors are answered as the service called names and shapes them.
         Raises ValueError for an unknown kind or parameter.
         """
         fault = Fault(kind, action, from_call, times, params)
@@ -223,6 +263,27 @@ class Sandbox:
                 fault.clear()
             self._faults.clear()
 
+    def set_capacity(
+        self,
+        limit: int | None,
+        *,
+        subnet: str | None = None,
+        instance_type: str | None = None,
+        market: str | None = None,
+        code: str = INSUFFICIENT,
+    ) -> None:
+        """Let at most `limit` machines of the pools named live, until changed; None: any number.
+
+        Subnet, type and market ("spot" or "on-demand") that are not given are any. `code` is what
+        a launch of more hears, in RunInstances' error and in the errors of fleets and groups.
+        """
+        told = Limit(limit or 0, subnet, instance_type, market, code)
+        with self._lock:
+            if limit is None:
+                self._limits.pop(told.pools, None)
+            else:
+                self._limits[told.pools] = told
+
     # -- the truth, and what others do ------------------------------------------------------------
 
     def live_instances(
@@ -231,7 +292,8 @@ class Sandbox:
         """Every pending, running, stopping or stopped instance with these tags, lag or not.
 
         id -> state, tags, launch_time (seconds of the clock), subnet, zone, type,
-        private_dns_name, private_ip, region, client_token.
+        private_dns_name, private_ip, region, account, client_token, lifecycle ("spot" or
+        "on-demand").
         """
         wanted = {**(tags or {}), **more}
         with self._lock:
@@ -260,6 +322,49 @@ class Sandbox:
             for region, machine in self._find(ids):
                 region.stop(machine)
 
+    def interrupt(
+        self, ids: Iterable[str], notice: float = 120.0, rebalance_before: float = 0.0
+    ) -> None:
+        """Let AWS take spot instances back, as spot-interruptions.html says.
+
+        `on_event` is told of the interruption warning `notice` seconds before they terminate (0:
+        of none), and of a rebalance recommendation so many seconds before that (0: of none).
+        Raises KeyError for an unknown instance, ValueError for one that is not a spot instance.
+        """
+        with self._lock:
+            self._advance()
+            for region, machine in list(self._find(ids)):
+                if machine.spot is None:
+                    raise ValueError(f"{machine.id} is not a spot instance")
+                if rebalance_before > 0:
+                    self._tell(spot.recommendation, region, machine)
+                warned = self._now + rebalance_before
+                if notice > 0:
+                    self._schedule(warned, partial(self._warn, region, machine))
+                end = partial(region.terminate, machine, spot.INTERRUPTED)
+                self._schedule(warned + notice, end)
+            self._advance()
+
+    def leftovers(self, tags: Mapping[str, str]) -> dict[str, list[str]]:
+        """Ids by kind of what has these tags, is no instance, and should not be there any more.
+
+        volumes and network_interfaces without a living machine, launch_templates, fleets and
+        spot_fleets that are not deleted, spot_requests without an instance, groups (of Auto
+        Scaling, by name) that are not deleted.
+        """
+        found: dict[str, list[str]] = {}
+        with self._lock:
+            self._advance()
+            for place in self._places.values():
+                here = leftovers(
+                    place.region, place.templates, place.fleets, place.spot_fleets, tags
+                )
+                if groups := place.groups.leftovers(tags):
+                    here["groups"] = groups
+                for kind, ids in here.items():
+                    found.setdefault(kind, []).extend(ids)
+        return found
+
     def protect(self, ids: Iterable[str], on: bool = True) -> None:
         """Turn termination protection of instances on or off."""
         with self._lock:
@@ -267,7 +372,12 @@ class Sandbox:
                 machine.instance.disable_api_termination = on
 
     def make_network(
-        self, subnets: Mapping[str, str], *, region: str | None = None, prefix: int = 18
+        self,
+        subnets: Mapping[str, str],
+        *,
+        region: str | None = None,
+        account: str | None = None,
+        prefix: int = 18,
     ) -> None:
         """Make subnets with chosen ids: id -> zone, by name ("us-east-1a") or letter ("a").
 
@@ -275,34 +385,81 @@ class Sandbox:
         longer. Raises ValueError for a zone that is not there, or an id in another zone.
         """
         with self._lock:
-            place = self._place(region or self.region)
+            place = self._place(region or self.region, account)
             for subnet_id, zone in subnets.items():
                 place.region.add_subnet(subnet_id, zone, prefix)
 
-    def subnets(self, region: str | None = None) -> dict[str, str]:
+    def subnets(self, region: str | None = None, account: str | None = None) -> dict[str, str]:
         """The subnets made so far: id -> zone name."""
         with self._lock:
-            return self._place(region or self.region).region.networks()
+            return self._place(region or self.region, account).region.networks()
+
+    def put_parameter(
+        self, name: str, value: str, *, region: str | None = None, account: str | None = None
+    ) -> None:
+        """Make an SSM parameter, or a new version of it."""
+        with self._lock:
+            self._advance()
+            place = self._place(region or self.region, account)
+            place.parameters.put(name, value, self._now)
+
+    def create_queue(
+        self,
+        name: str,
+        *,
+        events: bool = False,
+        region: str | None = None,
+        account: str | None = None,
+    ) -> str:
+        """Make an SQS queue and return its URL.
+
+        With `events`, what EventBridge has from EC2 in that account and region is sent to it.
+        """
+        with self._lock:
+            self._advance()
+            place = self._place(region or self.region, account)
+            if events:
+                self.on_event.append(place.queues.take_events(name))
+            return place.queues.create(name)
+
+    def send_message(self, queue_url: str, body: str) -> str:
+        """Put a message into a queue and return its id. Raises ValueError for no such queue."""
+        with self._lock:
+            self._advance()
+            for place in self._places.values():
+                if (message := place.queues.send(queue_url, body)) is not None:
+                    return message
+            raise ValueError(f"there is no queue {queue_url}")
+
+    def deny(self, action: str, account: str | None = None) -> None:
+        """Refuse calls as IAM does: of `action` ("CreateFleet", "ec2:CreateFleet", "ssm:*", "*"),
+        of all accounts or one."""
+        with self._lock:
+            self._accounts.deny(action, account)
+
+    def allow(self, action: str, account: str | None = None) -> None:
+        """Take a denial back; the words must be the same."""
+        with self._lock:
+            self._accounts.allow(action, account)
 
     # -- how a request is carried out ----------------------------------------------------------
 
     def _fail(
         self,
         fault: Fault,
-        region: str,
-        action: str,
-        params: dict[str, str],
+        asked: Asked,
+        caller: Caller,
         caps: list[Fault],
     ) -> AwsResponse:
-        sts = action == "GetCallerIdentity"
         if fault.kind in _UNDONE:
             raise NetworkFault(_UNDONE[fault.kind])
-        if (error := _answered(fault)) is not None and not fault.params.get("after"):
-            return error_answer(error, self._request_id(), sts=sts)
+        error = services.fault_error(fault, asked.service)
+        if error is not None and not fault.params.get("after"):
+            return error_answer(error, self._request_id(), asked.service)
         if fault.kind == "slow" and (late := fault.params.get("late")):
-            self._schedule(self._now + late, partial(self._carry_out, region, action, params, caps))
+            self._schedule(self._now + late, partial(self._carry_out, asked, caller, caps))
             raise NetworkFault("timeout")
-        response, _ = self._carry_out(region, action, params, caps)
+        response, _ = self._carry_out(asked, caller, caps)
         if fault.kind == "slow":
             raise NetworkFault("timeout")
         if fault.kind == "lost_response":
@@ -314,36 +471,33 @@ class Sandbox:
                 os.kill(int(fault.params["pid"]), signal.SIGKILL)
             return response
         assert error is not None
-        return error_answer(error, self._request_id(), sts=sts)
+        return error_answer(error, self._request_id(), asked.service)
 
     def _carry_out(
-        self, region: str, action: str, params: dict[str, str], caps: list[Fault]
+        self, asked: Asked, caller: Caller, caps: list[Fault]
     ) -> tuple[AwsResponse, str]:
         request_id = self._request_id()
         try:
-            response = self._serve(self._place(region), action, params, caps, request_id)
+            response = self._serve(asked, caller, caps, request_id)
         except AwsError as error:
-            return (
-                error_answer(error, request_id, sts=action == "GetCallerIdentity"),
-                error.code,
-            )
+            return error_answer(error, request_id, asked.service), error.code
         return response, "ok" if response.status < 300 else _code(response)
 
     def _serve(
-        self,
-        place: _Place,
-        action: str,
-        params: dict[str, str],
-        caps: list[Fault],
-        request_id: str,
+        self, asked: Asked, caller: Caller, caps: list[Fault], request_id: str
     ) -> AwsResponse:
+        action, params = asked.action, asked.params
         if not action:
             raise AwsError("MissingAction", "The request must contain the parameter Action")
-        bucket, limit = self._quotas.request_bucket(action, params)
-        if not place.buckets.take(bucket, limit, 1, self._now):
-            raise _throttled()
-        if action == "GetCallerIdentity":
-            return caller_identity(self.account, request_id)
+        self._accounts.check(asked, caller, self._now)
+        place = self._place(asked.region, caller.account)
+        # The other services' buckets are not published; only a test's own limits hold for them.
+        if asked.service == "ec2" or action in self._quotas.requests:
+            bucket, limit = self._quotas.request_bucket(action, params)
+            if not place.buckets.take(bucket, limit, 1, self._now):
+                raise services.throttled(asked.service)
+        if asked.service == "sts":
+            return services.answer_sts(self._accounts, asked, caller, self._now, request_id)
         if is_true(params, "DryRun"):
             # Checked permissions are all of a dry run, and the sandbox permits everything.
             raise AwsError(
@@ -351,23 +505,18 @@ class Sandbox:
             )
         token = _token(params)
         if token is None:
-            return self._do(place, action, params, caps, request_id)(request_id)
+            return self._do(place, asked, caps, request_id)(request_id)
         if len(token) > _TOKEN_MAX:
             message = f"A client token has at most {_TOKEN_MAX} characters"
             raise AwsError("InvalidParameterValue", message)
-        return self._once(place, action, token, params, caps, request_id)
+        return self._once(place, token, asked, caps, request_id)
 
     def _once(
-        self,
-        place: _Place,
-        action: str,
-        token: str,
-        params: dict[str, str],
-        caps: list[Fault],
-        request_id: str,
+        self, place: _Place, token: str, request: Asked, caps: list[Fault], request_id: str
     ) -> AwsResponse:
         """A call with a client token: done once, answered again ("Ensuring idempotency",
         EC2 Developer Guide, ec2-api-idempotency.html)."""
+        action, params = request.action, request.params
         asked = {name: value for name, value in params.items() if name not in _NOT_ASKED}
         before = place.tokens.get((action, token))
         if before is not None and self._now - before.at < self._token_lifetime:
@@ -378,27 +527,30 @@ class Sandbox:
                     "in previous request(s).",
                 )
             return before.again(request_id)
-        again = self._do(place, action, params, caps, request_id)
+        again = self._do(place, request, caps, request_id)
         response = again(request_id)
         if response.status < 300:
             place.tokens[(action, token)] = _Remembered(asked, self._now, again)
         return response
 
     def _do(
-        self,
-        place: _Place,
-        action: str,
-        params: dict[str, str],
-        caps: list[Fault],
-        request_id: str,
+        self, place: _Place, asked: Asked, caps: list[Fault], request_id: str
     ) -> Callable[[str], AwsResponse]:
         """Do what is asked; the result renders the answer, now and at every replay."""
-        region = place.region
+        if asked.service != "ec2":
+            return services.answer_elsewhere(asked, place.groups, place.parameters, place.queues)
+        region, action, params = place.region, asked.action, asked.params
         if self._strict_ids and (bad := instances.malformed(numbered(params, "InstanceId"))):
             raise bad
         self._take_resources(place, action, params)
+        if action == "CreateFleet":
+            forced = next((fault for fault in caps if fault.kind == "fleet_errors"), None)
+            made = place.fleets.create(params, self._capacity(region, caps), forced)
+            return lambda i: answer(action, made, i)
         if action == "RunInstances":
-            launched = instances.run_instances(region, params, _capacity(caps))
+            merged = place.templates.merged(shapes.read(action, params))
+            capacity = self._capacity(region, caps)
+            launched = instances.run_instances(region, merged, capacity)
             return lambda i: answer(action, instances.reservation_answer(region, launched), i)
         content = None
         if action in ("DescribeInstances", "DescribeInstanceStatus"):
@@ -409,6 +561,13 @@ class Sandbox:
             content = instances.describe_instance_status(region, params, self._visible)
         elif action == "TerminateInstances":
             content = instances.terminate_instances(region, params, self._visible)
+        elif action == "DescribeInstanceTypes":
+            content = instance_types.describe(region, params)
+        else:
+            parts = (place.templates.answer, place.fleets.answer, place.spot_fleets.answer)
+            for part in (*parts, partial(spot.answer, region)):
+                if (content := part(action, params)) is not None:
+                    break
         if content is not None:
             return lambda i: answer(action, content, i)
         response = self._pass_to_moto(region, action, params)
@@ -419,16 +578,19 @@ class Sandbox:
         if action == "TerminateInstances":
             name, limit = "terminations", self._quotas.terminations
             count = len(numbered(params, "InstanceId"))
-        elif action in ("RunInstances", "CreateFleet"):
+        elif action == "RunInstances":
+            # Fleets and groups draw theirs when they launch.
             name, limit = "launches", self._quotas.launches
-            asked = params.get("MaxCount") or params.get(
-                "TargetCapacitySpecification.TotalTargetCapacity", "0"
-            )
-            count = int(asked) if asked.isdigit() else 0
+            count = int(params["MaxCount"]) if params.get("MaxCount", "").isdigit() else 0
         else:
             return
         if not place.buckets.take(name, limit, count, self._now):
-            raise _throttled()
+            raise services.throttled("ec2")
+
+    def _draw_launches(self, place: _Place, least: int, most: int) -> int:
+        """Draw tokens of instances: up to `most`, or none and 0 when there are not `least`."""
+        limit = self._quotas.launches
+        return place.buckets.take_between("launches", limit, least, most, self._now)
 
     def _pass_to_moto(self, region: Region, action: str, params: Mapping[str, str]) -> AwsResponse:
         named = [
@@ -447,11 +609,43 @@ class Sandbox:
             region.know_subnets(numbered(params, "SubnetId"))
         elif action == "DescribeSecurityGroups":
             region.know_groups(numbered(params, "GroupId"))
-        elif action in _LAUNCHES or (action in _TEMPLATES and not self._strict_ids):
-            instances.know(region, params)
         return region.moto(params)
 
     # -- parts ---------------------------------------------------------------------------------
+
+    def _capacity(self, region: Region, caps: Iterable[Fault]) -> Capacity:
+        """What a call may launch under the faults that hit it."""
+        return Capacity(region, self._limits.values(), [c for c in caps if c.kind == "cap"])
+
+    def capacity(self, region: Region, action: str, params: Mapping[str, str]) -> Capacity:
+        """What a fleet or a group may launch in a try on the clock.
+
+        Capacity faults count it as a call of `action`, the one that made it, with `params`.
+        """
+        account = str(region.account_id)
+        caps = [
+            fault
+            for fault in self._faults
+            if fault.kind == "cap" and fault.arms(action, params, account)
+        ]
+        return self._capacity(region, caps)
+
+    def _warn(self, region: Region, machine: Machine) -> None:
+        if machine.spot is not None and machine.state in LIVE_STATES:
+            machine.spot.marked = True
+            self._tell(spot.warning, region, machine)
+
+    def _tell(
+        self,
+        event: Callable[[Region, Machine, float, str], dict[str, Any]],
+        region: Region,
+        machine: Machine,
+    ) -> None:
+        """Hand an event of EventBridge's to those who listen."""
+        if self.on_event:
+            made = event(region, machine, self._now, self._request_id())
+            for listener in self.on_event:
+                listener(made)
 
     def _advance(self) -> None:
         """Do what became due, in the order of its time, each at its own time."""
@@ -467,13 +661,15 @@ class Sandbox:
     def _visible(self, machine: Machine) -> bool:
         return self._now - machine.launched_at >= self._lag
 
-    def _place(self, name: str) -> _Place:
+    def _place(self, name: str, account: str | None = None) -> _Place:
+        """The state of an account (the default one) in a region."""
         if name not in REGIONS:
             raise AwsError("InvalidParameterValue", f"EC2 has no region called {name}")
-        if name not in self._places:
+        account = account or self.account
+        if (account, name) not in self._places:
             region = Region(
                 name,
-                self.account,
+                account,
                 now=lambda: self._now,
                 schedule=self._schedule,
                 timing=self._timing,
@@ -481,8 +677,29 @@ class Sandbox:
             )
             for subnet_id, zone in zip(DEFAULT_SUBNETS, region.zones_here, strict=False):
                 region.add_subnet(subnet_id, zone)
-            self._places[name] = _Place(region)
-        return self._places[name]
+            place = _Place(
+                region,
+                parameters=Parameters(account, name),
+                queues=Queues(account, name, lambda: self._now),
+                templates=LaunchTemplates(region, lambda: self._now),
+            )
+            around = Surroundings(
+                region,
+                place.templates,
+                lambda: self._now,
+                self._schedule,
+                partial(self.capacity, region),
+                partial(self._draw_launches, place),
+                self._fleet_delay,
+                self._fleet_retry,
+            )
+            place.fleets = Fleets(around)
+            place.spot_fleets = SpotFleets(around)
+            region.on_state = partial(self._tell, spot.state_change, region)
+            region.parameter = place.parameters.value
+            place.groups = Groups(around)
+            self._places[(account, name)] = place
+        return self._places[(account, name)]
 
     def _find(self, ids: Iterable[str]) -> Iterator[tuple[Region, Machine]]:
         for instance_id in ids:
@@ -508,41 +725,6 @@ def _token(params: Mapping[str, str]) -> str | None:
     return params.get("ClientToken") or params.get("SpotFleetRequestConfig.ClientToken") or None
 
 
-def _throttled() -> AwsError:
-    return AwsError("RequestLimitExceeded", "Request limit exceeded.", 503)
-
-
-def _answered(fault: Fault) -> AwsError | None:
-    """The AWS error that a fault answers, if it answers one."""
-    match fault.kind:
-        case "throttle":
-            return _throttled()
-        case "e500":
-            return AwsError("InternalError", "An internal error has occurred.", 500)
-        case "e503":
-            return AwsError("Unavailable", "The service is unavailable. Please try again.", 503)
-        case "error":
-            code = fault.params["code"]
-            message = fault.params.get("message", f"{code}, as the sandbox was told")
-            return AwsError(code, message, fault.params.get("status", 400))
-    return None
-
-
-def _capacity(caps: list[Fault]) -> Callable[[str, str], int | None]:
-    """How many instances of a pool the capacity faults leave."""
-
-    def limit(subnet: str, instance_type: str) -> int | None:
-        least = None
-        for fault in caps:
-            if fault.caps(subnet, instance_type):
-                fault.fired += 1
-                here = int(fault.params["limit"])
-                least = here if least is None else min(least, here)
-        return least
-
-    return limit
-
-
 def _code(response: AwsResponse) -> str:
     found = re.search(rb"<Code>([^<]+)</Code>", response.body)
     return found[1].decode() if found else f"HTTP {response.status}"
@@ -560,7 +742,9 @@ def _truth(region: Region, machine: Machine) -> dict[str, Any]:
         "private_dns_name": it.private_dns_name,
         "private_ip": it.private_ip,
         "region": region.region_name,
+        "account": str(region.account_id),
         "client_token": it.client_token,
+        "lifecycle": it.lifecycle or "on-demand",
     }
 
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# kind -> the parameters it takes (beside `where` and `match`, which any kind takes)
+# Parameters that any kind takes: they choose calls.
+_CHOOSERS = frozenset({"where", "match", "account"})
+# kind -> the parameters it takes beside those
 KINDS: dict[str, frozenset[str]] = {
     "throttle": frozenset(),
     "error": frozenset({"code", "message", "status"}),
@@ -17,10 +19,17 @@ KINDS: dict[str, frozenset[str]] = {
     "reset_before": frozenset(),
     "refused": frozenset(),
     "lost_response": frozenset(),
-    "cap": frozenset({"limit", "subnet", "instance_type"}),
+    "cap": frozenset({"limit", "subnet", "instance_type", "market", "code"}),
+    "fleet_errors": frozenset({"codes", "launch"}),
     "kill": frozenset({"then", "pid"}),
 }
-_REQUIRED: dict[str, tuple[str, ...]] = {"error": ("code",), "cap": ("limit",)}
+_REQUIRED: dict[str, tuple[str, ...]] = {
+    "error": ("code",),
+    "cap": ("limit",),
+    "fleet_errors": ("codes",),
+}
+# Kinds that change what a call does, and so go together with any other fault.
+WITHIN = frozenset({"cap", "fleet_errors"})
 
 
 @dataclass(eq=False)
@@ -39,7 +48,7 @@ class Fault:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"no fault is called {self.kind!r}; known: {', '.join(KINDS)}")
-        unknown = set(self.params) - KINDS[self.kind] - {"where", "match"}
+        unknown = set(self.params) - KINDS[self.kind] - _CHOOSERS
         if unknown:
             raise ValueError(f"fault {self.kind!r} takes no {', '.join(sorted(unknown))}")
         missing = [name for name in _REQUIRED.get(self.kind, ()) if name not in self.params]
@@ -52,9 +61,11 @@ class Fault:
         """Fire no more."""
         self.cleared = True
 
-    def arms(self, action: str, params: Mapping[str, str]) -> bool:
+    def arms(self, action: str, params: Mapping[str, str], account: str) -> bool:
         """Count a call that this fault is about; True when it may fire on it."""
         if self.cleared or self.action not in ("*", action):
+            return False
+        if self.params.get("account") not in (None, account):
             return False
         match: Mapping[str, str] = self.params.get("match") or {}
         if any(params.get(name) != value for name, value in match.items()):
@@ -64,8 +75,3 @@ class Fault:
             return False
         self.seen += 1
         return self.seen >= self.from_call and (self.times < 0 or self.fired < self.times)
-
-    def caps(self, subnet: str, instance_type: str) -> bool:
-        """Whether this capacity limit is about the pool."""
-        pool = (self.params.get("subnet", subnet), self.params.get("instance_type", instance_type))
-        return pool == (subnet, instance_type)

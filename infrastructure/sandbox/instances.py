@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from . import launching
+from .capacity import Capacity
+from .pages import any_value
 from .region import STATE_CODES, Machine, Region
 from .wire import AwsError, filters, is_true, numbered, tag, timestamp
 
@@ -25,46 +28,15 @@ _INSTANCE_ID = re.compile(r"i-(?:[0-9a-f]{8}|[0-9a-f]{17})")
 Visible = Callable[[Machine], bool]
 
 
-def run_instances(
-    region: Region, params: Mapping[str, str], limits: Callable[[str, str], int | None]
-) -> list[Machine]:
+def run_instances(region: Region, asked: Mapping[str, Any], capacity: Capacity) -> list[Machine]:
     """Launch as API_RunInstances.html says, and return the machines.
 
     As many as possible up to MaxCount, but at least MinCount, else none and
-    InsufficientInstanceCapacity. `limits` says how many of a pool (subnet, type) there are, or
-    None.
+    InsufficientInstanceCapacity. `asked` are the parameters, nested, with those of a launch
+    template.
     """
-    low, high = _counts(params)
-    params = _placed(region, params)
-    subnet_id, instance_type = subnet_of(params), params.get("InstanceType", "m1.small")
-    count = high
-    room = region.free_addresses(subnet_id)
-    if room is not None and room < count:
-        if room < low:
-            raise AwsError(
-                "InsufficientFreeAddressesInSubnet",
-                f"The specified subnet '{subnet_id}' does not have enough free addresses to "
-                "satisfy the request.",
-            )
-        count = room
-    capacity = limits(subnet_id, instance_type)
-    if capacity is not None and capacity < count:
-        if capacity < low or capacity <= 0:
-            zone = region.get_subnet(subnet_id).availability_zone
-            # HTTP 500: the code is in the list of server errors, errors-overview.html.
-            raise AwsError(
-                "InsufficientInstanceCapacity",
-                f"We currently do not have sufficient {instance_type} capacity in the "
-                f"Availability Zone you requested ({zone}).",
-                status=500,
-            )
-        count = capacity
-    return region.launch(params, count)
-
-
-def subnet_of(params: Mapping[str, str]) -> str:
-    """The subnet a launch names, directly or in its first interface; empty when none."""
-    return params.get("SubnetId") or params.get("NetworkInterface.1.SubnetId", "")
+    low, high = _counts(asked)
+    return launching.between(region, asked, low, high, capacity)
 
 
 def reservation_answer(region: Region, machines: Sequence[Machine]) -> str:
@@ -199,57 +171,25 @@ def malformed(ids: Iterable[str]) -> AwsError | None:
     return None
 
 
-def know(region: Region, params: Mapping[str, str]) -> None:
-    """Make known to the region the images, subnets and security groups that a call names.
-
-    With strict ids unknown ones are refused instead: InvalidAMIID.NotFound and so on.
-    """
-
-    def values(pattern: str) -> list[str]:
-        return [value for name, value in params.items() if re.search(pattern, name)]
-
-    region.know_images(values(r"(?:^|\.)ImageId$"))
-    # A spot fleet names several subnets in one parameter (API_SpotFleetLaunchSpecification.html).
-    for subnets in values(r"(?:^|\.)SubnetId$"):
-        region.know_subnets([subnet.strip() for subnet in subnets.split(",")])
-    region.know_groups(values(r"(?:SecurityGroupId\.\d+|GroupSet\.\d+\.GroupId)$"))
-
-
 def tags_of(region: Region, machine: Machine) -> dict[str, str]:
     """An instance's tags."""
     return dict(region.tags.get(machine.id, {}))
 
 
-def _counts(params: Mapping[str, str]) -> tuple[int, int]:
+def _counts(asked: Mapping[str, Any]) -> tuple[int, int]:
     try:
-        low, high = int(params["MinCount"]), int(params["MaxCount"])
+        low, high = int(asked["MinCount"]), int(asked["MaxCount"])
     except KeyError as missing:
         raise AwsError(
             "MissingParameter",
             f"The request must contain the parameter {missing.args[0]}",
         ) from missing
-    except ValueError as error:
-        raise AwsError("InvalidParameterValue", "MinCount and MaxCount are numbers") from error
     if low < 1 or high < low:
         raise AwsError(
             "InvalidParameterValue",
             f"MinCount ({low}) must be at least 1 and at most MaxCount ({high})",
         )
     return low, high
-
-
-def _placed(region: Region, params: Mapping[str, str]) -> Mapping[str, str]:
-    """The parameters with everything they name known to the region, and a subnet chosen."""
-    interfaces = [v for k, v in params.items() if re.fullmatch(r"NetworkInterface\.\d+\.\w+", k)]
-    know(region, params)
-    if "ImageId" not in params and "LaunchTemplate" not in {n.split(".")[0] for n in params}:
-        raise AwsError("MissingParameter", "The request must contain the parameter ImageId")
-    if "InstanceType" in params:
-        region.know_type(params["InstanceType"])
-    if subnet_of(params) or interfaces:
-        return params
-    subnet = region.subnet_for(params.get("Placement.AvailabilityZone"))
-    return {**params, "SubnetId": subnet}
 
 
 def _seen(region: Region, visible: Visible) -> list[Machine]:
@@ -285,7 +225,7 @@ def _page_start(token: str) -> int:
 
 
 def _matches(region: Region, machine: Machine, wanted: Sequence[tuple[str, Sequence[str]]]) -> bool:
-    return all(_any_value(_attribute(region, machine, name), values) for name, values in wanted)
+    return all(any_value(_attribute(region, machine, name), values) for name, values in wanted)
 
 
 def check_filters(wanted: Sequence[tuple[str, Sequence[str]]]) -> None:
@@ -301,31 +241,6 @@ def check_filters(wanted: Sequence[tuple[str, Sequence[str]]]) -> None:
             "FilterLimitExceeded",
             f"The maximum number of filter values is {_FILTER_VALUES_MAX}.",
         )
-
-
-def _any_value(attribute: Sequence[str], values: Sequence[str]) -> bool:
-    return any(
-        value in attribute
-        if not ("*" in value or "?" in value or "\\" in value)
-        else any(_wildcard(value).fullmatch(item) for item in attribute)
-        for value in values
-    )
-
-
-def _wildcard(pattern: str) -> re.Pattern[str]:
-    """`*` any characters, `?` one, `\\` takes the next literally (Using_Filtering.html)."""
-    parts: list[str] = []
-    characters = iter(pattern)
-    for character in characters:
-        if character == "*":
-            parts.append(".*")
-        elif character == "?":
-            parts.append(".")
-        elif character == "\\":
-            parts.append(re.escape(next(characters, "\\")))
-        else:
-            parts.append(re.escape(character))
-    return re.compile("".join(parts), re.DOTALL)
 
 
 def _attribute(region: Region, machine: Machine, name: str) -> list[str]:
@@ -361,6 +276,7 @@ _ATTRIBUTES: dict[str, Callable[[Machine], Any]] = {
     "vpc-id": _unless_terminated("vpc_id"),
     "instance-type": lambda machine: machine.instance.instance_type,
     "instance-lifecycle": lambda machine: machine.instance.lifecycle,
+    "spot-instance-request-id": lambda machine: machine.spot.id if machine.spot else None,
     "image-id": lambda machine: machine.instance.image_id,
     "key-name": lambda machine: machine.instance.key_name,
 }
@@ -400,8 +316,8 @@ def _instance(region: Region, machine: Machine) -> str:
         "<productCodes/>",
         tag("instanceType", it.instance_type),
         tag("launchTime", launched),
-        f"<placement>{tag('availabilityZone', machine.zone)}<groupName/><tenancy>default</tenancy>",
-        f"</placement><monitoring>{tag('state', it.monitoring_state)}</monitoring>",
+        _placement(machine),
+        f"<monitoring>{tag('state', it.monitoring_state)}</monitoring>",
         "" if gone else _network(region, machine, launched),
         f"<stateReason>{tag('code', reason.code)}{tag('message', reason.message)}</stateReason>"
         if reason.code
@@ -412,6 +328,7 @@ def _instance(region: Region, machine: Machine) -> str:
         f"<blockDeviceMapping>{_volumes(machine, launched)}</blockDeviceMapping>",
         tag("virtualizationType", "hvm"),
         tag("instanceLifecycle", it.lifecycle),
+        tag("spotInstanceRequestId", machine.spot.id) if machine.spot else "",
         tag("clientToken", it.client_token),
         f"<tagSet>{tags}</tagSet>" if tags else "",
         tag("hypervisor", it.hypervisor),
@@ -420,8 +337,47 @@ def _instance(region: Region, machine: Machine) -> str:
         if machine.profile
         else "",
         tag("ebsOptimized", "true" if it.ebs_optimized else "false"),
+        _options(machine),
     ]
     return f"<item>{''.join(parts)}</item>"
+
+
+def _placement(machine: Machine) -> str:
+    asked = machine.asked.get("Placement", {})
+    parts = [
+        tag("availabilityZone", machine.zone),
+        tag("affinity", asked.get("Affinity")),
+        tag("groupName", asked.get("GroupName", "")),
+        tag("partitionNumber", asked.get("PartitionNumber")),
+        tag("hostId", asked.get("HostId")),
+        tag("hostResourceGroupArn", asked.get("HostResourceGroupArn")),
+        tag("tenancy", asked.get("Tenancy", "default")),
+    ]
+    return f"<placement>{''.join(parts)}</placement>"
+
+
+def _options(machine: Machine) -> str:
+    """Metadata options with their defaults, and the capacity reservation that was asked for."""
+    asked = machine.asked
+    metadata = {
+        "State": "applied",
+        "HttpTokens": "optional",
+        "HttpPutResponseHopLimit": 1,
+        "HttpEndpoint": "enabled",
+        "InstanceMetadataTags": "disabled",
+    } | asked.get("MetadataOptions", {})
+    parts = "".join(tag(f"{name[0].lower()}{name[1:]}", value) for name, value in metadata.items())
+    found = f"<metadataOptions>{parts}</metadataOptions>"
+    reservation = asked.get("CapacityReservationSpecification", {})
+    target = reservation.get("CapacityReservationTarget", {})
+    where = tag("capacityReservationId", target.get("CapacityReservationId")) + tag(
+        "capacityReservationResourceGroupArn", target.get("CapacityReservationResourceGroupArn")
+    )
+    wish = None if target else reservation.get("CapacityReservationPreference", "open")
+    inner = tag("capacityReservationPreference", wish)
+    if target:
+        inner = f"<capacityReservationTarget>{where}</capacityReservationTarget>"
+    return f"{found}<capacityReservationSpecification>{inner}</capacityReservationSpecification>"
 
 
 def _volumes(machine: Machine, launched: str) -> str:
@@ -436,24 +392,42 @@ def _volumes(machine: Machine, launched: str) -> str:
 
 def _network(region: Region, machine: Machine, launched: str) -> str:
     it = machine.instance
-    nic = it.nics[0]
-    vpc = it.vpc_id
-    groups = "".join(
-        f"<item>{tag('groupId', group.id)}{tag('groupName', group.name)}</item>"
-        for group in sorted(nic.group_set, key=lambda group: str(group.id))
+    groups = _groups(it.nics[0])
+    interfaces = "".join(
+        _interface(region, machine, index, launched) for index in range(len(it.nics))
     )
     return (
-        f"{tag('subnetId', it.subnet_id)}{tag('vpcId', vpc)}"
+        f"{tag('subnetId', it.subnet_id)}{tag('vpcId', it.vpc_id)}"
         f"{tag('privateIpAddress', it.private_ip)}{tag('ipAddress', it.public_ip)}"
         f"<sourceDestCheck>true</sourceDestCheck><groupSet>{groups}</groupSet>"
-        f"<networkInterfaceSet><item>{tag('networkInterfaceId', nic.id)}"
-        f"{tag('subnetId', it.subnet_id)}{tag('vpcId', vpc)}{tag('ownerId', region.account_id)}"
+        f"<networkInterfaceSet>{interfaces}</networkInterfaceSet>"
+    )
+
+
+def _interface(region: Region, machine: Machine, index: int, launched: str) -> str:
+    it, nic = machine.instance, machine.instance.nics[index]
+    asked = (machine.asked.get("NetworkInterfaces") or [{}])[index]
+    ends = "true" if asked.get("DeleteOnTermination", True) else "false"
+    return (
+        f"<item>{tag('networkInterfaceId', nic.id)}"
+        f"{tag('subnetId', nic.subnet.id)}{tag('vpcId', it.vpc_id)}"
+        f"{tag('ownerId', region.account_id)}"
         f"<status>in-use</status>{tag('macAddress', nic.mac_address)}"
-        f"{tag('privateIpAddress', it.private_ip)}"
-        f"{tag('privateDnsName', it.private_dns_name)}"
-        f"<sourceDestCheck>true</sourceDestCheck><groupSet>{groups}</groupSet>"
-        f"<attachment>{tag('attachmentId', nic.attachment_id)}<deviceIndex>0</deviceIndex>"
+        f"{tag('privateIpAddress', nic.private_ip_address)}"
+        f"{tag('privateDnsName', it.private_dns_name if index == 0 else None)}"
+        f"{tag('interfaceType', asked.get('InterfaceType'))}"
+        f"<sourceDestCheck>true</sourceDestCheck><groupSet>{_groups(nic)}</groupSet>"
+        f"<attachment>{tag('attachmentId', nic.attachment_id)}"
+        f"{tag('deviceIndex', asked.get('DeviceIndex', index))}"
+        f"{tag('networkCardIndex', asked.get('NetworkCardIndex'))}"
         f"<status>attached</status>{tag('attachTime', launched)}"
-        "<deleteOnTermination>true</deleteOnTermination></attachment>"
-        "</item></networkInterfaceSet>"
+        f"{tag('deleteOnTermination', ends)}</attachment>"
+        "</item>"
+    )
+
+
+def _groups(nic: Any) -> str:
+    return "".join(
+        f"<item>{tag('groupId', group.id)}{tag('groupName', group.name)}</item>"
+        for group in sorted(nic.group_set, key=lambda group: str(group.id))
     )

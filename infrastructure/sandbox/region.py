@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-from collections import deque
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlencode
+from zlib import crc32
 
 # Importing moto puts an inert handler into botocore's list; it answers nothing until a moto mock
 # is started, which the sandbox never does: moto's objects are driven directly.
@@ -20,9 +21,10 @@ from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBacken
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import InstanceState, StateReason
 from moto.ec2.models.security_groups import SecurityGroup
-from moto.ec2.models.subnets import Subnet
 from moto.ec2.responses import EC2Response
 
+from . import shapes
+from .subnets import SandboxSubnet
 from .wire import AwsError, AwsResponse
 
 # How long a terminated instance is still described. "Terminated instances remain visible after
@@ -54,6 +56,33 @@ class Timing:
     shutdown: float = 0.0
 
 
+class Keeper(Protocol):
+    """What launched a machine and may launch another in its place: a fleet or a group."""
+
+    def lost(self, machine: Machine) -> None:
+        """The machine begins to terminate, for whatever reason; this must not raise."""
+
+
+@dataclass(eq=False)
+class SpotRequest:
+    """The request that a spot instance fulfils; one for each instance."""
+
+    id: str
+    machine: Machine
+    made_at: float
+    asked: Mapping[str, Any]
+    cancelled: bool = False
+    # AWS has said that it takes the instance back.
+    marked: bool = False
+
+    @property
+    def state(self) -> str:
+        """active while the instance lives, then closed: it is not opened again."""
+        if self.cancelled:
+            return "cancelled"
+        return "active" if self.machine.state in LIVE_STATES else "closed"
+
+
 @dataclass(eq=False)
 class Machine:
     """An instance: moto's object, and what moto does not keep."""
@@ -63,6 +92,10 @@ class Machine:
     reservation: str
     launched_at: float
     profile: str | None = None
+    # RunInstances' parameters that it was launched with, nested (see shapes.read).
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    spot: SpotRequest | None = None
+    keeper: Keeper | None = None
     # What a step on the clock must find unchanged; each new order (stop, start, ...) raises it,
     # so that the steps of an order it overtook do nothing.
     order: int = 0
@@ -83,54 +116,27 @@ class Machine:
         return str(self.instance.availability_zone)
 
 
-class _Subnet(Subnet):
-    """A subnet that gives an address again only when it has no unused one left.
+# Parameters of RunInstances that are not moto's to read: its own launch templates, profiles in
+# its own IAM, and volumes, of which it reads half.
+_NOT_MOTO = frozenset(
+    {
+        "BlockDeviceMappings",
+        "DryRun",
+        "IamInstanceProfile",
+        "InstanceMarketOptions",
+        "LaunchTemplate",
+        "Placement",
+    }
+)
 
-    moto reuses an address as soon as Python collects the instance that had it, which differs from
-    run to run.
-    """
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        # The first four addresses and the last are AWS's (User Guide, subnet-sizing.html).
-        self._fresh: Iterator[Any] = iter(self.cidr.hosts())
-        for _ in range(3):
-            next(self._fresh)
-        self._taken: set[str] = set()
-        self._released: deque[str] = deque()
-
-    @property
-    def free_addresses(self) -> int:
-        """How many more instances fit."""
-        return int(self.cidr.num_addresses) - 5 - len(self._taken)
-
-    def get_available_subnet_ip(self, instance: Any) -> str:
-        for address in self._fresh:
-            if str(address) not in self._taken:
-                return self._take(str(address))
-        return self._take(self._released.popleft())
-
-    def request_ip(self, ip: str, instance: Any) -> None:
-        if ipaddress.ip_address(ip) not in self.cidr:
-            raise AwsError("InvalidParameterValue", f"Address {ip} does not fall within the subnet")
-        if ip in self._taken:
-            raise AwsError("InvalidIPAddress.InUse", f"Address {ip} is in use.")
-        if ip in self._released:
-            self._released.remove(ip)
-        self._take(ip)
-
-    def del_subnet_ip(self, ip: str) -> None:
-        """Nothing: the sandbox releases addresses when instances terminate."""
-
-    def release(self, ip: str) -> None:
-        """Take an address back."""
-        if ip in self._taken:
-            self._taken.remove(ip)
-            self._released.append(ip)
-
-    def _take(self, ip: str) -> str:
-        self._taken.add(ip)
-        return ip
+def tags_for(asked: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The tags of TagSpecifications: resource type -> key -> value, empty for any other type."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for specification in asked.get("TagSpecifications", ()):
+        for pair in specification.get("Tags", ()):
+            found[specification.get("ResourceType", "")][pair["Key"]] = pair.get("Value", "")
+    return found
 
 
 class Region(EC2Backend):
@@ -151,12 +157,20 @@ class Region(EC2Backend):
         strict_ids: bool,
     ) -> None:
         self.machines: dict[str, Machine] = {}
+        self.spot_asked: dict[str, SpotRequest] = {}
+        # What is kept beside moto, by id: moto asks whether what is tagged exists.
+        self.beside: list[Mapping[str, object]] = [self.spot_asked]
+        # The value of an SSM parameter by its name; raises AwsError.
+        self.parameter: Callable[[str], str] = str
+        # Told of every new state of a machine.
+        self.on_state: Callable[[Machine], None] = lambda machine: None
         self._now = now
         self._schedule = schedule
         self._timing = timing
         self._strict_ids = strict_ids
         self._images_loaded = False
         self._launched = 0
+        self._asked_for_spot = 0
         self._vpc: Any = None
         self._cidrs: Iterator[Any] = iter(())
         self._blocks = 0
@@ -169,6 +183,12 @@ class Region(EC2Backend):
     def zones_here(self) -> list[str]:
         """The names of the region's zones."""
         return [zone.name for zone in RegionsAndZonesBackend.zones[self.region_name]]
+
+    @property
+    def mark(self) -> str:
+        """Part of the ids made here, so that accounts and regions differ; like a UUID's middle."""
+        digest = f"{crc32(f'{self.account_id}/{self.region_name}'.encode()):08x}"
+        return f"{digest[:4]}-{digest[4:]}-0000"
 
     def networks(self) -> dict[str, str]:
         """The sandbox's own subnets: id -> zone."""
@@ -190,7 +210,7 @@ class Region(EC2Backend):
         data = next(z for z in RegionsAndZonesBackend.zones[self.region_name] if z.name == full)
         block = self._next_block()
         cidr = next(block.subnets(new_prefix=prefix))
-        make: type[Any] = _Subnet
+        make: type[Any] = SandboxSubnet
         subnet = make(self, subnet_id, self._vpc.id, str(cidr), None, data, False, False)
         self.associate_default_network_acl_with_subnet(subnet_id, self._vpc.id)
         self.subnets[full][subnet_id] = subnet
@@ -208,7 +228,7 @@ class Region(EC2Backend):
     def free_addresses(self, subnet_id: str) -> int | None:
         """How many more instances a subnet has room for; None for one that moto made."""
         subnet = self.get_subnet(subnet_id)
-        return subnet.free_addresses if isinstance(subnet, _Subnet) else None
+        return subnet.free_addresses if isinstance(subnet, SandboxSubnet) else None
 
     def know_images(self, image_ids: Sequence[str]) -> None:
         """Make images that are asked for by id, or with strict ids refuse unknown ones."""
@@ -278,16 +298,19 @@ class Region(EC2Backend):
             int(status), {k: str(v) for k, v in headers.items() if k.lower() != "status"}, text
         )
 
-    def launch(self, params: Mapping[str, str], count: int) -> list[Machine]:
-        """Launch `count` instances as RunInstances with `params` would, and return them."""
-        changed = {
-            name: value
-            for name, value in params.items()
-            if not name.startswith("IamInstanceProfile.") and name != "DryRun"
-        }
-        # moto launches MinCount instances, and would look the profile up in its own IAM.
-        changed |= {"MinCount": str(count), "MaxCount": str(count)}
-        responder, request = self._responder(changed)
+    def launch(self, asked: Mapping[str, Any], count: int) -> list[Machine]:
+        """Launch `count` instances as RunInstances would with these parameters (nested)."""
+        plain = {name: value for name, value in asked.items() if name not in _NOT_MOTO}
+        if interfaces := asked.get("NetworkInterfaces"):
+            # moto keeps one interface for each device index; with several network cards the
+            # index repeats.
+            plain["NetworkInterfaces"] = [
+                interface | {"DeviceIndex": index} for index, interface in enumerate(interfaces)
+            ]
+        # moto launches MinCount instances.
+        plain |= {"MinCount": count, "MaxCount": count}
+        params = {"Action": "RunInstances"} | shapes.flat("RunInstances", plain)
+        responder, request = self._responder(params)
         responder.setup_class(request)
         try:
             # moto reads the parameters, but renders nothing: its XML of 1,000 instances takes
@@ -296,13 +319,22 @@ class Region(EC2Backend):
         except ServiceException as error:
             raise AwsError(error.code, str(error.message)) from error
         machines = [self.machines[instance.id] for instance in reservation.instances]
-        profile = params.get("IamInstanceProfile.Arn")
-        if profile is None and (name := params.get("IamInstanceProfile.Name")):
-            profile = f"arn:aws:iam::{self.account_id}:instance-profile/{name}"
-        protected = params.get("DisableApiTermination", "").lower() == "true"
+        profile = asked.get("IamInstanceProfile", {})
+        arn = profile.get("Arn")
+        if arn is None and (name := profile.get("Name")):
+            arn = f"arn:aws:iam::{self.account_id}:instance-profile/{name}"
+        tags = tags_for(asked)
         for machine in machines:
-            machine.profile = profile
-            machine.instance.disable_api_termination = protected
+            machine.profile = arn
+            machine.asked = asked
+            machine.instance.disable_api_termination = asked.get("DisableApiTermination", False)
+            self._make_volumes(machine, asked.get("BlockDeviceMappings", ()), tags["volume"])
+            if of_interfaces := tags["network-interface"]:
+                for nic in machine.instance.nics.values():
+                    self.tags[nic.id] = dict(of_interfaces)
+            if asked.get("InstanceMarketOptions", {}).get("MarketType") == "spot":
+                machine.instance.lifecycle = "spot"
+                self._ask_for_spot(machine, tags["spot-instances-request"])
         return machines
 
     def terminate(self, machine: Machine, reason: str = USER_SHUTDOWN) -> None:
@@ -312,6 +344,8 @@ class Region(EC2Backend):
         self._enter(machine, "shutting-down", reason)
         machine.order += 1
         order = machine.order
+        if machine.keeper is not None:
+            machine.keeper.lost(machine)
 
         def end() -> None:
             if machine.order == order:
@@ -375,6 +409,11 @@ class Region(EC2Backend):
                     return instance
         return None
 
+    def do_resources_exist(self, resource_ids: list[str]) -> bool:
+        """What moto asks before it tags; launch templates, fleets and the like are not its own."""
+        theirs = [one for one in resource_ids if not any(one in kept for kept in self.beside)]
+        return bool(super().do_resources_exist(theirs))
+
     def describe_images(self, *args: Any, **kwargs: Any) -> Any:
         filters = kwargs.get("filters") or {}
         wanted = filters.get("image-id")
@@ -424,9 +463,9 @@ class Region(EC2Backend):
             block = next(self._cidrs)
         return block
 
-    def _own_subnets(self) -> list[_Subnet]:
+    def _own_subnets(self) -> list[SandboxSubnet]:
         every = [s for subnets in self.subnets.values() for s in subnets.values()]
-        own = [subnet for subnet in every if isinstance(subnet, _Subnet)]
+        own = [subnet for subnet in every if isinstance(subnet, SandboxSubnet)]
         return sorted(own, key=lambda subnet: int(subnet.cidr.network_address))
 
     def _each(
@@ -445,11 +484,12 @@ class Region(EC2Backend):
         if reason is None:
             machine.instance._reason = ""
             machine.instance.state_reason = StateReason()
-            return
-        moment = datetime.fromtimestamp(self._now(), UTC)
-        words = "User initiated" if reason == USER_SHUTDOWN else reason
-        machine.instance._reason = f"{words} ({moment:%Y-%m-%d %H:%M:%S} GMT)"
-        machine.instance.state_reason = StateReason(f"{reason}: {words}", reason)
+        else:
+            moment = datetime.fromtimestamp(self._now(), UTC)
+            words = "User initiated" if reason == USER_SHUTDOWN else reason
+            machine.instance._reason = f"{words} ({moment:%Y-%m-%d %H:%M:%S} GMT)"
+            machine.instance.state_reason = StateReason(f"{reason}: {words}", reason)
+        self.on_state(machine)
 
     def _then(
         self, machine: Machine, seconds: float, state: str, reason: str | None = None
@@ -468,10 +508,15 @@ class Region(EC2Backend):
         """The machine is terminated: its volumes, interfaces and addresses are free."""
         instance = machine.instance
         instance.terminate()
-        for nic in instance.nics.values():
-            if isinstance(nic.subnet, _Subnet):
+        for index, nic in instance.nics.items():
+            if isinstance(nic.subnet, SandboxSubnet):
                 nic.subnet.release(nic.private_ip_address)
-            self.enis.pop(nic.id, None)
+            asked = machine.asked.get("NetworkInterfaces") or [{}]
+            if asked[min(index, len(asked) - 1)].get("DeleteOnTermination", True):
+                self.enis.pop(nic.id, None)
+                self.tags.pop(nic.id, None)
+            else:
+                nic.instance, nic.status = None, "available"
         self._enter(machine, "terminated", reason)
         self._schedule(self._now() + TERMINATED_VISIBLE, lambda: self._forget(machine))
 
@@ -483,9 +528,53 @@ class Region(EC2Backend):
             attachment: Any = self.volumes[volumes[root].volume_id].attachment
             attachment.device = root
 
+    def _make_volumes(
+        self, machine: Machine, mappings: Sequence[Mapping[str, Any]], tags: Mapping[str, str]
+    ) -> None:
+        """Make the volumes of the block device mappings; the root's is there already.
+
+        Defaults are AWS's: gp2 unless said, the root deleted with the machine and others not
+        ("Preserve data when an instance is terminated", EC2 User Guide; from memory).
+        """
+        instance, devices = machine.instance, machine.instance.block_device_mapping
+        for mapping in mappings:
+            device, asked = mapping.get("DeviceName"), mapping.get("Ebs")
+            if device is None or asked is None:
+                continue  # an instance store volume, or a device of the image left out
+            if device not in devices:
+                volume = self.create_volume(size=8, zone_name=machine.zone)
+                self.attach_volume(volume.id, machine.id, device, False)
+            block = devices[device]
+            block.delete_on_termination = asked.get(
+                "DeleteOnTermination", device == instance.root_device_name
+            )
+            volume = self.volumes[block.volume_id]
+            volume.size = block.size = asked.get("VolumeSize", volume.size)
+            volume.volume_type = asked.get("VolumeType", volume.volume_type)
+            volume.iops = asked.get("Iops", volume.iops)
+            volume.throughput = asked.get("Throughput", volume.throughput)
+            volume.snapshot_id = asked.get("SnapshotId", volume.snapshot_id)
+            volume.encrypted = asked.get("Encrypted", volume.encrypted)
+            volume.kms_key_id = asked.get("KmsKeyId", volume.kms_key_id)
+            if tags:
+                self.tags[volume.id] = dict(tags)
+
+    def _ask_for_spot(self, machine: Machine, tags: Mapping[str, str]) -> None:
+        self._asked_for_spot += 1
+        request = SpotRequest(
+            f"sir-{self.mark[:3]}{self._asked_for_spot:05x}", machine, self._now(), machine.asked
+        )
+        machine.spot = request
+        self.spot_asked[request.id] = request
+        if tags:
+            self.tags[request.id] = dict(tags)
+
     def _forget(self, machine: Machine) -> None:
         del self.machines[machine.id]
         self.tags.pop(machine.id, None)
+        if machine.spot is not None:
+            self.spot_asked.pop(machine.spot.id, None)
+            self.tags.pop(machine.spot.id, None)
         reservation = self.reservations[machine.reservation]
         reservation.instances.remove(machine.instance)
         if not reservation.instances:

@@ -152,6 +152,21 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile, self.rfile = io.BytesIO(), io.BytesIO()
 
 
+# Sandbox's methods that take and return what JSON holds; they are told by their names.
+_TOLD = frozenset(
+    {
+        "allow",
+        "create_queue",
+        "deny",
+        "interrupt",
+        "leftovers",
+        "put_parameter",
+        "send_message",
+        "set_capacity",
+    }
+)
+
+
 def _control(
     sandbox: Sandbox, method: str, path: str, asked: dict[str, Any], *, allow_kill: bool
 ) -> tuple[int, Any]:
@@ -181,8 +196,10 @@ def _control(
             sandbox.protect(asked["ids"], asked.get("on", True))
             return 200, {}
         case "POST", "network":
-            sandbox.make_network(asked["subnets"])
+            sandbox.make_network(**asked)
             return 200, {}
+        case "POST", _ if path in _TOLD:
+            return 200, getattr(sandbox, path)(**asked)
     return 404, {"error": f"the sandbox has no {method} {CONTROL}{path}"}
 
 
@@ -237,9 +254,42 @@ class Control:
         """As Sandbox.protect."""
         self._ask("POST", "protect", {"ids": list(ids), "on": on})
 
-    def make_network(self, subnets: Mapping[str, str]) -> None:
+    def make_network(self, subnets: Mapping[str, str], **more: Any) -> None:
         """As Sandbox.make_network."""
-        self._ask("POST", "network", {"subnets": dict(subnets)})
+        self._ask("POST", "network", {"subnets": dict(subnets), **more})
+
+    def put_parameter(self, name: str, value: str, **more: str) -> None:
+        """As Sandbox.put_parameter."""
+        self._ask("POST", "put_parameter", {"name": name, "value": value, **more})
+
+    def create_queue(self, name: str, *, events: bool = False, **more: str) -> str:
+        """As Sandbox.create_queue."""
+        return str(self._ask("POST", "create_queue", {"name": name, "events": events, **more}))
+
+    def send_message(self, queue_url: str, body: str) -> str:
+        """As Sandbox.send_message."""
+        return str(self._ask("POST", "send_message", {"queue_url": queue_url, "body": body}))
+
+    def deny(self, action: str, account: str | None = None) -> None:
+        """As Sandbox.deny."""
+        self._ask("POST", "deny", {"action": action, "account": account})
+
+    def allow(self, action: str, account: str | None = None) -> None:
+        """As Sandbox.allow."""
+        self._ask("POST", "allow", {"action": action, "account": account})
+
+    def set_capacity(self, limit: int | None, **pool: str) -> None:
+        """As Sandbox.set_capacity."""
+        self._ask("POST", "set_capacity", {"limit": limit, **pool})
+
+    def interrupt(self, ids: Iterable[str], **when: float) -> None:
+        """As Sandbox.interrupt."""
+        self._ask("POST", "interrupt", {"ids": list(ids), **when})
+
+    def leftovers(self, tags: Mapping[str, str] | None = None) -> dict[str, list[str]]:
+        """As Sandbox.leftovers."""
+        found: dict[str, list[str]] = self._ask("POST", "leftovers", {"tags": dict(tags or {})})
+        return found
 
     def _ask(self, method: str, path: str, asked: Mapping[str, Any] | None = None) -> Any:
         body = None if asked is None else json.dumps(asked).encode()
@@ -287,7 +337,10 @@ def start_process(
     boot_time: float = 0.0,
     shutdown_time: float = 0.0,
     token_lifetime: float = 24 * 3600.0,
+    fleet_delay: float = 0.0,
+    fleet_retry: float = 30.0,
     strict_ids: bool = False,
+    accounts: Mapping[str, str] | None = None,
     allow_kill: bool = False,
 ) -> SandboxProcess:
     """Start a sandbox in a child process, and return when it listens.
@@ -299,6 +352,8 @@ def start_process(
     command += ["--quotas", quotas, "--visibility-lag", str(visibility_lag)]
     command += ["--boot-time", str(boot_time), "--shutdown-time", str(shutdown_time)]
     command += ["--token-lifetime", str(token_lifetime)]
+    command += ["--fleet-delay", str(fleet_delay), "--fleet-retry", str(fleet_retry)]
+    command += ["--accounts", json.dumps(dict(accounts or {}))]
     command += ["--strict-ids"] * strict_ids + ["--allow-kill"] * allow_kill
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -332,9 +387,14 @@ def main(arguments: list[str] | None = None) -> None:
         ("boot-time", 0.0),
         ("shutdown-time", 0.0),
         ("token-lifetime", 24 * 3600.0),
+        ("fleet-delay", 0.0),
+        ("fleet-retry", 30.0),
     ):
         parser.add_argument(f"--{name}", type=float, default=default, metavar="SECONDS")
     parser.add_argument("--strict-ids", action="store_true", help="refuse unknown ids")
+    parser.add_argument(
+        "--accounts", type=json.loads, default={}, help='whose keys are: {"AKIA...": "1111..."}'
+    )
     parser.add_argument("--allow-kill", action="store_true", help='permit the fault "kill"')
     options = parser.parse_args(arguments)
 
@@ -347,7 +407,10 @@ def main(arguments: list[str] | None = None) -> None:
         boot_time=options.boot_time,
         shutdown_time=options.shutdown_time,
         token_lifetime=options.token_lifetime,
+        fleet_delay=options.fleet_delay,
+        fleet_retry=options.fleet_retry,
         strict_ids=options.strict_ids,
+        accounts=options.accounts,
     )
     server = listen(sandbox, port=options.port, allow_kill=options.allow_kill)
     port = server.server_address[1]

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 from xml.sax.saxutils import escape
 
 EC2_NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
-STS_NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
+
+# The namespaces of the services that answer in the query protocol's XML.
+_QUERY_NAMESPACES = {
+    "autoscaling": "http://autoscaling.amazonaws.com/doc/2011-01-01/",
+    "sts": "https://sts.amazonaws.com/doc/2011-06-15/",
+}
+# The JSON versions of the services that speak JSON ("jsonVersion" of botocore's models).
+_JSON_VERSIONS = {"ssm": "1.1", "sqs": "1.0"}
+# "x-amz-target: AmazonSSM.GetParameter" ("targetPrefix" of botocore's models)
+_TARGETS = {"AmazonSSM": "ssm", "AmazonSQS": "sqs"}
+SERVICES = ("ec2", *_QUERY_NAMESPACES, *_JSON_VERSIONS)
 
 # "Credential=AKIA.../20260102/eu-west-1/ec2/aws4_request"
-_SCOPE = re.compile(r"Credential=[^/,]+/\d{8}/(?P<region>[^/,]+)/(?P<service>[^/,]+)/")
-_HOST = re.compile(r"^(?:ec2|sts)\.(?P<region>[a-z0-9-]+)\.amazonaws\.com")
+_SCOPE = re.compile(
+    r"Credential=(?P<key>[^/,]+)/\d{8}/(?P<region>[^/,]+)/(?P<service>[^/,]+)/aws4_request"
+)
+_HOST = re.compile(r"^(?P<service>[a-z0-9]+)\.(?P<region>[a-z0-9-]+)\.amazonaws\.com")
 
 
 @dataclass(frozen=True)
@@ -37,14 +50,36 @@ class AwsResponse:
     body: bytes
 
 
-class AwsError(Exception):
-    """An error that AWS answers; `status` is the HTTP status."""
+@dataclass(frozen=True)
+class Asked:
+    """What a request asks of which service, where, and with whose key.
 
-    def __init__(self, code: str, message: str, status: int = 400) -> None:
+    `params` are flat in every protocol: `Tags.member.1.Key` as the query protocol sends it,
+    `Names.1` from a list of JSON. `access_key` and `session_token` are None when not sent.
+    """
+
+    service: str
+    action: str
+    params: dict[str, str]
+    region: str
+    access_key: str | None = None
+    session_token: str | None = None
+
+
+class AwsError(Exception):
+    """An error that AWS answers; `status` is the HTTP status.
+
+    `shape` is the name of the error in the service's model, where that is not its code.
+    """
+
+    def __init__(
+        self, code: str, message: str, status: int = 400, *, shape: str | None = None
+    ) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
         self.status = status
+        self.shape = shape or code
 
 
 class NetworkFault(Exception):
@@ -67,13 +102,31 @@ def parameters(request: AwsRequest) -> dict[str, str]:
     return dict(pairs)
 
 
-def region_of(request: AwsRequest, default: str) -> str:
-    """The region of the signature's credential scope, else of the host name, else the default."""
-    for name, value in request.headers.items():
-        if name.lower() == "authorization" and (scope := _SCOPE.search(value)):
-            return scope["region"]
+def asked_of(request: AwsRequest, region: str) -> Asked:
+    """What a request asks; `region` is for one that neither its signature nor its host places.
+
+    The service is that of the signature's credential scope, else of the JSON target, else of
+    the host name, else ec2. A body of JSON that cannot be read asks nothing.
+    """
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    scope = _SCOPE.search(headers.get("authorization", ""))
     host = _HOST.match(urlsplit(request.url).netloc)
-    return host["region"] if host else default
+    prefix, _, action = headers.get("x-amz-target", "").partition(".")
+    if scope is not None:
+        service, region = scope["service"], scope["region"]
+    elif prefix in _TARGETS:
+        service, region = _TARGETS[prefix], host["region"] if host else region
+    elif host is not None:
+        service, region = host["service"], host["region"]
+    else:
+        service = "ec2"
+    if service in _JSON_VERSIONS:
+        params = _flat(request.body)
+    else:
+        params = parameters(request)
+        action = params.get("Action", "")
+    key = scope["key"] if scope is not None else None
+    return Asked(service, action, params, region, key, headers.get("x-amz-security-token"))
 
 
 def numbered(params: Mapping[str, str], name: str) -> list[str]:
@@ -122,24 +175,32 @@ def answer(action: str, content: str, request_id: str) -> AwsResponse:
     )
 
 
-def caller_identity(account: str, request_id: str) -> AwsResponse:
-    """The answer of sts GetCallerIdentity."""
+def query_answer(service: str, action: str, content: str, request_id: str) -> AwsResponse:
+    """A successful answer of a query service: `content` is the inside of its result."""
     return _xml(
         200,
-        f'<GetCallerIdentityResponse xmlns="{STS_NAMESPACE}"><GetCallerIdentityResult>'
-        f"<Arn>arn:aws:iam::{account}:user/sandbox</Arn><UserId>AIDASANDBOX0000000000</UserId>"
-        f"<Account>{account}</Account></GetCallerIdentityResult><ResponseMetadata>"
-        f"<RequestId>{request_id}</RequestId></ResponseMetadata></GetCallerIdentityResponse>",
+        f'<{action}Response xmlns="{_QUERY_NAMESPACES[service]}">'
+        f"<{action}Result>{content}</{action}Result><ResponseMetadata>"
+        f"{tag('RequestId', request_id)}</ResponseMetadata></{action}Response>",
         request_id,
     )
 
 
-def error_answer(error: AwsError, request_id: str, *, sts: bool = False) -> AwsResponse:
-    """An error as EC2 (or STS, whose envelope differs) answers it."""
+def json_answer(service: str, content: Mapping[str, Any], request_id: str) -> AwsResponse:
+    """A successful answer of a JSON service."""
+    return _json(service, 200, content, request_id)
+
+
+def error_answer(error: AwsError, request_id: str, service: str = "ec2") -> AwsResponse:
+    """An error as the service answers it: EC2, the query services and JSON each in their way."""
+    if service in _JSON_VERSIONS:
+        return _json_error(error, request_id, service)
     inner = f"{tag('Code', error.code)}{tag('Message', error.message)}"
-    if sts:
+    if service in _QUERY_NAMESPACES:
+        fault = "Sender" if error.status < 500 else "Receiver"
         body = (
-            f"<ErrorResponse><Error>{inner}</Error>{tag('RequestId', request_id)}</ErrorResponse>"
+            f'<ErrorResponse xmlns="{_QUERY_NAMESPACES[service]}"><Error>{tag("Type", fault)}'
+            f"{inner}</Error>{tag('RequestId', request_id)}</ErrorResponse>"
         )
     else:
         body = (
@@ -147,6 +208,45 @@ def error_answer(error: AwsError, request_id: str, *, sts: bool = False) -> AwsR
             f"{tag('RequestID', request_id)}</Response>"
         )
     return _xml(error.status, body, request_id)
+
+
+def _json_error(error: AwsError, request_id: str, service: str) -> AwsResponse:
+    # sqs-json-api-responses.html: the model's name of the error in the body, and the code of the
+    # older query protocol in a header.
+    prefix = "com.amazonaws.sqs#" if service == "sqs" else ""
+    content = {"__type": f"{prefix}{error.shape}", "message": error.message}
+    response = _json(service, error.status, content, request_id)
+    if service != "sqs":
+        return response
+    fault = "Sender" if error.status < 500 else "Receiver"
+    headers = {**response.headers, "x-amzn-query-error": f"{error.code};{fault}"}
+    return AwsResponse(response.status, headers, response.body)
+
+
+def _flat(body: bytes) -> dict[str, str]:
+    try:
+        content = json.loads(body or b"{}")
+    except ValueError:
+        return {}
+    return dict(_leaves(content)) if isinstance(content, dict) else {}
+
+
+def _leaves(content: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """The leaves of a JSON value as texts, under their paths; lists count from 1."""
+    if isinstance(content, dict | list):
+        items = content.items() if isinstance(content, dict) else enumerate(content, 1)
+        for name, value in items:
+            yield from _leaves(value, f"{path}.{name}" if path else str(name))
+    elif content is not None:
+        yield path, str(content).lower() if isinstance(content, bool) else str(content)
+
+
+def _json(service: str, status: int, content: Mapping[str, Any], request_id: str) -> AwsResponse:
+    headers = {
+        "Content-Type": f"application/x-amz-json-{_JSON_VERSIONS[service]}",
+        "x-amzn-RequestId": request_id,
+    }
+    return AwsResponse(status, headers, json.dumps(content).encode())
 
 
 def _xml(status: int, body: str, request_id: str) -> AwsResponse:

@@ -17,7 +17,7 @@ COMMANDS = {
     "store": ("interfaces.cli.store", "make a deployment's store, look at it, activate a copy"),
     "requests": ("interfaces.cli.requests", "list, show, create and cancel requests"),
     "machines": ("interfaces.cli.machines", "list, show and return machines"),
-    "templates": ("interfaces.cli.templates", "list, show and validate templates"),
+    "templates": ("interfaces.cli.templates", "list, show, validate and generate templates"),
     "audit": ("interfaces.cli.audit", "who did what, when, why: the events of one thing, or all"),
     "orphans": ("interfaces.cli.orphans", "instances with our tag that the ledger does not know"),
     "worker": ("interfaces.cli.worker", "run, drain, look at and stop the worker"),

@@ -134,16 +134,17 @@ def get_return_requests(call: Call, document: dict[str, Any], path: str) -> str:
         model.again()
         listed, _, strangers, fresh = _compare(call, model, hosts, path)
     entries = [
-        dumps({"machine": name or machine_id, "machineId": machine_id, "gracePeriod": 0})
-        for machine_id, name in listed
+        dumps({"machine": name or machine_id, "machineId": machine_id, "gracePeriod": grace})
+        for machine_id, name, grace in listed
     ]
     return _answer(f'"status":"complete","requests":[{",".join(entries)}]', call.look_after(model))
 
 
 def _compare(
     call: Call, model: SqliteReadModel, hosts: list[tuple[str, str]], path: str
-) -> tuple[list[tuple[str, str]], list[str], list[list[str]], bool]:
-    """(hosts to give up, machines named for the first time, hosts not known, sweep is fresh)."""
+) -> tuple[list[tuple[str, str, int]], list[str], list[list[str]], bool]:
+    """(hosts to give up with the seconds that are left of them, machines named for the first time,
+    hosts not known, sweep is fresh)."""
     longest = call.settings["worker"]["sweep_max_age"]
 
     def is_fresh(boot_id: str, boot_seconds: float) -> bool:
@@ -179,9 +180,27 @@ def _compare(
                 strangers.append([given, name])
             elif noted[0] in GONE:
                 listed.append((given, name))
-    sweep = model.last_sweep(call.settings["provider"]["aws"]["region"] or "")
-    fresh = sweep is not None and is_fresh(*sweep)
-    return list(dict.fromkeys(listed)), named, strangers, fresh
+    sweeps = [model.last_sweep(place) for place in _places(call.settings["provider"])]
+    fresh = all(sweep is not None and is_fresh(*sweep) for sweep in sweeps)
+    given_up = [(machine_id, name, 0) for machine_id, name in dict.fromkeys(listed)]
+    until = model.interrupted_machines()
+    if until:
+        gone = {machine_id for machine_id, _ in listed}
+        given_up += [
+            (machine_id, name, max(0, int(until[machine_id] - call.now[0])))
+            for machine_id, name in dict.fromkeys(hosts)
+            if machine_id in until and machine_id not in gone
+        ]
+    return given_up, named, strangers, fresh
+
+
+def _places(provider: dict[str, Any]) -> list[str]:
+    """Every account and region that is swept; what is asked of one says nothing of another."""
+    region = provider["aws"]["region"] or ""
+    accounts = provider["accounts"]
+    if not accounts:
+        return [f"default/{region}"]
+    return [f"{name}/{account['region'] or region}" for name, account in accounts.items()]
 
 
 VERBS = {

@@ -81,6 +81,12 @@ def _entries(document: dict[str, Any], key: str, path: str) -> list[dict[str, An
     return value
 
 
+def resource_account(document: dict[str, Any]) -> str:
+    """LSF's `rc_account`, which its machines get as a tag; "" for none."""
+    account = document.get("rc_account")
+    return account[:256] if isinstance(account, str) else ""
+
+
 def asked_machines(document: dict[str, Any], path: str) -> tuple[str, int]:
     """templateId and machineCount of requestMachines; the domain says whether it is too many.
 

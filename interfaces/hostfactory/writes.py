@@ -39,6 +39,7 @@ def request_machines(call: Call, document: dict[str, Any], path: str) -> str:
         call.settings["provider"]["fulfilment_deadline"],
         SOURCE,
         os.urandom(16),
+        wire_format.resource_account(document),
     )
     request_id = ""
     while not request_id:

@@ -232,10 +232,10 @@ def test_each_commit_and_each_aws_call_has_a_point_before_and_after() -> None:
     before, after = store.split('execute("COMMIT")')
     assert 'reach(f"commit.{name}.before")' in before[-200:]
     assert 'reach(f"commit.{name}.after")' in after[:900]
-    assert clients == ["infrastructure/aws/ec2.py"]
-    ec2 = places["infrastructure/aws/ec2.py"]
-    assert ec2.count("self._client(") == 1
-    before, after = ec2.split("self._client(")
+    assert clients == ["infrastructure/aws/client.py"]
+    calling = places["infrastructure/aws/client.py"]
+    assert calling.count("self._client(") == 1
+    before, after = calling.split("self._client(")
     assert 'reach(f"aws.{api}.before")' in before[-200:]
     assert after.count('reach(f"aws.{api}.after")') == 2
 

@@ -176,7 +176,7 @@ def test_fault_17_second_page_of_a_sweep_fails(world: World) -> None:
     """Page 2 fails for a quarter of an hour: the sweeps are void. Nothing is declared lost, no
     batch is settled by half a look, and no host is called gone."""
     world.write_templates([{**TEMPLATE, "fulfilmentDeadline": 7200}])
-    world.start_worker(cloud=providers.Object(small_pages(world)))
+    world.start_worker(clouds=providers.Object({"default": small_pages(world)}))
     machines = fulfilled(world, 8)
     world.sandbox.add_fault("lost_response", action="RunInstances")
     world.sandbox.add_fault("error", action="RunInstances", code="UnauthorizedOperation")

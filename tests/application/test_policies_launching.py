@@ -104,7 +104,7 @@ def test_top_up_until_the_deadline(make_world: MakeWorld) -> None:
     assert succeeded(answer) == 2
     assert answer["message"].startswith("3 of 5 machines are missing; ")
     for subnet in ("subnet-a1", "subnet-b1"):
-        assert f"{subnet}: InsufficientInstanceCapacity" in answer["message"]
+        assert f"{subnet}/ondemand: InsufficientInstanceCapacity" in answer["message"]
     world.assert_agreement()
 
 

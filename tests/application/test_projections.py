@@ -71,6 +71,8 @@ def rebuild(log: list[Record], together: int) -> Tables:
     """The read tables in a store of their own, built from these records, so many at a time."""
     scratch = sqlite.connect(":memory:", isolation_level=None)
     scratch.executescript(schema.READ_MODELS)
+    for migration in schema.MIGRATIONS.values():
+        scratch.executescript(migration)
     for start in range(0, len(log), together):
         rows = Rows(scratch)
         for record in log[start : start + together]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from domain import (
+    brake,
     deployment,
+    fleet,
     host_factory,
     launch_batch,
+    launch_template,
     machine,
     machine_request,
     return_request,
@@ -28,7 +31,7 @@ def machine_id(number: int) -> str:
     return f"i-{number:017x}"
 
 
-def instance(number: int) -> dict[str, Any]:
+def instance(number: int, units: int = 1) -> dict[str, Any]:
     """What an outcome event keeps of an instance."""
     return {
         "machine_id": machine_id(number),
@@ -37,6 +40,8 @@ def instance(number: int) -> dict[str, Any]:
         "launch_time": 1_800_000_000 + number,
         "zone": "us-east-1a",
         "instance_type": "t3.medium",
+        "price_type": "ondemand",
+        "units": units,
     }
 
 
@@ -44,15 +49,19 @@ def intended(epoch: int = 0, claims: list[list[Any]] | None = None) -> Happened:
     return event(
         launch_batch.LaunchIntended,
         epoch=epoch,
+        api="RunInstances",
         token=f"{epoch:064x}",
         payload={"ImageId": "ami-0a1b2c3d", "InstanceType": "t3.medium", "MaxCount": 3},
         claims=claims or [[REQUEST, 2], [OTHER, 1]],
         account="123456789012",
         region="us-east-1",
-        pool="subnet-a1",
+        pool="t3.medium/subnet-a1/ondemand",
         provider="awsinst",
         template_id="OnDemand-A",
         revision="4f53cda18c2baa0c",
+        launch_template="",
+        machines=sum(units for _, units in claims or [[REQUEST, 2], [OTHER, 1]]),
+        reason="",
     )
 
 
@@ -62,15 +71,24 @@ def accepted(
     surplus: list[str] | None = None,
     missing: int = 0,
     epoch: int = 0,
+    fleet_id: str = "",
+    filling: bool = False,
+    units: int = 1,
+    shortages: list[list[str]] | None = None,
+    gives_up: bool = False,
 ) -> Happened:
     return event(
         launch_batch.LaunchAccepted,
         epoch=epoch,
         aws_request_id="59dbff89-35bd-4eac-99ed-be587EXAMPLE",
-        instances=[instance(number) for number in numbers],
+        instances=[instance(number, units) for number in numbers],
         deal=deal,
         surplus=surplus or [],
         missing=missing,
+        shortages=shortages or [],
+        gives_up=gives_up,
+        fleet_id=fleet_id,
+        filling=filling,
     )
 
 
@@ -86,14 +104,21 @@ def rejected(definite: bool, epoch: int = 0) -> Happened:
 
 
 def settled(
-    numbers: list[int], deal: list[list[Any]], surplus: list[str] | None = None
+    numbers: list[int],
+    deal: list[list[Any]],
+    surplus: list[str] | None = None,
+    units: int = 1,
 ) -> Happened:
     return event(
         launch_batch.LaunchSettled,
-        instances=[instance(number) for number in numbers],
+        instances=[instance(number, units) for number in numbers],
         deal=deal,
         surplus=surplus or [],
     )
+
+
+def closed(claims: list[list[Any]], shortages: list[list[str]] | None = None) -> Happened:
+    return event(launch_batch.LaunchClosed, claims=claims, shortages=shortages or [])
 
 
 def asked(count: int = 3) -> Happened:
@@ -105,15 +130,16 @@ def asked(count: int = 3) -> Happened:
         machine_count=count,
         fulfilment_deadline=300.0,
         source="hostfactory",
+        rc_account="",
     )
 
 
-def assigned(numbers: list[int]) -> Happened:
+def assigned(numbers: list[int], units: int | None = None) -> Happened:
     return event(
         machine_request.MachinesAssigned,
         batch_id=BATCH,
         machine_ids=[machine_id(number) for number in numbers],
-        units=len(numbers),
+        units=len(numbers) if units is None else units,
     )
 
 
@@ -140,7 +166,6 @@ def launched(number: int = 1, request_id: str = REQUEST) -> Happened:
         revision="4f53cda18c2baa0c",
         account="123456789012",
         region="us-east-1",
-        price_type="ondemand",
         **facts,
     )
 
@@ -266,6 +291,75 @@ def every_event() -> dict[str, tuple[str, Happened]]:
         ),
         ("batch-" + BATCH, rejected(definite=True)),
         ("batch-" + BATCH, settled([3], [], [machine_id(3)])),
+        ("batch-" + BATCH, closed([[REQUEST, 1]])),
+        (
+            "fleet-" + BATCH,
+            event(
+                fleet.FleetCreated,
+                api="CreateFleet",
+                fleet_id="fleet-12a34b55-67cd-8ef9-ba9b-9208dEXAMPLE",
+                fleet_type="maintain",
+                target=3,
+                account="default",
+                region="us-east-1",
+                provider="awsinst",
+                launch_template="hostledger-9f86d081-0123456789abcdef01234567",
+            ),
+        ),
+        (
+            "fleet-" + BATCH,
+            event(fleet.FleetTargetIntended, target=2, on_demand=0, reason="zurückgegeben"),
+        ),
+        ("fleet-" + BATCH, event(fleet.FleetTargetSet, target=2)),
+        (
+            "fleet-" + BATCH,
+            event(fleet.FleetDeletionIntended, reason="its last machine is gone"),
+        ),
+        ("fleet-" + BATCH, event(fleet.FleetDeleted)),
+        (
+            "lt-default/us-east-1/hostledger-9f86d081-0123456789abcdef01234567",
+            event(
+                launch_template.LaunchTemplateIntended,
+                epoch=0,
+                name="hostledger-9f86d081-0123456789abcdef01234567",
+                token=f"{1:064x}",
+                payload={
+                    "LaunchTemplateName": "hostledger-9f86d081-0123456789abcdef01234567",
+                    "LaunchTemplateData": {"ImageId": "ami-0a1b2c3d"},
+                },
+                account="default",
+                region="us-east-1",
+                provider="awsinst",
+            ),
+        ),
+        (
+            "lt-default/us-east-1/hostledger-9f86d081-0123456789abcdef01234567",
+            event(launch_template.LaunchTemplateCreated, launch_template_id="lt-0abcd290751193123"),
+        ),
+        (
+            "lt-default/us-east-1/hostledger-9f86d081-0123456789abcdef01234567",
+            event(
+                launch_template.LaunchTemplateRejected,
+                code="UnauthorizedOperation",
+                message="not authorized to perform: ec2:CreateLaunchTemplate",
+            ),
+        ),
+        (
+            "lt-default/us-east-1/hostledger-9f86d081-0123456789abcdef01234567",
+            event(launch_template.LaunchTemplateMissed),
+        ),
+        (
+            "lt-default/us-east-1/hostledger-9f86d081-0123456789abcdef01234567",
+            event(
+                launch_template.LaunchTemplateDeletionIntended, reason="nothing uses it any more"
+            ),
+        ),
+        (
+            "lt-default/us-east-1/hostledger-9f86d081-0123456789abcdef01234567",
+            event(launch_template.LaunchTemplateDeleted),
+        ),
+        ("brake", event(brake.Paused, scope="everything", reason="Kostenbremse: prüfen")),
+        ("brake", event(brake.Resumed, reason="checked")),
         ("termination-" + TERMINATION, terminating([1, 2])),
         (
             "termination-" + TERMINATION,

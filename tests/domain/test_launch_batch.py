@@ -1,19 +1,18 @@
-"""A batch's life: intended, and accepted, rejected or settled; and who gets what it gave."""
+"""A batch's life: intended, and accepted, rejected or settled; a fleet's is filled, then closed."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from domain.launch_batch import LaunchBatch, deal
+from domain.launch_batch import LaunchBatch
 from tests.domain.samples import (
     BATCH,
     OTHER,
     REQUEST,
     accepted,
+    closed,
     instance,
     intended,
     machine_id,
@@ -23,6 +22,12 @@ from tests.domain.samples import (
 from tests.specification import Happened, Specification
 
 CLAIMS: list[list[Any]] = [[REQUEST, 2], [OTHER, 1]]
+FLEET = "fleet-12a34b55-67cd-8ef9-ba9b-9208dEXAMPLE"
+SHORTAGES = [["m5.large/subnet-a1/spot", "shortage", "InsufficientInstanceCapacity", "none left"]]
+
+FILLING = accepted([], [], fleet_id=FLEET, filling=True)
+FIRST = settled([1], [[REQUEST, [machine_id(1)]]])
+CLOSED = closed([[REQUEST, 1], [OTHER, 1]])
 
 
 def batch() -> Specification[LaunchBatch]:
@@ -34,43 +39,25 @@ def intend(epoch: int) -> Any:
     return lambda b: b.intend(**intended(epoch)[1])
 
 
-def test_claims_are_filled_in_their_order() -> None:
-    """One request is filled before the next gets any."""
-    assert deal(["i-1", "i-2", "i-3"], [["a", 2], ["b", 2]]) == (
-        [["a", ["i-1", "i-2"]], ["b", ["i-3"]]],
-        [],
+def accept(
+    numbers: list[int],
+    open_claims: list[list[Any]],
+    fleet_id: str = "",
+    filling: bool = False,
+    units: int = 1,
+    shortages: list[list[str]] | None = None,
+    gives_up: bool = False,
+) -> Any:
+    """The command with AWS's answer."""
+    return lambda b: b.accept(
+        "59dbff89-35bd-4eac-99ed-be587EXAMPLE",
+        [instance(number, units) for number in numbers],
+        open_claims,
+        shortages or [],
+        gives_up,
+        fleet_id,
+        filling,
     )
-
-
-def test_a_claim_of_none_gets_none() -> None:
-    """A claim with nothing left to ask for is not in the deal."""
-    assert deal(["i-1"], [["a", 0], ["b", 1]]) == ([["b", ["i-1"]]], [])
-
-
-def test_what_nobody_may_have_is_surplus() -> None:
-    """Machines over what is claimed go to nobody, in their order."""
-    assert deal(["i-1", "i-2", "i-3"], [["a", 1]]) == ([["a", ["i-1"]]], ["i-2", "i-3"])
-    assert deal(["i-1"], []) == ([], ["i-1"])
-    assert deal([], [["a", 1]]) == ([], [])
-
-
-@given(
-    machines=st.integers(0, 40),
-    counts=st.lists(st.integers(0, 15), max_size=8),
-)
-def test_a_deal_gives_each_machine_to_one_claim(machines: int, counts: list[int]) -> None:
-    """Every machine is in the deal or surplus, once; no claim gets more than its count; a claim
-    gets less only when nothing is left; surplus is only what is over all claims."""
-    ids = [machine_id(number) for number in range(machines)]
-    claims: list[list[Any]] = [[f"req-{n}", count] for n, count in enumerate(counts)]
-    dealt, surplus = deal(ids, claims)
-    assert [i for _, given_ids in dealt for i in given_ids] + surplus == ids
-    given_to = {request_id: len(given_ids) for request_id, given_ids in dealt}
-    left = machines
-    for request_id, count in claims:
-        assert given_to.get(request_id, 0) == min(left, count)
-        left -= min(left, count)
-    assert len(surplus) == left
 
 
 def test_the_call_is_written_down_before_it_is_made() -> None:
@@ -104,33 +91,81 @@ def test_an_epoch_follows_the_one_before(epoch: int) -> None:
         [settled([], [])],
         [rejected(definite=False), settled([], [])],
         [rejected(definite=True), settled([1], [], [machine_id(1)])],
+        [FILLING],
+        [FILLING, FIRST],
+        [FILLING, FIRST, CLOSED],
+        [FILLING, CLOSED, settled([7], [], [machine_id(7)])],
     ],
-    ids=["open", "accepted", "doubtful", "settled", "doubted, settled", "rejected, settled"],
+    ids=[
+        "open",
+        "accepted",
+        "doubtful",
+        "settled",
+        "doubted, settled",
+        "rejected, settled",
+        "filling",
+        "filling, given",
+        "closed",
+        "closed, given",
+    ],
 )
 def test_nothing_else_opens_an_epoch(so_far: list[Happened]) -> None:
-    """An open, accepted, doubtful or settled batch never gets a new token."""
+    """An open, accepted, filling, closed, doubtful or settled batch never gets a new token."""
     batch().given(intended(0), *so_far).when(intend(1)).then_refused(ValueError, "epoch 1")
 
 
 def test_what_aws_gave_is_dealt_once() -> None:
     """The deal and what is missing are in the outcome event."""
-    batch().given(intended()).when(
-        lambda b: b.accept(
-            "59dbff89-35bd-4eac-99ed-be587EXAMPLE", [instance(1), instance(2)], CLAIMS
-        )
-    ).then(accepted([1, 2], [[REQUEST, [machine_id(1), machine_id(2)]]], missing=1))
+    batch().given(intended()).when(accept([1, 2], CLAIMS)).then(
+        accepted([1, 2], [[REQUEST, [machine_id(1), machine_id(2)]]], missing=1)
+    )
 
 
 def test_a_closed_claim_gets_none() -> None:
     """The request was cancelled since the intent: its share goes on, the rest is surplus."""
-    batch().given(intended()).when(
-        lambda b: b.accept(
-            "59dbff89-35bd-4eac-99ed-be587EXAMPLE",
-            [instance(1), instance(2), instance(3)],
-            [[OTHER, 1]],
-        )
-    ).then(
+    batch().given(intended()).when(accept([1, 2, 3], [[OTHER, 1]])).then(
         accepted([1, 2, 3], [[OTHER, [machine_id(1)]]], [machine_id(2), machine_id(3)], missing=0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("numbers", "dealt", "surplus", "missing"),
+    [
+        ([], [], [], 7),
+        ([1], [[REQUEST, [machine_id(1)]]], [], 4),
+        ([1, 2], [[REQUEST, [machine_id(1), machine_id(2)]]], [], 1),
+        ([1, 2, 3], [[REQUEST, [machine_id(1), machine_id(2)]], [OTHER, [machine_id(3)]]], [], 0),
+        (
+            [1, 2, 3, 4],
+            [[REQUEST, [machine_id(1), machine_id(2)]], [OTHER, [machine_id(3)]]],
+            [machine_id(4)],
+            0,
+        ),
+    ],
+    ids=["none", "some", "nearly", "all", "more"],
+)
+def test_what_aws_gave_counts_in_units(
+    numbers: list[int], dealt: list[list[Any]], surplus: list[str], missing: int
+) -> None:
+    """Claims of 4 and 3 units, machines of 3: what is missing is units, and never below none."""
+    claims = [[REQUEST, 4], [OTHER, 3]]
+    batch().given(intended(claims=claims)).when(accept(numbers, claims, units=3)).then(
+        accepted(numbers, dealt, surplus, missing=missing, units=3)
+    )
+
+
+def test_an_outcome_keeps_why_it_is_short() -> None:
+    """Each pool with AWS's reason, and whether trying on is of any use."""
+    short = accept([1], CLAIMS, fleet_id=FLEET, shortages=SHORTAGES, gives_up=True)
+    batch().given(intended()).when(short).then(
+        accepted(
+            [1],
+            [[REQUEST, [machine_id(1)]]],
+            missing=2,
+            fleet_id=FLEET,
+            shortages=SHORTAGES,
+            gives_up=True,
+        )
     )
 
 
@@ -141,14 +176,16 @@ def test_a_closed_claim_gets_none() -> None:
         rejected(definite=True),
         rejected(definite=False),
         settled([], []),
+        FILLING,
     ],
-    ids=["accepted", "rejected", "doubtful", "settled"],
+    ids=["accepted", "rejected", "doubtful", "settled", "filling"],
 )
 def test_an_outcome_is_recorded_once(so_far: Happened) -> None:
     """After an outcome neither an acceptance nor a rejection is one."""
-    closed = batch().given(intended(), so_far)
-    closed.when(lambda b: b.accept("again", [instance(9)], CLAIMS)).then_nothing()
-    closed.when(lambda b: b.reject("Late", "late", True, False)).then_nothing()
+    answered = batch().given(intended(), so_far)
+    answered.when(accept([9], CLAIMS)).then_nothing()
+    answered.when(accept([9], CLAIMS, fleet_id=FLEET, filling=True)).then_nothing()
+    answered.when(lambda b: b.reject("Late", "late", True, False)).then_nothing()
 
 
 @pytest.mark.parametrize("definite", [True, False])
@@ -203,3 +240,80 @@ def test_late_arrivals_that_nobody_wants_are_surplus() -> None:
     batch().given(intended(), settled([], [])).when(lambda b: b.settle([instance(7)], [])).then(
         settled([7], [], [machine_id(7)])
     )
+
+
+def test_machines_that_turn_up_count_their_units() -> None:
+    """Two machines of three units fill a claim of four; the third is surplus."""
+    batch().given(intended(), rejected(definite=False)).when(
+        lambda b: b.settle([instance(number, 3) for number in (1, 2, 3)], [[REQUEST, 4]])
+    ).then(settled([1, 2, 3], [[REQUEST, [machine_id(1), machine_id(2)]]], [machine_id(3)], 3))
+
+
+# -- a batch whose fleet goes on launching --------------------------------------------------------
+
+
+def test_a_fleet_that_goes_on_misses_nothing_yet() -> None:
+    """What it has not launched may still come; what it has launched is dealt."""
+    batch().given(intended()).when(accept([], CLAIMS, FLEET, filling=True)).then(FILLING)
+    batch().given(intended()).when(accept([1], CLAIMS, FLEET, filling=True)).then(
+        accepted([1], [[REQUEST, [machine_id(1)]]], missing=0, fleet_id=FLEET, filling=True)
+    )
+
+
+def test_a_fleet_fills_its_batch_again_and_again() -> None:
+    """Each sweep brings what is new; machines it has brought before are no news."""
+    batch().given(intended(), FILLING).when(lambda b: b.settle([], CLAIMS)).then_nothing()
+    batch().given(intended(), FILLING).when(lambda b: b.settle([instance(1)], CLAIMS)).then(FIRST)
+    batch().given(intended(), FILLING, FIRST).when(
+        lambda b: b.settle([instance(1)], CLAIMS)
+    ).then_nothing()
+    batch().given(intended(), FILLING, FIRST).when(
+        lambda b: b.settle([instance(1), instance(2)], [[OTHER, 1]])
+    ).then(settled([2], [[OTHER, [machine_id(2)]]]))
+
+
+def test_the_machines_of_the_answer_are_known_to_the_sweep() -> None:
+    """They were dealt when the fleet was made."""
+    first = accepted([1], [[REQUEST, [machine_id(1)]]], fleet_id=FLEET, filling=True)
+    batch().given(intended(), first).when(
+        lambda b: b.settle([instance(1)], [[REQUEST, 1]])
+    ).then_nothing()
+
+
+@pytest.mark.parametrize("so_far", [[], [FIRST]], ids=["with nothing", "with some"])
+def test_a_fleet_that_launches_no_more_closes_its_batch(so_far: list[Happened]) -> None:
+    """With what it still owed, and why."""
+    owed: list[list[Any]] = [[REQUEST, 1], [OTHER, 1]]
+    batch().given(intended(), FILLING, *so_far).when(lambda b: b.close(owed, SHORTAGES)).then(
+        closed(owed, SHORTAGES)
+    )
+
+
+@pytest.mark.parametrize(
+    "so_far",
+    [
+        [],
+        [accepted([1], [[REQUEST, [machine_id(1)]]], missing=2)],
+        [rejected(definite=True)],
+        [rejected(definite=False)],
+        [settled([], [])],
+        [FILLING, CLOSED],
+        [FILLING, CLOSED, settled([7], [], [machine_id(7)])],
+    ],
+    ids=["open", "accepted", "rejected", "doubtful", "settled", "closed", "closed, given"],
+)
+def test_a_batch_is_closed_once_and_only_while_it_fills(so_far: list[Happened]) -> None:
+    """Claims that were given back once are not given back again."""
+    batch().given(intended(), *so_far).when(lambda b: b.close(CLAIMS, [])).then_nothing()
+
+
+def test_what_a_fleet_launched_late_is_taken_in_after_the_close() -> None:
+    """For whoever still wants it, or for nobody; what was dealt before is not dealt again."""
+    late = batch().given(intended(), FILLING, FIRST, CLOSED)
+    late.when(lambda b: b.settle([instance(1)], CLAIMS)).then_nothing()
+    late.when(lambda b: b.settle([instance(1), instance(7)], [])).then(
+        settled([7], [], [machine_id(7)])
+    )
+    batch().given(intended(), FILLING, FIRST, CLOSED).when(
+        lambda b: b.settle([instance(7)], [[OTHER, 1]])
+    ).then(settled([7], [[OTHER, [machine_id(7)]]]))

@@ -66,6 +66,18 @@ def test_an_interruption_is_recorded() -> None:
     )
 
 
+def test_an_interruption_is_recorded_once_of_a_kind() -> None:
+    """AWS repeats itself, also with another time; a notice after a recommendation is news."""
+    advised = event(MachineInterrupted, reason="rebalance", until=1_800_000_000)
+    warned = event(MachineInterrupted, reason="spot", until=1_800_000_120)
+    told = machine().given(launched(), running(), advised)
+    told.when(lambda m: m.interrupt("rebalance", 1_800_000_060)).then_nothing()
+    told.when(lambda m: m.interrupt("spot", 1_800_000_120)).then(warned)
+    machine().given(launched(), advised, warned).when(
+        lambda m: m.interrupt("rebalance", 1_800_000_000)
+    ).then_nothing()
+
+
 def test_a_return_is_recorded_once_for_each_return() -> None:
     """The same return is no news, another one is."""
     other = RETURN[:-1] + "0"

@@ -45,33 +45,52 @@ def test_an_ask_is_one_event_whatever_its_count() -> None:
     assert isinstance(first, MachinesRequested)
     assert (first.originator_id, first.originator_version) == ("request-" + REQUEST, 1)
     assert (first.machine_count, first.source) == (10_000, "operator")
+    assert first.rc_account == ""
+
+
+def test_an_ask_keeps_the_account_it_is_charged_to() -> None:
+    """LSF's rc_account, for the tags of the machines."""
+    (first,) = born(
+        lambda: MachineRequest.ask(
+            REQUEST, "awsinst", "OnDemand-A", "4f53cda18c2baa0c", 1, 300.0, "hostfactory", "physics"
+        )
+    )
+    assert isinstance(first, MachinesRequested)
+    assert first.rc_account == "physics"
 
 
 def test_machines_of_a_deal_are_assigned() -> None:
     """The request follows the deal: the machines in their order, counted in units."""
-    request().given(asked()).when(lambda r: r.assign(BATCH, [machine_id(1), machine_id(2)])).then(
-        assigned([1, 2])
-    )
+    request().given(asked()).when(
+        lambda r: r.assign(BATCH, {machine_id(1): 1, machine_id(2): 1})
+    ).then(assigned([1, 2]))
+
+
+def test_machines_count_their_weights() -> None:
+    """Two machines of four units are eight of what was asked for."""
+    request().given(asked(7)).when(
+        lambda r: r.assign(BATCH, {machine_id(1): 4, machine_id(2): 4})
+    ).then(assigned([1, 2], units=8))
 
 
 def test_a_deal_followed_twice_assigns_once() -> None:
     """A policy that was interrupted repeats itself without harm."""
     request().given(asked(), assigned([1, 2])).when(
-        lambda r: r.assign(BATCH, [machine_id(1), machine_id(2)])
+        lambda r: r.assign(BATCH, {machine_id(1): 1, machine_id(2): 1})
     ).then_nothing()
 
 
 def test_a_deal_half_followed_assigns_the_rest() -> None:
-    """Only machines that the request does not have yet are in the event."""
-    request().given(asked(), assigned([1])).when(
-        lambda r: r.assign(BATCH, [machine_id(1), machine_id(2)])
-    ).then(assigned([2]))
+    """Only machines that the request does not have yet are in the event, and counted."""
+    request().given(asked(), assigned([1], units=3)).when(
+        lambda r: r.assign(BATCH, {machine_id(1): 3, machine_id(2): 2})
+    ).then(assigned([2], units=2))
 
 
 @pytest.mark.parametrize("final", FINAL, ids=lambda happened: happened[0].TOPIC)
 def test_a_final_request_still_takes_what_was_dealt_to_it(final: Happened) -> None:
     """What an outcome event decided before the end is recorded after it."""
-    request().given(asked(), final).when(lambda r: r.assign(BATCH, [machine_id(1)])).then(
+    request().given(asked(), final).when(lambda r: r.assign(BATCH, {machine_id(1): 1})).then(
         assigned([1])
     )
 

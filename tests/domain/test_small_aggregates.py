@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain.brake import EVERYTHING, LAUNCHING, Brake, Paused, Resumed
 from domain.deployment import Deployment, DeploymentCreated, StoreActivated
 from domain.event_sourced import DomainEvent
 from domain.host_factory import HostFactory, MachinesSeen, RequestsSeen
@@ -21,7 +22,7 @@ from domain.termination_batch import (
     TerminationRefused,
 )
 from domain.topics import TOPICS
-from tests.domain.samples import TERMINATION, machine_id, terminating
+from tests.domain.samples import TERMINATION, every_event, machine_id, terminating
 from tests.specification import Happened, Specification, born, event, refused
 
 # -- the deployment -------------------------------------------------------------------------------
@@ -153,6 +154,24 @@ def test_aws_answers_a_termination_once() -> None:
     termination().given(terminating([1, 2])).when(lambda t: t.conclude([], [], "")).then_nothing()
 
 
+# -- the brake ------------------------------------------------------------------------------------
+
+
+def test_the_brake_is_pulled_and_released_once() -> None:
+    """The same scope again is no news, another one is; what is released stays so."""
+    paused = event(Paused, scope=LAUNCHING, reason="costs")
+    resumed = event(Resumed, reason="checked")
+    brake = Specification(Brake, "")
+    brake.when(lambda b: b.resume("checked")).then_nothing()
+    brake.when(lambda b: b.pause(LAUNCHING, "costs")).then(paused)
+    Specification(Brake, "").given(paused).when(lambda b: b.pause(LAUNCHING, "x")).then_nothing()
+    Specification(Brake, "").given(paused).when(lambda b: b.pause(EVERYTHING, "fire")).then(
+        event(Paused, scope=EVERYTHING, reason="fire")
+    )
+    Specification(Brake, "").given(paused).when(lambda b: b.resume("checked")).then(resumed)
+    Specification(Brake, "").given(paused, resumed).when(lambda b: b.resume("x")).then_nothing()
+
+
 # -- what HostFactory knows -----------------------------------------------------------------------
 
 
@@ -213,8 +232,8 @@ def test_an_event_takes_its_fields_and_no_others() -> None:
 
 
 def test_a_topic_is_the_name_of_its_class() -> None:
-    """Thirty events, each under its own name, none of them twice."""
-    assert len(TOPICS) == 30
+    """Each under its own name, and each with a sample that the other tests vary."""
+    assert set(TOPICS) == set(every_event())
     for topic, event_class in TOPICS.items():
         assert topic == event_class.TOPIC == event_class.__name__
         assert issubclass(event_class, DomainEvent)

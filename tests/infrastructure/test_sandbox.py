@@ -370,7 +370,7 @@ def test_tokens_hold_for_every_call_that_takes_one() -> None:
     sandbox = Sandbox(Clock())
     ec2 = client(sandbox)
     data = {"ImageId": "ami-1", "InstanceType": "m5.large"}
-    template: dict[str, Any] = {"LaunchTemplateName": "x", "LaunchTemplateData": data}
+    template: dict[str, Any] = {"LaunchTemplateName": "name", "LaunchTemplateData": data}
     first = ec2.create_launch_template(ClientToken="t", **template)["LaunchTemplate"]
     again = ec2.create_launch_template(ClientToken="t", **template)["LaunchTemplate"]
     assert again["LaunchTemplateId"] == first["LaunchTemplateId"]

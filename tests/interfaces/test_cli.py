@@ -15,10 +15,11 @@ import pytest
 from dependency_injector import providers
 
 from infrastructure.read_models.sqlite_work import SqliteWork
+from infrastructure.templates.instance_types import learn_types, types_file
 from interfaces.cli.main import COMMANDS, main
 from interfaces.cli.requests import end_request, wait_until_final
 from interfaces.read_side import Call
-from interfaces.write_side import WriteSide
+from interfaces.write_side import WriteSide, sandbox_process
 from tests.world import TEMPLATE, World
 
 
@@ -153,7 +154,7 @@ def test_requests_show_tells_the_shortages(world: World, run: Run) -> None:
     assert document["status"] == "complete_with_error"
     (shortage,) = document["shortages"]
     assert shortage["reason"] == "InsufficientInstanceCapacity"
-    assert (shortage["pool"], shortage["missing"]) == ("subnet-a1", 2)
+    assert (shortage["pool"], shortage["missing"]) == ("t3.medium/subnet-a1/ondemand", 2)
     assert "shortages" in run("requests", "show", request_id).out
 
 
@@ -394,6 +395,76 @@ def test_templates_validate_needs_no_instance(
     assert f"{file}: line 1" in capsys.readouterr().err
 
 
+def test_templates_refresh_learns_what_hostfactory_is_told(
+    world: World, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A template without attributes is offered once AWS was asked, with nothing else changed."""
+    bare = {name: value for name, value in TEMPLATE.items() if name != "attributes"}
+    world.write_templates([{**bare, "vmType": "m7g.large"}])
+    answer = run("templates", "validate")
+    assert answer.status == 1
+    assert "run `hostledger templates refresh`" in answer.out
+    with sandbox_process() as sandbox:
+        monkeypatch.setenv("HOSTLEDGER_PROVIDER__AWS__ENDPOINT_URL", sandbox.url)
+        learned = run("templates", "refresh", "c5.large", "--output", "json")
+        again = run("templates", "refresh").out.splitlines()
+        unknown = run("templates", "refresh", "m5.giant")
+
+    assert learned.status == 0
+    assert [
+        (row["instance_type"], row["vcpus"], row["memory"], row["architectures"], row["changed"])
+        for row in learned.document["instance_types"]
+    ] == [("c5.large", 2, 4096, ["x86_64"], True), ("m7g.large", 2, 8192, ["arm64"], True)]
+    assert [line.split()[0] for line in again] == ["INSTANCE_TYPE", "m7g.large"]
+    assert again[1].split()[-1] == "no"
+    assert (unknown.status, "AWS knows no instance type m5.giant" in unknown.err) == (1, True)
+    assert run("templates", "validate").status == 0
+    (offered,) = run("templates", "list", "--output", "json").document["templates"]
+    assert offered["attributes"] == {
+        "type": ["String", "AARCH64"],
+        "ncores": ["Numeric", "1"],
+        "ncpus": ["Numeric", "2"],
+        "nram": ["Numeric", "8192"],
+    }
+
+
+def test_templates_refresh_without_aws(
+    world: World, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is learned and nothing is lost when AWS cannot be asked."""
+    monkeypatch.setenv("HOSTLEDGER_PROVIDER__AWS__ENDPOINT_URL", "http://127.0.0.1:1")
+
+    refused(run("templates", "refresh"), "AWS was not asked, or refused")
+
+
+def test_templates_generate(world: World, run: Run) -> None:
+    """A file of IBM's shape that is served as it is, a template for each API."""
+    learn_types(
+        types_file(world.site.state_dir),
+        ["m5.large", "m5.xlarge"],
+        lambda names: {
+            name: {"vcpus": n, "cores": n, "memory": n * 4096, "architectures": ["x86_64"]}
+            for name, n in zip(names, (2, 4), strict=True)
+        },
+    )
+    types = ["--type", "m5.large", "m5.xlarge", "--subnet", "subnet-1", "--image", "ami-1"]
+
+    made = run("templates", "generate", *types, "--api", "RunInstances", "EC2Fleet", "ASG")
+    file = world.root / "made.json"
+    file.write_text(made.out)
+
+    assert made.status == 0
+    assert [t["providerApi"] for t in made.document["templates"]] == [
+        "RunInstances",
+        "EC2Fleet",
+        "ASG",
+    ]
+    assert run("templates", "validate", str(file)).out == f"{file}: 3 offered\n"
+    refused(run("templates", "generate", *types, "--api", "SpotFleet"), "--fleet-role")
+    types[1:3] = ["m6i.large"]
+    refused(run("templates", "generate", *types), "`hostledger templates refresh m6i.large`")
+
+
 # -- audit ----------------------------------------------------------------------------------------
 
 
@@ -540,7 +611,7 @@ def test_store_status_counts_what_there_is(world: World, run: Run) -> None:
     document = run("store", "status", "--output", "json").document
 
     assert (document["path"], document["deployment"]) == (world.path, world.deployment)
-    assert (document["incarnation"], document["schema"], document["inert"]) == (1, 1, None)
+    assert (document["incarnation"], document["schema"], document["inert"]) == (1, 2, None)
     assert document["events"] == document["head"]["position"] == len(world.topics())
     assert document["open"] == {"requests": 1, "returns": 1, "batches": 0, "terminations": 0}
     assert (document["live_machines"], document["orphans"]) == (2, 0)

@@ -15,6 +15,7 @@ import pytest
 from application.failures import BrokenConfiguration
 from infrastructure import compiled
 from infrastructure.site import site_from
+from infrastructure.templates.instance_types import learn_types, types_file
 from interfaces.hostfactory.verbs import run
 from tests.processes import ProcessSite
 from tests.world import TEMPLATE
@@ -154,17 +155,6 @@ def test_a_broken_configuration_leaves_the_last_good_form(desk: Desk, text: str)
     assert desk.offered() == ["OnDemand-A"]
 
 
-def test_a_credential_script_is_refused_by_name(desk: Desk) -> None:
-    """It comes in a later release; until then nothing runs on credentials that were not meant."""
-    config = {"AWS_REGION": "us-east-1", "AWS_CREDENTIAL_SCRIPT": "/opt/get-credentials"}
-    desk.site.write_config(config)
-    status, answer = desk.call("getAvailableTemplates")
-    assert status == 1
-    assert "AWS_CREDENTIAL_SCRIPT" in answer["message"]
-    desk.site.write_config({**config, "AWS_CREDENTIAL_SCRIPT": ""})
-    assert desk.offered() == ["OnDemand-A"]
-
-
 def test_a_named_configuration_that_is_missing_is_told(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +206,25 @@ def test_a_form_that_is_not_whole_is_made_anew(desk: Desk) -> None:
         desk.form().write_bytes(torn)
         assert desk.offered() == ["OnDemand-A"]
         assert desk.form().read_bytes() == whole
+
+
+def test_files_that_templates_name_are_watched_too(desk: Desk) -> None:
+    """A specification beside the templates, and the facts of instance types, when they change."""
+    bare = {name: value for name, value in TEMPLATE.items() if name != "attributes"}
+    more = {"templateId": "Native", "provider_api_spec_file": "more.json"}
+    desk.site.write_templates([{**bare, "vmType": "m5.large"}, TEMPLATE | more])
+    facts = {"vcpus": 2, "cores": 1, "memory": 8192, "architectures": ["x86_64"]}
+    status, _ = desk.call("getAvailableTemplates")
+    assert status == 1
+
+    desk.templates.with_name("more.json").write_text('{"Monitoring": {"Enabled": true}}')
+    assert desk.offered() == ["Native"]
+    learn_types(
+        types_file(str(desk.form().parent.parent)), ["m5.large"], lambda _: {"m5.large": facts}
+    )
+    assert desk.offered() == ["OnDemand-A", "Native"]
+    desk.templates.with_name("more.json").write_text("{")
+    assert desk.offered() == ["OnDemand-A"]
 
 
 def test_templates_that_could_never_be_read_are_not_taken_for_none(desk: Desk) -> None:

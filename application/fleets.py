@@ -1,0 +1,265 @@
+"""Policy: a fleet or group launches no more than its requests want, and goes when it is empty.
+
+Its target is what the ledger says it should keep: the units of its machines that nobody has given
+back, and what its claims still want. It is lowered, intent first, before a machine of it is ended,
+so that AWS brings none back. AWS changes no target of a fleet of type `request`: that is deleted
+when it must launch no more, its machines living on. What comes late is surplus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from application import ports
+from application.backoff import jittered
+from application.instants import Instant, seconds_between
+from application.ports import CallFailed, Instance
+from application.provisioning import may_still_launch
+from application.turn import Turn
+from domain.capacity import CREATE_GROUP, INSTANT, MAINTAIN, RUN_INSTANCES
+from domain.fleet import Fleet
+from domain.launch_batch import LaunchBatch
+
+FIRST_RETRY, LONGEST_RETRY = 2.0, 60.0
+
+Row = dict[str, Any]
+
+
+class Fleets:
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        self._failures: dict[str, int] = {}
+        self._due: dict[str, float] = {}
+        self._stopped: dict[str, Instant] = {}
+        """batch id -> when its fleet was seen to launch no more; a sweep since then closes it."""
+        self._swept: Instant | None = None
+        self._inhabited: frozenset[str] = frozenset()
+        self.unlowered: set[str] = set()
+        """Batches whose fleet would replace a machine that is ended now (returning waits)."""
+
+    def take_turn(self) -> None:
+        """Lower targets, close what is filled, delete what is empty. Raises LeaseLost."""
+        turn = self._turn
+        self.unlowered.clear()
+        rows = turn.work.fleets()
+        if not rows:
+            return
+        requests = {request["request_id"]: request for request in turn.work.open_requests()}
+        doomed: list[tuple[Row, str]] = []
+        for row in rows:
+            filling = row["batch_state"] == "filling"
+            wanted = 0
+            for request_id, units in row["claims"] if filling else ():
+                if request_id in requests and may_still_launch(turn, requests[request_id]):
+                    wanted += units
+            if row["state"] == "live" and row["fleet_type"] == MAINTAIN:
+                self._steer(row, row["kept"] + wanted)
+            if filling and not wanted:
+                self._end_filling(row, doomed)
+            elif row["state"] == "deleting":
+                doomed.append((row, ""))
+            elif self._is_empty(row):
+                doomed.append((row, "its last machine is gone"))
+        self._delete(doomed)
+
+    def swept(self, instances: Sequence[Instance], began: Instant) -> None:
+        """A complete sweep that began then found these living instances."""
+        self._swept = began
+        self._inhabited = frozenset(instance.batch_id for instance in instances)
+
+    @property
+    def wants_sweep(self) -> bool:
+        """Whether a fleet was stopped that no sweep has looked at since."""
+        return any(not self._swept_since(at) for at in self._stopped.values())
+
+    def _swept_since(self, at: Instant) -> bool:
+        return self._swept is not None and seconds_between(at, self._swept) > 0
+
+    # -- targets ----------------------------------------------------------------------------------
+
+    def _steer(self, row: Row, desired: int) -> None:
+        """Lower the target to `desired` units. It is never raised."""
+        desired = min(desired, row["target"])
+        if desired == row["target"] and row["intended"] is None:
+            return
+        again = row["intended"] == desired
+        reason = row["reason"] if again else "its machines end, or nobody wants more"
+        if not self._set_target(row, desired, reason, again):
+            self.unlowered.add(row["batch_id"])
+
+    def _set_target(self, row: Row, target: int, reason: str, again: bool) -> bool:
+        """Whether AWS has taken it."""
+        turn = self._turn
+        if not self._may_call(row["batch_id"]):
+            return False
+        if row["api"] == CREATE_GROUP and row["kept_pending"]:
+            # A member is protected from scaling in only once it is in service
+            # (https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-instance-protection.html).
+            return False
+        fleet = self._fleet(row)
+        on_demand = row["intended_on_demand"] if again else min(row["kept_on_demand"], target)
+        if not again:
+            fleet.intend_target(target, on_demand, reason)
+            self._save(row, fleet)
+        turn.must_outlive_call()
+        try:
+            turn.cloud.set_target(row["api"], row["fleet_id"], target, on_demand)
+        except CallFailed as failed:
+            self._wait(row["batch_id"])
+            turn.journal.info("target not set", fleet_id=row["fleet_id"], code=failed.code)
+            return False
+        self._failures.pop(row["batch_id"], None)
+        fleet.set_target()
+        self._save(row, fleet)
+        row |= {"target": target, "intended": None}
+        self._stopped.pop(row["batch_id"], None)
+        return True
+
+    def _may_call(self, batch_id: str) -> bool:
+        """These calls carry no token: the holder of the lease before us must have ended its own."""
+        due = self._due.get(batch_id, 0.0) <= self._turn.now()[2]
+        return due and self._turn.outlived_others() and not self._turn.paused()
+
+    def _wait(self, batch_id: str) -> None:
+        failures = self._failures[batch_id] = self._failures.get(batch_id, 0) + 1
+        wait = jittered(failures, FIRST_RETRY, LONGEST_RETRY, self._turn.random)
+        self._due[batch_id] = self._turn.now()[2] + wait
+
+    def _fleet(self, row: Row) -> Fleet:
+        fleet = self._turn.ledger.get(Fleet, row["batch_id"])
+        assert fleet is not None
+        return fleet
+
+    def _save(self, row: Row, *aggregates: Any) -> None:
+        self._turn.save(
+            *aggregates, correlation_id=row["correlation_id"], causation_id=row["event_id"]
+        )
+
+    # -- the end of filling -----------------------------------------------------------------------
+
+    def _end_filling(self, row: Row, doomed: list[tuple[Row, str]]) -> None:
+        """Nobody wants more of it: its claims are closed once it has launched its last, which a
+        complete sweep has to show unless it has given all."""
+        if row["claims"]:
+            if row["fleet_type"] != MAINTAIN and row["state"] != "deleted":
+                doomed.append((row, "its requests want no more"))
+                return
+            if row["fleet_type"] == MAINTAIN and row["batch_id"] in self.unlowered:
+                return
+            if not self._swept_since(self._stopped.setdefault(row["batch_id"], self._turn.now())):
+                return
+        self._close(row)
+
+    def _close(self, row: Row) -> None:
+        turn = self._turn
+        batch = turn.ledger.get(LaunchBatch, row["batch_id"])
+        assert batch is not None
+        shortages: list[list[str]] = []
+        if row["claims"]:
+            try:
+                found = turn.cloud.why_short(row["api"], row["fleet_id"])
+            except CallFailed as failed:
+                turn.journal.info("reasons of a fleet not known", code=failed.code)
+            else:
+                shortages = [[s.pool, s.kind, s.code, s.message] for s in found]
+        batch.close(row["claims"], shortages)
+        self._save(row, batch)
+        self._stopped.pop(row["batch_id"], None)
+
+    # -- deleting ---------------------------------------------------------------------------------
+
+    def _is_empty(self, row: Row) -> bool:
+        """No machine of it lives, neither in the ledger nor in a sweep since it was made."""
+        return (
+            row["state"] == "live"
+            and row["batch_state"] not in ("open", "doubtful", "filling")
+            and not row["alive"]
+            and row["batch_id"] not in self._inhabited
+            and self._swept_since(row["created"])
+        )
+
+    def _delete(self, doomed: list[tuple[Row, str]]) -> None:
+        """Intent, call and outcome for all of a kind together. Raises LeaseLost."""
+        turn = self._turn
+        kinds: dict[tuple[str, str], dict[str, tuple[Row, str, Fleet]]] = {}
+        for row, reason in doomed:
+            if self._may_call(row["batch_id"]):
+                kind = kinds.setdefault((row["api"], row["fleet_type"]), {})
+                kind[row["fleet_id"]] = (row, reason, self._fleet(row))
+        for (api, fleet_type), fleets in kinds.items():
+            with turn.chunks() as add:
+                for row, reason, fleet in fleets.values():
+                    if row["state"] == "live":
+                        fleet.intend_deletion(reason)
+                        add(fleet, row["correlation_id"], row["event_id"])
+            turn.must_outlive_call()
+            try:
+                gone = set(turn.cloud.delete_fleets(api, fleet_type, list(fleets)))
+            except CallFailed as failed:
+                turn.journal.info("fleets not deleted", api=api, code=failed.code)
+                gone = set()
+            with turn.chunks() as add:
+                for fleet_id, (row, _, fleet) in fleets.items():
+                    if fleet_id in gone:
+                        fleet.delete()
+                        add(fleet, row["correlation_id"], row["event_id"])
+                    else:
+                        self._wait(row["batch_id"])
+
+    # -- what AWS has -----------------------------------------------------------------------------
+
+    def apis(self, doubtful: Sequence[Row]) -> list[str]:
+        """The APIs whose fleets a sweep has to list."""
+        there = [row["api"] for row in self._turn.work.fleets() if row["fleet_type"] != INSTANT]
+        there += [row["api"] for row in doubtful if row["api"] != RUN_INSTANCES]
+        return sorted(set(there))
+
+    def compare(self, listed: Sequence[ports.Fleet]) -> None:
+        """What AWS has is what the ledger says: a worker that was paused may have set a target
+        late, and what the ledger has no fleet for must not launch. Raises LeaseLost."""
+        rows = {row["batch_id"]: row for row in self._turn.work.fleets()}
+        for fleet in listed:
+            row = rows.get(fleet.batch_id)
+            if row is None or row["state"] == "deleted":
+                self._take_over(fleet)
+            elif (
+                row["state"] == "live"
+                and row["fleet_type"] == MAINTAIN
+                and row["intended"] is None
+                and fleet.target != row["target"]
+            ):
+                self._set_target(row, row["target"], "AWS had another target", again=False)
+
+    def _take_over(self, listed: ports.Fleet) -> None:
+        """A fleet with our tag that the ledger has not, or has deleted: of a call whose answer was
+        lost, say. It must launch no more; what it has launched is settled by tag."""
+        turn = self._turn
+        batch = turn.work.batch(listed.batch_id) if listed.batch_id else None
+        if batch is None:
+            turn.journal.warn("a fleet of no batch of ours", fleet_id=listed.fleet_id)
+            return
+        if batch["state"] == "open":
+            return  # its call is made again, and answers with this fleet
+        fleet = turn.ledger.get(Fleet, listed.batch_id)
+        if fleet is None:
+            fleet = Fleet(Fleet.stream(listed.batch_id))
+            fleet.create(
+                api=listed.api,
+                fleet_id=listed.fleet_id,
+                fleet_type=MAINTAIN,
+                target=listed.target,
+                account=turn.cloud.account,
+                region=turn.cloud.region,
+                provider=batch["provider"],
+                launch_template=batch["launch_template"],
+            )
+            fleet.intend_deletion("the answer to its call was lost")
+            self._save(batch, fleet)
+        elif self._may_call(listed.batch_id):
+            turn.must_outlive_call()
+            try:
+                turn.cloud.delete_fleets(listed.api, MAINTAIN, [listed.fleet_id])
+            except CallFailed as failed:
+                turn.journal.info("fleet not deleted", code=failed.code)
+            self._wait(listed.batch_id)
