@@ -211,7 +211,11 @@ class Fleets:
 
     def apis(self, doubtful: Sequence[Row]) -> list[str]:
         """The APIs whose fleets a sweep has to list."""
-        there = [row["api"] for row in self._turn.work.fleets() if row["fleet_type"] != INSTANT]
+        there = [
+            row["api"]
+            for row in self._turn.work.fleets()
+            if row["fleet_type"] == MAINTAIN or row["batch_state"] == "filling"
+        ]
         there += [row["api"] for row in doubtful if row["api"] != RUN_INSTANCES]
         return sorted(set(there))
 

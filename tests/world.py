@@ -43,6 +43,29 @@ TEMPLATE: dict[str, Any] = {
     },
 }
 
+SPOT_FLEET = {"providerApi": "SpotFleet", "fleetRole": "arn:aws:iam::123456789012:role/fleet"}
+WAYS: dict[str, dict[str, Any]] = {
+    "RunInstances": {},
+    "fleet-instant": {"providerApi": "EC2Fleet", "fleetType": "instant"},
+    "fleet-request": {"providerApi": "EC2Fleet", "fleetType": "request"},
+    "fleet-maintain": {"providerApi": "EC2Fleet", "fleetType": "maintain"},
+    "spot-fleet-request": {**SPOT_FLEET, "fleetType": "request", "fulfilmentDeadline": 300},
+    "spot-fleet-maintain": {**SPOT_FLEET, "fleetType": "maintain", "fulfilmentDeadline": 300},
+    "group": {"providerApi": "ASG"},
+}
+"""Every way to launch: what a template says for it beside TEMPLATE."""
+
+ACTIONS = {
+    "RunInstances": "RunInstances",
+    "fleet-instant": "CreateFleet",
+    "fleet-request": "CreateFleet",
+    "fleet-maintain": "CreateFleet",
+    "spot-fleet-request": "RequestSpotFleet",
+    "spot-fleet-maintain": "RequestSpotFleet",
+    "group": "CreateAutoScalingGroup",
+}
+"""Way -> the call that launches."""
+
 VERBS = {**reads.VERBS, **writes.VERBS}
 
 
@@ -61,16 +84,20 @@ class _Waiting:
 
 
 class World:
-    """One site. `settings` are HOSTLEDGER_SECTION__KEY values, `sandbox` options of the Sandbox."""
+    """One site. `settings` are HOSTLEDGER_SECTION__KEY values, `sandbox` options of the Sandbox;
+    `way` (of WAYS) is how its templates launch."""
 
     def __init__(
         self,
         root: Path,
         templates: list[dict[str, Any]] | None = None,
         settings: dict[str, str] | None = None,
+        way: str = "RunInstances",
         **sandbox: Any,
     ) -> None:
         self.root = root
+        self.way = way
+        self.action = ACTIONS[way]
         self.clock = FakeClock()
         # AWS keeps its own time: stepping our wall clock must not move it.
         began = self.clock.wall - self.clock.seconds
@@ -89,7 +116,7 @@ class World:
     # -- the site's files -------------------------------------------------------------------------
 
     def write_templates(self, templates: list[dict[str, Any]]) -> None:
-        text = json.dumps({"templates": templates})
+        text = json.dumps({"templates": [{**t, **WAYS[self.way]} for t in templates]})
         (self.root / "conf/awsprov_templates.json").write_text(text)
 
     def write_config(self, config: dict[str, Any]) -> None:
@@ -259,26 +286,57 @@ class World:
         rows = self.query("SELECT data FROM events WHERE topic = ? ORDER BY position", topic)
         return [json.loads(row[0]) for row in rows]
 
+    def streams(self, topic: str) -> list[tuple[str, dict[str, Any]]]:
+        """(stream, fields) of every event of this topic, in the order of the log."""
+        rows = self.query(
+            "SELECT stream, data FROM events WHERE topic = ? ORDER BY position", topic
+        )
+        return [(stream, json.loads(data)) for stream, data in rows]
+
     def topics(self) -> list[str]:
         return [row[0] for row in self.query("SELECT topic FROM events ORDER BY position")]
 
     def launches(self) -> list[SandboxCall]:
-        return self.calls_of("RunInstances")
+        return self.calls_of(self.action)
 
     def calls_of(self, action: str) -> list[SandboxCall]:
         return [call for call in self.sandbox.calls if call.action == action]
 
     def assert_agreement(self) -> None:
         """The one assertion of every fault row: live instances by tag equal those that the ledger
-        owns, and no request has more than it asked for."""
+        owns, no request has more than it asked for (in units: over by less than one machine), and
+        whatever else carries our tag is the ledger's and in use."""
         assert self.live() == self.owned()
         over = self.query(
-            "SELECT r.request_id, r.machine_count, count(*) FROM requests r "
+            "SELECT r.request_id, r.machine_count, sum(m.units) FROM requests r "
             "JOIN machines m ON m.request_id = r.request_id "
             "WHERE m.alive = 1 AND m.owed = '' GROUP BY r.request_id "
-            "HAVING count(*) > r.machine_count"
+            "HAVING sum(m.units) - max(m.units) >= r.machine_count"
         )
         assert over == []
+        left = self.sandbox.leftovers({"hostledger:deployment": self.deployment})
+        templates = {
+            data["launch_template_id"]
+            for stream, data in self.streams("LaunchTemplateCreated")
+            if self.query(
+                "SELECT 1 FROM launch_templates WHERE template_key = ? AND state <> 'deleted'",
+                stream.removeprefix("lt-"),
+            )
+        }
+        fleets = {
+            fleet_id
+            for (fleet_id,) in self.query("SELECT fleet_id FROM fleets WHERE state = 'live'")
+        }
+        assert set(left.pop("launch_templates", [])) <= templates
+        for kind in ("fleets", "spot_fleets", "groups"):
+            assert set(left.pop(kind, [])) <= fleets
+        assert left == {}
+
+    def assert_nothing_left(self) -> None:
+        """Nothing of ours is at AWS any more."""
+        self.assert_agreement()
+        assert self.live() == set()
+        assert self.sandbox.leftovers({"hostledger:deployment": self.deployment}) == {}
 
     def close(self) -> None:
         for worker in list(self.workers):

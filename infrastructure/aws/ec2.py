@@ -17,6 +17,7 @@ from application.ports import (
     Terminated,
 )
 from domain.capacity import (
+    ANY,
     CREATE_FLEET,
     CREATE_GROUP,
     REQUEST_SPOT_FLEET,
@@ -123,10 +124,24 @@ class Ec2:
             )
             return Planned(api, payload, body)
         site_data = site.data if site is not None else None
+        if api != CREATE_GROUP:
+            pools = self._one_subnet_a_zone(pools)
         data, body = template_data(content, body, image_id, root_device, site_data)
         all_tags = launch_tags(content, tags)
         payload, template = _PAYLOADS[api](content, pools, units, all_tags, data)
         return Planned(api, payload, body, template)
+
+    def _one_subnet_a_zone(self, pools: Sequence[Pool]) -> list[Pool]:
+        """A fleet refuses a type twice in a zone ("duplicate instance pools"); the subnets left out
+        are for a later call. Raises CallFailed."""
+        subnets = list(dict.fromkeys(pool.subnet_id for pool in pools if pool.subnet_id != ANY))
+        if len(subnets) < 2:
+            return list(pools)
+        zones = self._resolving.zones(subnets)
+        chosen: dict[str, str] = {}
+        for subnet in subnets:
+            chosen.setdefault(zones[subnet], subnet)
+        return [pool for pool in pools if chosen.get(zones[pool.subnet_id]) == pool.subnet_id]
 
     def may_launch(self, api: str, machines: int) -> bool:
         """Whether the buckets and the breaker let a launch of so many go at once; takes nothing."""

@@ -307,8 +307,8 @@ Code: InsufficientInstanceCapacity)` (from memory)."""
 
 
 def from_history(records: Iterable[dict[str, Any]]) -> list[Shortage]:
-    """The reasons that the history of a fleet tells (API_EventInformation.html), by EC2's code where
-    they have one. They name no pool."""
+    """The reasons that the history of a fleet tells (API_EventInformation.html), by EC2's code
+    where they have one. They name no pool."""
     found = []
     for record in records:
         event = record.get("EventInformation") or {}

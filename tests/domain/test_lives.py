@@ -13,6 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
@@ -62,7 +63,15 @@ class Batch(RuleBasedStateMachine):
         first = self.next - len(weights)
         return [instance(first + n, units) for n, units in enumerate(weights)]
 
-    @rule(skip=st.integers(-2, 2))
+    @initialize(so_far=st.sampled_from(["nothing", "open", "filling"]))
+    def begin(self, so_far: str) -> None:
+        """By chance alone few lives would come so far."""
+        if so_far != "nothing":
+            self.intend(0)
+        if so_far == "filling":
+            self.accept([], [], True)
+
+    @rule(skip=st.just(0) | st.integers(-2, 2))
     def intend(self, skip: int) -> None:
         epoch = self.batch.epoch + 1 + skip
         may = self.batch.state in ("", REJECTED) and skip == 0
@@ -211,6 +220,11 @@ class OneFleet(RuleBasedStateMachine):
         self.log = Log()
         self.fleet = Fleet(Fleet.stream(BATCH))
         self.under_way: list[int] = []
+
+    @initialize(is_there=st.booleans())
+    def begin(self, is_there: bool) -> None:
+        if is_there:
+            self.create()
 
     def save(self, expected: bool) -> None:
         assert len(self.log.save(self.fleet)) == expected

@@ -12,7 +12,13 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
 from domain.event_sourced import DomainEvent
 from domain.fleet import Fleet
@@ -32,6 +38,12 @@ from domain.machine_request import MachineRequest
 from domain.refusals import RequestIsFinal
 from tests.domain.log import Log
 from tests.domain.samples import RETURN, every_event, instance, intended, launched
+
+
+def there_is(*states: str) -> Any:
+    """The rule needs a batch in one of these states."""
+    return precondition(lambda site: any(batch.state in states for batch in site.batches))
+
 
 WEIGHTS = st.lists(st.integers(1, 4), min_size=1, max_size=4)
 
@@ -102,11 +114,16 @@ class Site(RuleBasedStateMachine):
                 self.given.setdefault(request_id, []).extend(ids)
         self.unheeded += new
 
-    def pick(self, number: int, *states: str) -> LaunchBatch | None:
+    def pick(self, number: int, *states: str) -> LaunchBatch:
         found = [batch for batch in self.batches if batch.state in states]
-        return found[number % len(found)] if found else None
+        return found[number % len(found)]
 
     # -- what happens -----------------------------------------------------------------------------
+
+    @initialize(units=st.lists(st.integers(1, 12), min_size=1, max_size=3))
+    def begin(self, units: list[int]) -> None:
+        for count in units:
+            self.ask(count)
 
     @precondition(lambda self: len(self.requests) < 6)
     @rule(units=st.integers(1, 12))
@@ -116,6 +133,7 @@ class Site(RuleBasedStateMachine):
         self.requests.append(request)
         self.log.save(request)
 
+    @precondition(lambda self: any(r.state == WANTED and self.lack(r) > 0 for r in self.requests))
     @rule(most=st.integers(1, 12))
     def intend(self, most: int) -> None:
         """A batch over the open demand, at most so many units."""
@@ -125,51 +143,54 @@ class Site(RuleBasedStateMachine):
             if units > 0:
                 claims.append([request.identifier, units])
                 most -= units
-        if claims:
-            batch = LaunchBatch(LaunchBatch.stream(f"bat-{len(self.batches):032x}"))
-            batch.intend(**intended(0, claims)[1])
-            self.batches.append(batch)
-            self.log.save(batch)
+        batch = LaunchBatch(LaunchBatch.stream(f"bat-{len(self.batches):032x}"))
+        batch.intend(**intended(0, claims)[1])
+        self.batches.append(batch)
+        self.log.save(batch)
 
+    @there_is(OPEN)
     @rule(number=st.integers(0, 20), weights=WEIGHTS)
     def accept(self, number: int, weights: list[int]) -> None:
-        if batch := self.pick(number, OPEN):
-            found = self.fresh(weights)
-            batch.accept("aws", found, self.open_claims(batch.claims), [], False, "", False)
-            self.outcome(batch)
+        batch = self.pick(number, OPEN)
+        found = self.fresh(weights)
+        batch.accept("aws", found, self.open_claims(batch.claims), [], False, "", False)
+        self.outcome(batch)
 
+    @there_is(OPEN)
     @rule(number=st.integers(0, 20), weights=st.just([]) | WEIGHTS)
     def make_fleet(self, number: int, weights: list[int]) -> None:
         """It has launched some machines, or none yet, and goes on."""
-        if batch := self.pick(number, OPEN):
-            found = self.fresh(weights)
-            batch.accept("aws", found, self.open_claims(batch.claims), [], False, "fleet-1", True)
-            fleet = self.fleets[batch.id] = Fleet(Fleet.stream(batch.identifier))
-            asked = sum(units for _, units in batch.claims)
-            fleet.create(**every_event()["FleetCreated"][1][1] | {"target": asked})
-            self.log.save(fleet)
-            self.outcome(batch)
+        batch = self.pick(number, OPEN)
+        found = self.fresh(weights)
+        batch.accept("aws", found, self.open_claims(batch.claims), [], False, "fleet-1", True)
+        fleet = self.fleets[batch.id] = Fleet(Fleet.stream(batch.identifier))
+        asked = sum(units for _, units in batch.claims)
+        fleet.create(**every_event()["FleetCreated"][1][1] | {"target": asked})
+        self.log.save(fleet)
+        self.outcome(batch)
 
+    @there_is(FILLING)
     @rule(number=st.integers(0, 20), weights=WEIGHTS)
     def fill(self, number: int, weights: list[int]) -> None:
         """A fleet launches on."""
-        if batch := self.pick(number, FILLING):
-            batch.settle(self.fresh(weights), self.open_claims(self.owed(batch)))
-            self.outcome(batch)
+        batch = self.pick(number, FILLING)
+        batch.settle(self.fresh(weights), self.open_claims(self.owed(batch)))
+        self.outcome(batch)
 
+    @there_is(FILLING)
     @rule(number=st.integers(0, 20))
     def close(self, number: int) -> None:
         """A fleet launches no more: its target is lowered, then its claims are given back."""
-        if batch := self.pick(number, FILLING):
-            fleet = self.fleets[batch.id]
-            kept = sum(self.units[i] for i in batch.machine_ids)
-            fleet.intend_target(kept, 0, "nobody wants more")
-            fleet.set_target()
-            assert fleet.target == kept
-            self.log.save(fleet)
-            batch.close(self.owed(batch), [])
-            assert self.owed(batch) == []
-            self.outcome(batch)
+        batch = self.pick(number, FILLING)
+        fleet = self.fleets[batch.id]
+        kept = sum(self.units[i] for i in batch.machine_ids)
+        fleet.intend_target(kept, 0, "nobody wants more")
+        fleet.set_target()
+        assert fleet.target == kept
+        self.log.save(fleet)
+        batch.close(self.owed(batch), [])
+        assert self.owed(batch) == []
+        self.outcome(batch)
 
     @rule(number=st.integers(0, 20))
     def delete_fleet(self, number: int) -> None:
@@ -181,24 +202,27 @@ class Site(RuleBasedStateMachine):
             fleet.delete()
             self.log.save(fleet)
 
+    @there_is(OPEN)
     @rule(number=st.integers(0, 20), definite=st.booleans())
     def reject(self, number: int, definite: bool) -> None:
-        if batch := self.pick(number, OPEN):
-            batch.reject("Code", "message", definite, False)
-            self.outcome(batch)
+        batch = self.pick(number, OPEN)
+        batch.reject("Code", "message", definite, False)
+        self.outcome(batch)
 
+    @there_is(DOUBTFUL)
     @rule(number=st.integers(0, 20), weights=st.just([]) | WEIGHTS)
     def settle(self, number: int, weights: list[int]) -> None:
-        if batch := self.pick(number, DOUBTFUL):
-            batch.settle(self.fresh(weights), self.open_claims(batch.claims))
-            self.outcome(batch)
+        batch = self.pick(number, DOUBTFUL)
+        batch.settle(self.fresh(weights), self.open_claims(batch.claims))
+        self.outcome(batch)
 
+    @there_is(ACCEPTED, SETTLED, REJECTED, CLOSED)
     @rule(number=st.integers(0, 20), weights=WEIGHTS)
     def arrive_late(self, number: int, weights: list[int]) -> None:
         """A closed batch's machines turn up: its claims are closed, only open demand is left."""
-        if batch := self.pick(number, ACCEPTED, SETTLED, REJECTED, CLOSED):
-            batch.settle(self.fresh(weights), self.open_claims([]))
-            self.outcome(batch)
+        batch = self.pick(number, ACCEPTED, SETTLED, REJECTED, CLOSED)
+        batch.settle(self.fresh(weights), self.open_claims([]))
+        self.outcome(batch)
 
     @precondition(lambda self: self.unheeded)
     @rule()
@@ -231,8 +255,8 @@ class Site(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 20))
     def cancel(self, number: int) -> None:
-        if self.requests:
-            request = self.requests[number % len(self.requests)]
+        if number < len(self.requests):
+            request = self.requests[number]
             was = request.state
             try:
                 request.cancel("not needed")
@@ -243,8 +267,8 @@ class Site(RuleBasedStateMachine):
     @rule(number=st.integers(0, 20), succeeded=st.integers(0, 15))
     def finish(self, number: int, succeeded: int) -> None:
         """Only when nothing of it is under way, as the policy does."""
-        if self.requests:
-            request = self.requests[number % len(self.requests)]
+        if number < len(self.requests):
+            request = self.requests[number]
             if not self.claimed(request):
                 units = sum(self.units[i] for i in request.machine_ids)
                 request.finish(min(succeeded, units), "why")
