@@ -55,7 +55,9 @@ class Fleets:
                     wanted += units
             if row["state"] == "live" and row["fleet_type"] == MAINTAIN:
                 self._steer(row, row["kept"] + wanted)
-            if filling and not wanted:
+            if filling and (not row["claims"] or (wanted and self._has_all(row))):
+                self._close(row)
+            elif filling and not wanted:
                 self._end_filling(row, doomed)
             elif row["state"] == "deleting":
                 doomed.append((row, ""))
@@ -138,18 +140,21 @@ class Fleets:
 
     # -- the end of filling -----------------------------------------------------------------------
 
+    def _has_all(self, row: Row) -> bool:
+        """It has launched all that it was asked for. A claim may lack something even so, when
+        another one's last machine overshot it: that is open demand again."""
+        have = row["kept"] if row["fleet_type"] == MAINTAIN else row["launched"]
+        return bool(have >= row["target"])
+
     def _end_filling(self, row: Row, doomed: list[tuple[Row, str]]) -> None:
         """Nobody wants more of it: its claims are closed once it has launched its last, which a
-        complete sweep has to show unless it has given all."""
-        if row["claims"]:
-            if row["fleet_type"] != MAINTAIN and row["state"] != "deleted":
-                doomed.append((row, "its requests want no more"))
-                return
-            if row["fleet_type"] == MAINTAIN and row["batch_id"] in self.unlowered:
-                return
-            if not self._swept_since(self._stopped.setdefault(row["batch_id"], self._turn.now())):
-                return
-        self._close(row)
+        complete sweep has to show."""
+        if row["fleet_type"] != MAINTAIN and row["state"] != "deleted":
+            doomed.append((row, "its requests want no more"))
+        elif row["batch_id"] not in self.unlowered:
+            stopped = self._stopped.setdefault(row["batch_id"], self._turn.now())
+            if self._swept_since(stopped):
+                self._close(row)
 
     def _close(self, row: Row) -> None:
         turn = self._turn

@@ -247,7 +247,7 @@ ALTER TABLE machines ADD COLUMN interrupted TEXT NOT NULL DEFAULT '';
 ALTER TABLE machines ADD COLUMN interrupted_until INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX machines_interrupted ON machines (machine_id)
     WHERE alive = 1 AND interrupted_until > 0;
-CREATE INDEX machines_by_batch ON machines (batch_id) WHERE alive = 1;
+CREATE INDEX machines_by_batch ON machines (batch_id);
 ALTER TABLE batches ADD COLUMN api TEXT NOT NULL DEFAULT 'RunInstances';
 ALTER TABLE batches ADD COLUMN launch_template TEXT NOT NULL DEFAULT '';
 ALTER TABLE batches ADD COLUMN reason TEXT NOT NULL DEFAULT '';

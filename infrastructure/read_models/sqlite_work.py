@@ -34,7 +34,8 @@ SELECT f.*, b.state AS batch_state, b.claims,
     coalesce(sum((m.owed = '') * m.units), 0) AS kept,
     coalesce(sum((m.owed = '' AND m.price_type = 'ondemand') * m.units), 0) AS kept_on_demand,
     coalesce(sum(m.owed = '' AND m.status = 'pending'), 0) AS kept_pending,
-    count(m.machine_id) AS alive
+    count(m.machine_id) AS alive,
+    (SELECT coalesce(sum(l.units), 0) FROM machines l WHERE l.batch_id = f.batch_id) AS launched
 FROM fleets f JOIN batches b ON b.batch_id = f.batch_id
 LEFT JOIN machines m ON m.batch_id = f.batch_id AND m.alive = 1
 WHERE (f.state <> 'deleted' OR b.state = 'filling') AND f.account = ? AND f.region = ?
