@@ -17,7 +17,7 @@ from application.instants import Instant, seconds_between
 from application.ports import CallFailed, Instance
 from application.provisioning import may_still_launch
 from application.turn import Turn
-from domain.capacity import CREATE_GROUP, INSTANT, MAINTAIN, RUN_INSTANCES
+from domain.capacity import CREATE_GROUP, MAINTAIN, RUN_INSTANCES
 from domain.fleet import Fleet
 from domain.launch_batch import LaunchBatch
 
@@ -221,8 +221,11 @@ class Fleets:
             for row in self._turn.work.fleets()
             if row["fleet_type"] == MAINTAIN or row["batch_state"] == "filling"
         ]
-        there += [row["api"] for row in doubtful if row["api"] != RUN_INSTANCES]
-        return sorted(set(there))
+        there += [row["api"] for row in doubtful]
+        if self._turn.incarnation > 1:
+            # Restored from a backup: AWS may have fleets that the log has never heard of.
+            there += self._turn.work.launch_apis()
+        return sorted(set(there) - {RUN_INSTANCES})
 
     def compare(self, listed: Sequence[ports.Fleet]) -> None:
         """What AWS has is what the ledger says: a worker that was paused may have set a target
@@ -246,7 +249,13 @@ class Fleets:
         turn = self._turn
         batch = turn.work.batch(listed.batch_id) if listed.batch_id else None
         if batch is None:
-            turn.journal.warn("a fleet of no batch of ours", fleet_id=listed.fleet_id)
+            turn.journal.warn(
+                "a fleet of no batch of ours",
+                fleet_id=listed.fleet_id,
+                next_step="its machines are left alone: look at `hostledger orphans list`",
+            )
+            if listed.api != CREATE_GROUP:
+                self._stop(listed)
             return
         if batch["state"] == "open":
             return  # its call is made again, and answers with this fleet
@@ -265,10 +274,18 @@ class Fleets:
             )
             fleet.intend_deletion("the answer to its call was lost")
             self._save(batch, fleet)
-        elif self._may_call(listed.batch_id):
-            turn.must_outlive_call()
-            try:
-                turn.cloud.delete_fleets(listed.api, MAINTAIN, [listed.fleet_id])
-            except CallFailed as failed:
-                turn.journal.info("fleet not deleted", code=failed.code)
-            self._wait(listed.batch_id)
+        else:
+            self._stop(listed)
+
+    def _stop(self, listed: ports.Fleet) -> None:
+        """Let it launch no more; its machines live on."""
+        turn = self._turn
+        key = listed.batch_id or listed.fleet_id
+        if not self._may_call(key):
+            return
+        turn.must_outlive_call()
+        try:
+            turn.cloud.delete_fleets(listed.api, MAINTAIN, [listed.fleet_id])
+        except CallFailed as failed:
+            turn.journal.info("fleet not deleted", fleet_id=listed.fleet_id, code=failed.code)
+        self._wait(key)

@@ -123,6 +123,10 @@ class SqliteWork:
         rows = self._rows("SELECT scope, reason FROM brake")
         return (rows[0]["scope"], rows[0]["reason"]) if rows else ("", "")
 
+    def launch_apis(self) -> list[str]:
+        """The APIs by which anything was ever launched."""
+        return [row["api"] for row in self._rows("SELECT DISTINCT api FROM batches")]
+
     def machines_by_account(self) -> dict[str, int]:
         """Account -> how many machines live in it or are asked of it."""
         rows = self._rows(

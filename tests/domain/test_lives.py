@@ -63,13 +63,13 @@ class Batch(RuleBasedStateMachine):
         first = self.next - len(weights)
         return [instance(first + n, units) for n, units in enumerate(weights)]
 
-    @initialize(so_far=st.sampled_from(["nothing", "open", "filling"]))
-    def begin(self, so_far: str) -> None:
+    @initialize(so_far=st.sampled_from(["nothing", "open", "accepted", "filling"]), weights=WEIGHTS)
+    def begin(self, so_far: str, weights: list[int]) -> None:
         """By chance alone few lives would come so far."""
         if so_far != "nothing":
             self.intend(0)
-        if so_far == "filling":
-            self.accept([], [], True)
+        if so_far in ("accepted", "filling"):
+            self.accept(weights, [2, 1], so_far == "filling")
 
     @rule(skip=st.just(0) | st.integers(-2, 2))
     def intend(self, skip: int) -> None:
