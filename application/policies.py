@@ -60,6 +60,8 @@ class Policies:
         if offered is not None:
             self._revising.take_turn(offered)
         self._sighting.take_turn()
+        # Terminations go first: a launch that hangs must not keep machines that cost.
+        self._end_what_is_owed()
         for account in self._accounts:
             account.interrupting.take_turn()
             account.provisioning.pursue()
@@ -70,11 +72,14 @@ class Policies:
             account.reconciliation.take_turn()
         # A sweep may have settled a batch: its machines exist before its request can be final.
         self._assigning.take_turn()
+        self._end_what_is_owed()
+        self._finishing.take_turn()
+        for account in self._accounts:
+            account.templates.take_turn()
+
+    def _end_what_is_owed(self) -> None:
         self._telling.take_turn()
         for account in self._accounts:
             # A fleet's target is lowered before its machines are ended, else they come back.
             account.fleets.take_turn()
             account.returning.take_turn()
-        self._finishing.take_turn()
-        for account in self._accounts:
-            account.templates.take_turn()

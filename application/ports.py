@@ -112,7 +112,7 @@ class Notice:
     handle: str
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class CallFailed(Exception):
     """A call did not succeed. `kind` is the class that decides what to do:
 

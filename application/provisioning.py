@@ -478,11 +478,13 @@ def facts(instance: Instance, content: dict[str, Any]) -> dict[str, Any]:
 def still_wanted(turn: Turn, request: dict[str, Any]) -> int:
     """Units of a request for which no call is under way and none was given, while its deadline
     lasts; a machine that failed is wanted again, one that was returned is not."""
-    if not may_still_launch(turn, request):
-        return 0
-    given = request["dealt"] - request["failed"]
-    wanted: int = request["machine_count"] - given - request["claimed"]
-    return max(0, wanted)
+    return max(0, -overshot(request)) if may_still_launch(turn, request) else 0
+
+
+def overshot(request: dict[str, Any]) -> int:
+    """Units given or asked for beyond what a request wants; negative when it lacks some."""
+    given: int = request["dealt"] - request["failed"] + request["claimed"]
+    return given - request["machine_count"]  # type: ignore[no-any-return]
 
 
 def may_still_launch(turn: Turn, request: dict[str, Any]) -> bool:
@@ -490,10 +492,15 @@ def may_still_launch(turn: Turn, request: dict[str, Any]) -> bool:
 
 
 def open_claims(turn: Turn, claims: list[list[Any]], row: dict[str, Any]) -> list[list[Any]]:
-    """Who may have the machines of a batch: its claims of requests that are still open, then other
-    open demand for the same payload. What is over goes to nobody."""
+    """Who may have the machines of a batch: its claims of requests that are still open, less what
+    the last machine of another batch overshot, then other open demand for the same payload. What is
+    over goes to nobody."""
     requests = {r["request_id"]: r for r in turn.work.open_requests()}
-    result: list[list[Any]] = [claim for claim in claims if claim[0] in requests]
+    result: list[list[Any]] = [
+        [request_id, units - max(0, overshot(requests[request_id]))]
+        for request_id, units in claims
+        if request_id in requests
+    ]
     accounts = {requests[request_id]["rc_account"] for request_id, _ in result} or {""}
     for request in requests.values():
         more = still_wanted(turn, request)

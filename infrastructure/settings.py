@@ -59,7 +59,6 @@ _KEYS_TO_COME = (
     "storage.json_strategy",
     "storage.sql_strategy",
     "storage.dynamodb_strategy",
-    "provider.aws.batch_sizes.create_tags",
 )
 
 
@@ -250,6 +249,9 @@ class BatchSizes(_Section):
     one DescribeInstances at most 200 are named, which is what EC2 takes."""
     terminate_instances: OfThousand = 200
     """Most machines in one TerminateInstances."""
+    create_tags: OfThousand = 200
+    """Most resources in one CreateTags: with `tag_instance_id` a machine and its volumes, which
+    get the machine's id."""
 
 
 class Timeouts(_Section):

@@ -121,13 +121,17 @@ class Instances:
 
     def tag_with_id(self, instance: Instance) -> None:
         """Tag the instance and its volumes with its id (AWS_TAG_InstanceID). Raises CallFailed."""
-        self._connection.call(
-            "CreateTags",
-            {
-                "Resources": [instance.machine_id, *instance.volume_ids],
-                "Tags": [{"Key": "InstanceID", "Value": instance.machine_id}],
-            },
-        )
+        # The machine last: tagged, it counts as done.
+        resources = [*instance.volume_ids, instance.machine_id]
+        size = self._settings.batch_sizes.create_tags
+        for start in range(0, len(resources), size):
+            self._connection.call(
+                "CreateTags",
+                {
+                    "Resources": resources[start : start + size],
+                    "Tags": [{"Key": "InstanceID", "Value": instance.machine_id}],
+                },
+            )
 
 
 def instance_of(item: dict[str, Any]) -> Instance:

@@ -377,7 +377,6 @@ def test_unknown_keys(tmp_path: Path, document: Any, key: str, nearest: str) -> 
         nested("storage.sql_strategy.pool_size", 20),
         nested("storage.json_strategy.cache_size", 20),
         nested("storage.dynamodb_strategy.billing_mode", "PAY_PER_REQUEST"),
-        nested("provider.aws.batch_sizes.create_tags", 20),
     ],
 )
 def test_keys_of_later_releases(tmp_path: Path, document: Any) -> None:
