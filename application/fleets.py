@@ -235,9 +235,11 @@ class Fleets:
             row = rows.get(fleet.batch_id)
             if row is None or row["state"] == "deleted":
                 self._take_over(fleet)
+            elif row["state"] == "deleting":
+                if fleet.target and fleet.api == CREATE_GROUP:
+                    self._stop(fleet)
             elif (
-                row["state"] == "live"
-                and row["fleet_type"] == MAINTAIN
+                row["fleet_type"] == MAINTAIN
                 and row["intended"] is None
                 and fleet.target != row["target"]
             ):
@@ -254,8 +256,7 @@ class Fleets:
                 fleet_id=listed.fleet_id,
                 next_step="its machines are left alone: look at `hostledger orphans list`",
             )
-            if listed.api != CREATE_GROUP:
-                self._stop(listed)
+            self._stop(listed)
             return
         if batch["state"] == "open":
             return  # its call is made again, and answers with this fleet
@@ -272,7 +273,9 @@ class Fleets:
                 provider=batch["provider"],
                 launch_template=batch["launch_template"],
             )
-            fleet.intend_deletion("the answer to its call was lost")
+            if listed.api != CREATE_GROUP:
+                fleet.intend_deletion("the answer to its call was lost")
+            # A group with members cannot be deleted: its target is lowered to what is kept.
             self._save(batch, fleet)
         else:
             self._stop(listed)
@@ -285,6 +288,9 @@ class Fleets:
             return
         turn.must_outlive_call()
         try:
+            if listed.api == CREATE_GROUP and listed.target:
+                # Members in service are protected from it; the group goes when it is empty.
+                turn.cloud.set_target(listed.api, listed.fleet_id, 0, 0)
             turn.cloud.delete_fleets(listed.api, MAINTAIN, [listed.fleet_id])
         except CallFailed as failed:
             turn.journal.info("fleet not deleted", fleet_id=listed.fleet_id, code=failed.code)

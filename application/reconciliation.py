@@ -144,7 +144,7 @@ class Reconciliation:
         self.sweep_wanted = False
         self._apply(instances, alive)
         self._miss(instances, alive)
-        launching = {fleet.batch_id for fleet in fleets}
+        launching = {fleet.batch_id for fleet in fleets if fleet.target}
         self._settle(
             instances, [row for row in doubtful if row["batch_id"] not in launching], began
         )

@@ -93,8 +93,12 @@ def pools_of(content: dict[str, Any], market: str) -> list[Pool]:
 
 
 def units_of(content: dict[str, Any], instance_type: str, market: str) -> int:
-    """What a machine of this type counts. A type the template does not name counts 1."""
-    return _types(content, market).get(instance_type, 1)
+    """What a machine of this type counts. A type the template does not name counts 1.
+
+    A spot fleet's on-demand share is of its spot types, whatever `vm_types_on_demand` says.
+    """
+    weights = {**content.get("vm_types", {}), **_types(content, market)}
+    return weights.get(instance_type, 1)
 
 
 def price_type(content: dict[str, Any]) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.loaders import JSONFileLoader, Loader
 from hypothesis import HealthCheck, settings
 
 from tests.world import World
@@ -29,6 +31,18 @@ for _name in list(os.environ):
 os.environ["AWS_ACCESS_KEY_ID"] = "sandbox"
 os.environ["AWS_SECRET_ACCESS_KEY"] = "sandbox"
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+
+_read_file = JSONFileLoader().load_file
+
+
+class _ReadOnce:
+    """AWS's models, two megabytes for each session of boto3, from disk once a process."""
+
+    exists = JSONFileLoader().exists
+    load_file = staticmethod(functools.cache(_read_file))
+
+
+Loader.FILE_LOADER_CLASS = _ReadOnce  # type: ignore[assignment]
 
 
 @pytest.fixture

@@ -159,13 +159,16 @@ class Connection:
             self.journal.info(
                 "aws", api=api, seconds=self.seconds() - began, kind=failed.kind, code=failed.code
             )
-            if failed.code in THROTTLED:
+            # An STS that is too busy says nothing about this API.
+            if failed.code in THROTTLED and failed.kind == "throttled":
                 bucket.throttled()
             elif failed.kind in ("ambiguous", "unreachable"):
                 breaker.failed()
             else:
                 breaker.succeeded()
             reach(f"aws.{api}.after")
+            if failed is error:
+                raise
             raise failed from error
         breaker.succeeded()
         self.journal.debug("aws", api=api, seconds=self.seconds() - began)

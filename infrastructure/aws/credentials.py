@@ -32,7 +32,7 @@ SESSION = "hostledger"
 """The name of our sessions in the trail of the role's account."""
 
 
-def script(command: str) -> Fetch:
+def script(command: str, within: float = SLOWEST_SCRIPT) -> Fetch:
     """Those that a program prints as JSON, as AWS documents it for credential_process
     (https://docs.aws.amazon.com/sdkref/latest/guide/feature-process-credentials.html), also within
     `Credentials`, as `aws sts assume-role` prints them."""
@@ -44,11 +44,11 @@ def script(command: str) -> Fetch:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                timeout=SLOWEST_SCRIPT,
+                timeout=within,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise _no_script(f"took more than {SLOWEST_SCRIPT:g} s") from None
+            raise _no_script(f"took more than {within:g} s") from None
         except (OSError, ValueError) as error:
             raise _no_script(f"cannot be run: {type(error).__name__}") from None
         if done.returncode:

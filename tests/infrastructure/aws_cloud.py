@@ -48,8 +48,14 @@ LOGGING = {"level": "DEBUG", "max_file_size": 10, "max_rotate": 1}
 class Place:
     """A sandbox and the cloud on it. `settings` are those of provider.aws."""
 
-    def __init__(self, log: str = "", sandbox: Sandbox | None = None, **settings: Any) -> None:
-        self.clock = FakeClock()
+    def __init__(
+        self,
+        log: str = "",
+        sandbox: Sandbox | None = None,
+        clock: FakeClock | None = None,
+        **settings: Any,
+    ) -> None:
+        self.clock = clock or FakeClock()
         self.sandbox = sandbox or Sandbox(clock=lambda: self.clock.wall)
         self.log = log
         aws = Aws.model_validate({"region": "us-east-1", **settings})

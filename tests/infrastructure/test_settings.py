@@ -38,12 +38,28 @@ KEYS: list[tuple[str, Any, Any, Any]] = [
     ("provider.aws.endpoint_url", None, "http://10.1.2.3:5000", "http://10.1.2.3:5000"),
     ("provider.aws.credential_file", None, "/etc/aws/credentials", "/etc/aws/credentials"),
     ("provider.aws.profile", "default", "grid", "grid"),
+    ("provider.aws.credential_script", None, "/opt/sts.sh --role a", "/opt/sts.sh --role a"),
+    ("provider.aws.credential_renew_margin", 300, 60, 60),
+    (
+        "provider.aws.assume_role",
+        None,
+        "arn:aws:iam::123456789012:role/buyer",
+        "arn:aws:iam::123456789012:role/buyer",
+    ),
+    ("provider.aws.external_id", None, "7", "7"),
+    (
+        "provider.aws.interruption_queue",
+        None,
+        "https://sqs.us-east-1.amazonaws.com/123456789012/notices",
+        "https://sqs.us-east-1.amazonaws.com/123456789012/notices",
+    ),
     ("provider.aws.proxy", None, "http://proxy.example:3128", "http://proxy.example:3128"),
     ("provider.aws.max_inflight", 4, 2, 2),
     ("provider.aws.token_safe_age", 3600, 1800, 1800),
     ("provider.aws.settle_gap", 300, 400, 400),
     ("provider.aws.sweep_interval", 60, 30, 30),
     ("provider.aws.launch_chunk", 100, 250, 250),
+    ("provider.aws.fleet_chunk", 500, 250, 250),
     ("provider.aws.pending_timeout", 180, 200, 200),
     ("provider.aws.creation_timeout", 600, 900, 900),
     ("provider.aws.tag_instance_id", False, True, True),
@@ -62,7 +78,10 @@ KEYS: list[tuple[str, Any, Any, Any]] = [
     ("provider.aws.buckets.TerminateInstances", (80, 4), [50, 2.5], (50, 2.5)),
     ("provider.aws.buckets.DescribeInstances", (40, 8), [20, 4], (20, 4)),
     ("provider.aws.buckets.CreateTags", (80, 8), [10, 1], (10, 1)),
+    ("provider.aws.buckets.NonMutating", (80, 16), [20, 4], (20, 4)),
+    ("provider.aws.buckets.Mutating", (40, 4), [10, 1], (10, 1)),
     ("provider.aws.buckets.RunInstances:instances", (800, 1.6), [500, 1], (500, 1)),
+    ("provider.aws.buckets.TerminateInstances:instances", (800, 16), [500, 1], (500, 1)),
     ("logging.level", "INFO", "DEBUG", "DEBUG"),
     ("logging.max_file_size", 10, 50, 50),
     ("logging.max_rotate", 5, 0, 0),
@@ -88,6 +107,8 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("provider.aws.endpoint_url", "https://ec2:port", "a URL such as https://"),
     ("provider.aws.endpoint_url", "https://[::1", "a URL such as https://"),
     ("provider.aws.credential_file", "credentials", "an absolute path is needed"),
+    ("provider.aws.assume_role", "buyer", "a role's ARN such as arn:aws:iam::"),
+    ("provider.aws.interruption_queue", "sqs://notices", "a URL such as https://"),
     ("provider.aws.profile", "", "at least 1 character"),
     ("provider.aws.proxy", "proxy.example:3128", "http://host:port"),
     ("provider.aws.proxy", "http://proxy.example", "http://host:port"),
@@ -128,6 +149,8 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
 # IBM's key, value in the file, our key, what Settings then holds
 IBM_KEYS: list[tuple[str, Any, str, Any]] = [
     ("AWS_CREDENTIAL_FILE", "/opt/aws/credentials", "provider.aws.credential_file", None),
+    ("AWS_CREDENTIAL_SCRIPT", "/opt/sts.sh", "provider.aws.credential_script", None),
+    ("AWS_CREDENTIAL_RENEW_MARGIN", "30", "provider.aws.credential_renew_margin", 30),
     ("AWS_REGION", "ap-northeast-1", "provider.aws.region", None),
     ("AWS_ENDPOINT_URL", "https://vpce-1.example", "provider.aws.endpoint_url", None),
     ("AWS_ENDPOINT_URL", "vpce-1.example", "provider.aws.endpoint_url", "https://vpce-1.example"),
@@ -732,12 +755,14 @@ def test_ibm_proxy_port_alone(tmp_path: Path) -> None:
 
 
 def test_ibm_credential_script(tmp_path: Path) -> None:
-    """A credential script is refused by name: running without it would use other credentials."""
-    problem = problem_of(None, written(tmp_path, {"AWS_CREDENTIAL_SCRIPT": "/opt/sts.sh"}))
+    """A credential script and its margin are settings; with a script the margin is no surprise."""
+    settings, warnings = ibm_settings(
+        tmp_path, {"AWS_CREDENTIAL_SCRIPT": "/opt/sts.sh", "AWS_CREDENTIAL_RENEW_MARGIN": "30"}
+    )
 
-    assert problem.key == "AWS_CREDENTIAL_SCRIPT"
-    assert problem.problem == "comes in a later release"
-    assert "AWS_CREDENTIAL_FILE or an instance profile" in problem.next_step
+    assert settings.provider.aws.credential_script == "/opt/sts.sh"
+    assert settings.provider.aws.credential_renew_margin == 30
+    assert warnings == []
 
 
 @pytest.mark.parametrize(
