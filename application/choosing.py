@@ -81,7 +81,7 @@ class Choosing:
     ) -> None:
         """Launch for requests that share a payload until they have all, or nobody has more."""
         outcome = LAUNCHED
-        while requests and outcome == LAUNCHED:
+        while requests and outcome == LAUNCHED and not self._turn.paused(launching=True):
             outcome = NOT_HERE
             passed: list[str] = []
             for provisioning, reason in self._in_order(content, requests[0]):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from application.ports import CallFailed, Instance
+from application.projections.machines import PROTECTED
 from application.provisioning import still_wanted
 from application.turn import Turn
 from domain.identifiers import TERMINATION, new_id
@@ -81,6 +82,9 @@ class Finishing:
         turn = self._turn
         refused: list[list[str]] = []
         for machine_id in row["alive"]:
+            if machine_id in row["protected"]:
+                refused.append([machine_id, PROTECTED + row["protected"][machine_id]])
+                continue
             code = self._refusals.get(machine_id)
             if code is None or turn.age(row) < PATIENCE:
                 return

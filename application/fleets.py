@@ -17,9 +17,10 @@ from application.instants import Instant, seconds_between
 from application.ports import CallFailed, Instance
 from application.provisioning import may_still_launch
 from application.turn import Turn
+from domain.brake import LAUNCHING
 from domain.capacity import CREATE_GROUP, MAINTAIN, RUN_INSTANCES
 from domain.fleet import Fleet
-from domain.launch_batch import LaunchBatch
+from domain.launch_batch import DOUBTFUL, OPEN, LaunchBatch
 
 FIRST_RETRY, LONGEST_RETRY = 2.0, 60.0
 
@@ -35,6 +36,10 @@ class Fleets:
         """batch id -> when its fleet was seen to launch no more; a sweep since then closes it."""
         self._swept: Instant | None = None
         self._inhabited: frozenset[str] = frozenset()
+        self._starting: frozenset[str] = frozenset()
+        """Batches of which the last sweep found machines, and pending ones among them."""
+        self._unseen = False
+        """Whether a group waits for a sweep to show what it has launched."""
         self.unlowered: set[str] = set()
         """Batches whose fleet would replace a machine that is ended now (returning waits)."""
 
@@ -47,10 +52,12 @@ class Fleets:
             return
         requests = {request["request_id"]: request for request in turn.work.open_requests()}
         doomed: list[tuple[Row, str]] = []
+        # AWS goes on launching for them: what was paused is open demand again when it is resumed.
+        none_wanted = turn.work.brake()[0] == LAUNCHING
         for row in rows:
             filling = row["batch_state"] == "filling"
             wanted = 0
-            for request_id, units in row["claims"] if filling else ():
+            for request_id, units in row["claims"] if filling and not none_wanted else ():
                 if request_id in requests and may_still_launch(turn, requests[request_id]):
                     wanted += units
             if row["state"] == "live" and row["fleet_type"] == MAINTAIN:
@@ -69,11 +76,13 @@ class Fleets:
         """A complete sweep that began then found these living instances."""
         self._swept = began
         self._inhabited = frozenset(instance.batch_id for instance in instances)
+        self._starting = frozenset(i.batch_id for i in instances if i.state == "pending")
+        self._unseen = False
 
     @property
     def wants_sweep(self) -> bool:
-        """Whether a fleet was stopped that no sweep has looked at since."""
-        return any(not self._swept_since(at) for at in self._stopped.values())
+        """Whether a fleet was stopped, or is to be, that no sweep has looked at since."""
+        return self._unseen or any(not self._swept_since(at) for at in self._stopped.values())
 
     def _swept_since(self, at: Instant) -> bool:
         return self._swept is not None and seconds_between(at, self._swept) > 0
@@ -95,12 +104,10 @@ class Fleets:
         turn = self._turn
         if not self._may_call(row["batch_id"]):
             return False
-        if row["api"] == CREATE_GROUP and row["kept_pending"]:
-            # A member is protected from scaling in only once it is in service
-            # (https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-instance-protection.html).
+        if row["api"] == CREATE_GROUP and self._ends_a_member(row):
             return False
         fleet = self._fleet(row)
-        on_demand = row["intended_on_demand"] if again else min(row["kept_on_demand"], target)
+        on_demand = row["intended_on_demand"] if again else self._on_demand(row, target)
         if not again:
             fleet.intend_target(target, on_demand, reason)
             self._save(row, fleet)
@@ -117,6 +124,31 @@ class Fleets:
         row |= {"target": target, "intended": None}
         self._stopped.pop(row["batch_id"], None)
         return True
+
+    def _on_demand(self, row: Row, target: int) -> int:
+        """How much of a target is on demand: what is kept, and its share of what is still wanted of
+        what was asked for."""
+        batch = self._turn.work.batch(row["batch_id"])
+        assert batch is not None
+        asked = batch["payload"].get("SpotFleetRequestConfig", batch["payload"])
+        asked = asked.get("TargetCapacitySpecification", asked)
+        share: int = asked.get("OnDemandTargetCapacity", 0)
+        kept: int = min(row["kept_on_demand"], target)
+        wanted: int = max(0, target - row["kept"])
+        if share < asked.get("TotalTargetCapacity", asked.get("TargetCapacity", 0)):
+            wanted = min(wanted, max(0, share - kept))
+        return kept + wanted if share else kept
+
+    def _ends_a_member(self, row: Row) -> bool:
+        """Whether lowering a group may end a machine that its requests want: a member is protected
+        from scaling in only once it is in service
+        (https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-instance-protection.html).
+        """
+        if not self._swept_since(row["created"]):
+            self._unseen = True  # what it has launched
+            return True
+        unrecorded = row["batch_state"] in (OPEN, DOUBTFUL) and row["batch_id"] in self._starting
+        return bool(row["kept_pending"] or unrecorded)
 
     def _may_call(self, batch_id: str) -> bool:
         """These calls carry no token: the holder of the lease before us must have ended its own."""
@@ -283,8 +315,7 @@ class Fleets:
     def _stop(self, listed: ports.Fleet) -> None:
         """Let it launch no more; its machines live on."""
         turn = self._turn
-        key = listed.batch_id or listed.fleet_id
-        if not self._may_call(key):
+        if turn.paused() or not turn.outlived_others():
             return
         turn.must_outlive_call()
         try:
@@ -294,4 +325,3 @@ class Fleets:
             turn.cloud.delete_fleets(listed.api, MAINTAIN, [listed.fleet_id])
         except CallFailed as failed:
             turn.journal.info("fleet not deleted", fleet_id=listed.fleet_id, code=failed.code)
-        self._wait(key)

@@ -27,8 +27,10 @@ class Interrupting:
             return
         self._looked = turn.now()[2]
         try:
-            while notices := turn.cloud.notices():
+            while notices := turn.cloud.notices(keep_others=turn.paused()):
                 self._record(notices)
+                if turn.paused():
+                    break  # they come again
                 turn.cloud.settle_notices([notice.handle for notice in notices])
         except CallFailed as failed:
             turn.journal.warn("interruption queue not read", code=failed.code)

@@ -22,6 +22,7 @@ class LaunchTemplates:
         self._turn = turn
         self._failures: dict[str, int] = {}
         self._due: dict[str, float] = {}
+        self._restored = turn.incarnation > 1
 
     def ensure(self, planned: Planned, request: dict[str, Any]) -> str | None:
         """The name of the plan's launch template, made when it is not there; "" when the plan needs
@@ -127,6 +128,8 @@ class LaunchTemplates:
     def take_turn(self) -> None:
         """Remove what nothing uses, the others wait for. Raises LeaseLost."""
         turn = self._turn
+        if self._restored and not turn.paused():
+            self._remove_strays()
         rows = [row for row in turn.work.launch_templates() if not row["used"]]
         if not rows or turn.paused():
             return
@@ -137,6 +140,25 @@ class LaunchTemplates:
             if wanted and row["state"] != "deleting" and turn.age(row) < UNUSED_FOR:
                 continue
             self._remove(row)
+
+    def _remove_strays(self) -> None:
+        """The log was restored from a backup: AWS may have launch templates with our tag that it
+        has never heard of. Nothing is launched by them any more. Raises LeaseLost."""
+        turn = self._turn
+        if self._due.get("", 0.0) > turn.now()[2]:
+            return
+        known = {row["name"] for row in turn.work.launch_templates()}
+        try:
+            for name in turn.cloud.launch_templates(turn.deployment):
+                if name not in known:
+                    turn.must_outlive_call()
+                    turn.cloud.delete_launch_template(name)
+                    turn.journal.info("launch template of no launch of ours removed", name=name)
+        except CallFailed as failed:
+            self._wait("")
+            turn.journal.info("launch templates not compared", code=failed.code)
+        else:
+            self._restored = False
 
     def _remove(self, row: dict[str, Any]) -> None:
         """An intent without an outcome may have made it: it is removed by name all the same."""

@@ -61,6 +61,8 @@ def _room_for_spend(
         )
     spent = 0.0
     for row in rows:
+        if not row["revision"]:
+            continue  # adopted: nobody says what it costs
         key = Template.key(row["provider"], row["template_id"])
         spent += row["machines"] * (
             turn.work.template_content(key, row["revision"]).get("price", 0)

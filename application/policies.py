@@ -47,6 +47,22 @@ class Policies:
         self._sighting = Sighting(turns, sightings, [a.reconciliation for a in self._accounts])
         self._finishing = Finishing(turns, refusals)
         self._revising = Revising(turns[0], provider)
+        self._tell_abandoned()
+
+    def _tell_abandoned(self) -> None:
+        """Once: machines of an account that the configuration does not have any more. Nobody looks
+        at them, so nothing is concluded about them."""
+        turn = self.turns[0]
+        places = [(turn.cloud.account, turn.cloud.region) for turn in self.turns]
+        for row in turn.work.abandoned(places):
+            turn.journal.warn(
+                "an account is not in the configuration",
+                account=row["account"],
+                region=row["region"],
+                machines=row["machines"],
+                open_batches=row["batches"],
+                next_step="give provider.accounts its account back until its machines are returned",
+            )
 
     def _elsewhere(self, asking: Provisioning, row: dict[str, Any]) -> bool:
         return self._choosing.serves_elsewhere(asking, row)
@@ -73,6 +89,8 @@ class Policies:
         # A sweep may have settled a batch: its machines exist before its request can be final.
         self._assigning.take_turn()
         self._end_what_is_owed()
+        # A fleet may have been closed: its requests hear the reasons before they are final.
+        self._assigning.take_turn()
         self._finishing.take_turn()
         for account in self._accounts:
             account.templates.take_turn()

@@ -142,6 +142,8 @@ class Provisioning:
                 if self._failed(row, attempts, failed) or last:
                     return failed.kind == "shortage"
                 turn.clock.sleep(jittered(attempts.failures, FIRST_RETRY, 4.0, turn.random))
+                if turn.paused(launching=True):
+                    return False
             else:
                 # Should the outcome not be recorded now, a later rejection proves nothing.
                 attempts.ambiguous = True
@@ -322,7 +324,8 @@ class Provisioning:
         cap = least_room(turn, requests[0]["provider"], requests[0]["template_id"], content)
         if cap.room < room:
             room = cap.room
-            if not room or (content.get("all_or_nothing") and room < requests[0]["machine_count"]):
+            least = machines_for(still_wanted(turn, requests[0]), weight)
+            if not room or (content.get("all_or_nothing") and room < least):
                 self._capped(requests, cap)
                 return False
         claims: list[list[Any]] = []

@@ -26,12 +26,25 @@ if TYPE_CHECKING:
         ) -> list[Row]: ...
 
         def machines(
-            self, status: str | None, request_id: str | None, alive_only: bool, machine_id: str = ""
+            self,
+            status: str | None,
+            request_id: str | None,
+            alive_only: bool,
+            machine_id: str = "",
+            batch_id: str = "",
         ) -> list[Row]: ...
 
         def returned(self, return_id: str) -> list[Row]: ...
 
         def batches_of(self, request_id: str) -> list[Row]: ...
+
+        def batches(
+            self, open_only: bool, limit: int | None, batch_id: str = ""
+        ) -> list[Row]: ...
+
+        def fleets(self, all_states: bool) -> list[Row]: ...
+
+        def launch_templates(self, all_states: bool) -> list[Row]: ...
 
         def orphans(self) -> list[Row]: ...
 
@@ -99,6 +112,64 @@ def machine(view: View, machine_id: str) -> Row:
     return _machine(rows[0])
 
 
+def batches(view: View, open_only: bool = False, limit: int | None = None) -> list[Row]:
+    """Launches, those without an outcome first, then the newest."""
+    return [_batch(row) for row in view.batches(open_only, limit)]
+
+
+def batch(view: View, batch_id: str) -> Row:
+    """One launch with the `machines` that it gave. Raises NotInLedger."""
+    rows = view.batches(False, 1, batch_id)
+    if not rows:
+        raise NotInLedger(
+            f"the ledger has no batch {batch_id}: `hostledger batches list` shows what it has"
+        )
+    document = _batch(rows[0])
+    document["machines"] = [
+        _machine(row) for row in view.machines(None, None, False, batch_id=batch_id)
+    ]
+    return document
+
+
+def fleets(view: View, all_states: bool = False) -> list[Row]:
+    """Fleets and groups of ours, in the order in which they were made."""
+    return [
+        {
+            "batch_id": row["batch_id"],
+            "state": row["state"],
+            "api": row["api"],
+            "fleet_type": row["fleet_type"],
+            "fleet_id": row["fleet_id"],
+            "target": row["target"],
+            "intended_target": row["intended"],
+            "alive": row["alive"],
+            "account": row["account"],
+            "region": row["region"],
+            "launch_template": row["launch_template"] or None,
+            "reason": row["reason"] or None,
+            "created_at": row["created_at"],
+            "updated_at": row["updated_at"],
+        }
+        for row in view.fleets(all_states)
+    ]
+
+
+def launch_templates(view: View, all_states: bool = False) -> list[Row]:
+    """Launch templates of ours, in the order in which they were made."""
+    return [
+        {
+            "name": row["name"],
+            "state": row["state"],
+            "account": row["account"],
+            "region": row["region"],
+            "code": row["code"] or None,
+            "created_at": row["created_at"],
+            "updated_at": row["updated_at"],
+        }
+        for row in view.launch_templates(all_states)
+    ]
+
+
 def orphans(view: View) -> list[Row]:
     """Instances with our tag that the last complete sweep saw and the ledger has no machine for."""
     return [{**row, "launch_time": _at(row["launch_time"])} for row in view.orphans()]
@@ -139,8 +210,12 @@ def store_status(view: View, now: Instant) -> Row:
     facts = view.facts()
     leases = facts.pop("leases")
     sweeps = facts.pop("sweeps")
+    brake = facts.pop("brake")
     return {
         **facts,
+        "paused": {"scope": brake["scope"], "reason": brake["reason"], "since": brake["since"]}
+        if brake
+        else None,
         "leases": [
             {
                 "account": row["account"],
@@ -201,6 +276,7 @@ def _machine(row: Row) -> Row:
         "message": row["message"],
         "alive": bool(row["alive"]),
         "owed": row["owed"] or None,
+        "protected": row["protected"] or None,
         "name": row["name"],
         "private_ip_address": row["private_ip_address"],
         "instance_type": row["instance_type"],
@@ -226,8 +302,14 @@ def _batch(row: Row) -> Row:
         "batch_id": row["batch_id"],
         "state": row["state"],
         "epoch": row["epoch"],
+        "api": row["api"],
         "machine_count": row["machine_count"],
         "pool": row["pool"],
+        "provider": row["provider"],
+        "template_id": row["template_id"],
+        "launch_template": row["launch_template"] or None,
+        "reason": row["reason"],
+        "settlement_ordered": row["settlement"] or None,
         "account": row["account"],
         "region": row["region"],
         "code": row["code"],

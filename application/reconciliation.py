@@ -7,6 +7,7 @@ that are changing are asked after, ever more slowly while nothing changes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 from application.fleets import Fleets
@@ -25,6 +26,10 @@ from domain.template import Template
 from domain.termination_batch import TerminationBatch
 
 FIRST_POLL, LONGEST_POLL = 1.0, 15.0
+PAGE = 1000
+"""Instances in a page of a sweep
+(https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html)."""
+
 VISIBLE_AFTER = 300.0
 """Seconds after its launch in which a machine that EC2 does not show is not missed
 (https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html)."""
@@ -84,7 +89,8 @@ class Reconciliation:
         return bool(since >= self._turn.aws["sweep_interval"])
 
     def _poll(self, alive: dict[str, dict[str, Any]], filling: list[str]) -> None:
-        """Ask after machines that are changing, and after those of fleets that are filling."""
+        """Ask after machines that are changing, and after those of fleets that are filling: by id
+        or by a look at all, whichever takes fewer calls, and no more than one call a second."""
         turn = self._turn
         changing = [m for m, row in alive.items() if row["status"] in IN_TRANSITION]
         watched = frozenset(changing + filling)
@@ -94,8 +100,10 @@ class Reconciliation:
         self._watched = watched
         if not watched or turn.now()[2] - self._polled < self._poll_every:
             return
+        by_id = ceil(len(changing) / turn.aws["batch_sizes"]["describe_instances"])
+        pages = max(1, ceil(len(alive) / PAGE))
         try:
-            if len(changing) <= turn.aws["batch_sizes"]["describe_instances"]:
+            if by_id <= pages:
                 instances = turn.cloud.find(sorted(changing), batches=filling)
             else:
                 instances = [
@@ -112,6 +120,7 @@ class Reconciliation:
                 changed |= self._take_in([i for i in instances if i.batch_id in filling])
         self._polled = turn.now()[2]
         self._poll_every = FIRST_POLL if changed else min(LONGEST_POLL, self._poll_every * 2)
+        self._poll_every = max(self._poll_every, min(by_id, pages))
 
     def _take_in(self, instances: Sequence[Instance]) -> bool:
         """Deal out what fleets have launched since they were last looked at. Whether it was any."""
@@ -204,7 +213,9 @@ class Reconciliation:
 
     def _judge_start(self, instance: Instance, row: dict[str, Any]) -> None:
         """Asked just now, it is not running: has it had its time?"""
-        pending = row["status"] == "pending" and not row["owed"] and instance.state in LIVING
+        # An adopted machine, which no request waits for, may take its time.
+        pending = row["status"] == "pending" and row["request_id"] and not row["owed"]
+        pending = pending and instance.state in LIVING
         if pending and self._turn.age(row) > self._turn.aws["pending_timeout"]:
             self._slow_to_start.add(row["machine_id"])
 
@@ -254,16 +265,16 @@ class Reconciliation:
         self, instances: Sequence[Instance], doubtful: list[dict[str, Any]], began: Instant
     ) -> None:
         """Close doubtful batches, whose fleets launch no more, by what two complete sweeps found
-        under their tag."""
+        under their tag, or one when an operator has ordered it."""
         turn = self._turn
         for row in doubtful:
             since = turn.notebook.first_sweep("doubtful " + row["batch_id"], began)
             if seconds_between(since, began) < turn.cloud.call_time:
                 continue  # a call that we gave up may still be on its way
             first = turn.notebook.first_sweep(row["batch_id"], began)
-            if first == began:
+            if first == began and not row["settlement"]:
                 continue
-            if seconds_between(first, began) >= turn.aws["settle_gap"]:
+            if row["settlement"] or seconds_between(first, began) >= turn.aws["settle_gap"]:
                 found = [i for i in instances if i.batch_id == row["batch_id"]]
                 self._record(row["batch_id"], [i for i in found if i.state in LIVING])
 

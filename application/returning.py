@@ -21,6 +21,10 @@ TOPICS = ("MachinesReturned", "RequestCancelled")
 FIRST_RETRY, LONGEST_RETRY = 2.0, 300.0
 """Seconds after which a refused termination is tried again: doubling, at most."""
 
+PROTECTED_SINCE, NOT_SENT = "Protected", "NotSent"
+"""Why a machine of an intent was not terminated: an operator protected it, or another one of the
+same intent."""
+
 INTERRUPTION = "interruption"
 RECLAIMED_AFTER = 60.0
 """Seconds after the end that AWS announced in which its termination is waited for."""
@@ -115,6 +119,7 @@ class Returning:
                 row["owed"] = f"pending for longer than {pending_timeout:g} s"
             if (
                 row["owed"]
+                and not row["protected"]
                 and (row["batch_id"] not in self._unlowered or machine_id in self.slow_to_start)
                 and machine_id not in under_way
                 and self._due.get(machine_id, 0.0) <= now
@@ -125,6 +130,8 @@ class Returning:
         size = turn.aws["batch_sizes"]["terminate_instances"]
         for zone, rows in zones.items():
             for start in range(0, len(rows), size):
+                if turn.paused():
+                    return
                 self._intend(zone, rows[start : start + size])
 
     def _aws_takes(self, row: dict[str, Any]) -> bool:
@@ -157,8 +164,24 @@ class Returning:
         )
         self._send(row)
 
+    def _spare(self, row: dict[str, Any], kept: list[str]) -> None:
+        """An operator protected some of the machines after the intent: no call is made of it; the
+        others are owed still."""
+        turn = self._turn
+        batch = turn.ledger.get(TerminationBatch, row["termination_id"])
+        assert batch is not None
+        refused = [[m, PROTECTED_SINCE if m in kept else NOT_SENT] for m in row["machine_ids"]]
+        batch.conclude([], refused, "")
+        turn.save(batch, correlation_id=row["correlation_id"], causation_id=row["event_id"])
+        self._due.pop(row["termination_id"], None)
+
     def _send(self, row: dict[str, Any]) -> None:
         turn = self._turn
+        # Asked after the intent was recorded: whoever protects a machine later sees the intent.
+        kept = turn.work.protected(row["machine_ids"])
+        if kept:
+            self._spare(row, kept)
+            return
         turn.must_outlive_call()
         answer = turn.cloud.terminate(row["machine_ids"], turn.must_outlive_call)
         self.unheeded.difference_update(answer.accepted)

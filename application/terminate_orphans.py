@@ -8,10 +8,11 @@ from domain.termination_batch import TerminationBatch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
     from typing import Any
 
     from application.ports import Ledger
+    from domain.refusals import Refusal
 
 
 class TerminateOrphans:
@@ -41,9 +42,10 @@ def terminate_orphans(command: TerminateOrphans, ledger: Ledger) -> list[str]:
     Raises NotTerminable, naming what is no orphan or is being terminated already; then nothing
     was recorded.
     """
-    _refuse(command, command.orphans.keys(), "not among the orphans that the last sweep saw")
-    free = command.orphans.keys() - command.under_way
-    _refuse(command, free, "being terminated already")
+    ids, orphans = command.machine_ids, command.orphans
+    refuse_others(NotTerminable, ids, orphans, "not among the orphans that the last sweep saw")
+    free = orphans.keys() - command.under_way
+    refuse_others(NotTerminable, ids, free, "being terminated already")
     zones: dict[tuple[str, str, str], list[str]] = {}
     for machine_id in command.machine_ids:
         row = command.orphans[machine_id]
@@ -63,10 +65,13 @@ def terminate_orphans(command: TerminateOrphans, ledger: Ledger) -> list[str]:
     return ids
 
 
-def _refuse(command: TerminateOrphans, allowed: Any, why: str) -> None:
-    wrong = [machine_id for machine_id in command.machine_ids if machine_id not in allowed]
+def refuse_others(
+    refusal: type[Refusal], machine_ids: list[str], allowed: Container[str], why: str
+) -> None:
+    """Raises the refusal, naming those of the machines that are not allowed, and why."""
+    wrong = [machine_id for machine_id in machine_ids if machine_id not in allowed]
     if wrong:
         verb = "is" if len(wrong) == 1 else "are"
-        raise NotTerminable(
+        raise refusal(
             f"{', '.join(wrong)} {verb} {why}: nothing was recorded; see `hostledger orphans list`"
         )

@@ -97,7 +97,7 @@ def units_of(content: dict[str, Any], instance_type: str, market: str) -> int:
 
     A spot fleet's on-demand share is of its spot types, whatever `vm_types_on_demand` says.
     """
-    weights = {**content.get("vm_types", {}), **_types(content, market)}
+    weights: dict[str, int] = {**content.get("vm_types", {}), **_types(content, market)}
     return weights.get(instance_type, 1)
 
 

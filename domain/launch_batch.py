@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from domain.event_sourced import Aggregate, DomainEvent
+from domain.refusals import NotDoubtful
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,6 +104,12 @@ class LaunchSettled(DomainEvent):
         _weigh(state["instances"])
 
 
+class LaunchSettlementOrdered(DomainEvent):
+    """An operator has the doubtful batch settled by the next complete sweep instead of by two."""
+
+    reason: str
+
+
 class LaunchClosed(DomainEvent):
     """The batch's fleet launches no more: what its claims lack, [request id, units], is open demand
     again or missing, for the `shortages` [pool, class, code, message]."""
@@ -147,6 +154,7 @@ class LaunchBatch(Aggregate):
         self.claims: list[list[Any]] = []
         self.intent: LaunchIntended | None = None
         self.machine_ids: set[str] = set()
+        self.ordered = False
 
     def intend(
         self,
@@ -234,6 +242,16 @@ class LaunchBatch(Aggregate):
             given, surplus = deal(_weights(new), open_claims)
             self._trigger(LaunchSettled, instances=new, deal=given, surplus=surplus)
 
+    def order_settlement(self, reason: str) -> None:
+        """Have it settled by one sweep; once. Raises NotDoubtful."""
+        if self.state != DOUBTFUL:
+            raise NotDoubtful(
+                f"{self.identifier} is {self.state}: only a launch whose outcome is in doubt "
+                "(doubtful) can be settled by order; `hostledger batches list --open` shows those"
+            )
+        if not self.ordered:
+            self._trigger(LaunchSettlementOrdered, reason=reason)
+
     def close(self, claims: list[list[Any]], shortages: list[list[str]]) -> None:
         """Its fleet launches no more; `claims` are what it still owed."""
         if self.state == FILLING:
@@ -250,6 +268,8 @@ class LaunchBatch(Aggregate):
             self.machine_ids |= {i["machine_id"] for i in event.instances}
         elif isinstance(event, LaunchRejected):
             self.state = REJECTED if event.definite else DOUBTFUL
+        elif isinstance(event, LaunchSettlementOrdered):
+            self.ordered = True
         elif isinstance(event, LaunchClosed):
             self.state = CLOSED
         elif isinstance(event, LaunchSettled):

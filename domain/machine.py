@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from domain.event_sourced import Aggregate, DomainEvent
+from domain.refusals import MachineIsGone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +42,36 @@ class MachineLaunched(DomainEvent):
         state["units"] = 1
 
 
+class MachineAdopted(DomainEvent):
+    """An operator took an instance with our tag into the ledger, for no request; nobody ends it
+    but by returning it. The fields are those of MachineLaunched."""
+
+    batch_id: str
+    provider: str
+    template_id: str
+    revision: str
+    account: str
+    region: str
+    zone: str
+    instance_type: str
+    price_type: str
+    name: str
+    private_ip_address: str
+    launch_time: int
+    units: int
+    reason: str
+
+
+class MachineProtected(DomainEvent):
+    """From now on nothing of ours ends it, neither a rule nor a return."""
+
+    reason: str
+
+
+class MachineUnprotected(DomainEvent):
+    reason: str
+
+
 class MachineRunning(DomainEvent):
     name: str
     private_ip_address: str
@@ -76,6 +107,7 @@ class Machine(Aggregate):
         super().__init__(stream)
         self.state = ""
         self.request_id = ""
+        self.protected = ""
         self.returns: list[str] = []
         self.interruptions: list[str] = []
 
@@ -87,6 +119,24 @@ class Machine(Aggregate):
         """Record the launch; once."""
         if not self.state:
             self._trigger(MachineLaunched, **facts)
+
+    def adopt(self, **facts: str | int) -> None:
+        """Take it in without a request; once."""
+        if not self.state:
+            self._trigger(MachineAdopted, **facts)
+
+    def protect(self, reason: str) -> None:
+        """Keep it from being ended, or say another reason. Raises MachineIsGone."""
+        if self.is_gone:
+            raise MachineIsGone(
+                f"{self.identifier} is {self.state}: only a machine that lives can be protected"
+            )
+        if self.protected != reason:
+            self._trigger(MachineProtected, reason=reason)
+
+    def unprotect(self, reason: str) -> None:
+        if self.protected:
+            self._trigger(MachineUnprotected, reason=reason)
 
     def run(self, name: str, private_ip_address: str, launch_time: int) -> None:
         if self.state == LAUNCHED:
@@ -118,6 +168,12 @@ class Machine(Aggregate):
         if isinstance(event, MachineLaunched):
             self.state = LAUNCHED
             self.request_id = event.request_id
+        elif isinstance(event, MachineAdopted):
+            self.state = LAUNCHED
+        elif isinstance(event, MachineProtected):
+            self.protected = event.reason
+        elif isinstance(event, MachineUnprotected):
+            self.protected = ""
         elif isinstance(event, MachineRunning):
             self.state = RUNNING
         elif isinstance(event, MachineInterrupted):

@@ -29,5 +29,21 @@ class NothingToReturn(Refusal):
     """A return names no machine."""
 
 
+class UnknownMachine(Refusal):
+    """The ledger has no such machine."""
+
+
+class MachineIsGone(Refusal):
+    """What lives no more cannot be protected."""
+
+
+class NotDoubtful(Refusal):
+    """Only a launch whose outcome is in doubt can be settled by order."""
+
+
 class NotTerminable(Refusal):
     """The machine is not one that this command may terminate."""
+
+
+class NotAdoptable(Refusal):
+    """The instance is not one that the ledger may take in."""

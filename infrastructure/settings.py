@@ -166,6 +166,16 @@ def _log_level(value: object) -> object:
     return "WARN" if level == "WARNING" else level
 
 
+def _from_variable(value: object) -> object:
+    """An object of which the keys are the site's own is one variable, as JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError("a JSON object is needed") from None
+
+
 def _bucket(value: object) -> object:
     shape = ValueError("[size, refill per second] is needed, such as [4, 1.6]")
     if isinstance(value, str):  # from the environment
@@ -192,6 +202,14 @@ Size = Annotated[float, BeforeValidator(_refuse_switch), Field(ge=1, allow_inf_n
 Bucket = Annotated[tuple[Size, Rate], BeforeValidator(_bucket)]
 Text = Annotated[str | None, BeforeValidator(_blank_is_none)]
 Path = Annotated[str | None, BeforeValidator(_blank_is_none), AfterValidator(_absolute)]
+Most = Annotated[
+    Annotated[int, BeforeValidator(_refuse_switch), Field(ge=0)] | None,
+    BeforeValidator(_blank_is_none),
+]
+MostSpend = Annotated[
+    Annotated[float, BeforeValidator(_refuse_switch), Field(ge=0, allow_inf_nan=False)] | None,
+    BeforeValidator(_blank_is_none),
+]
 
 
 class _Section(BaseModel):
@@ -332,7 +350,8 @@ class Aws(_Section):
     """The URL of the SQS queue into which EventBridge puts EC2's interruption warnings and
     rebalance recommendations. None: an interruption is seen by the next sweep."""
     spot_terminate_on_reclaim: bool = False
-    """No effect yet: spot comes in a later release."""
+    """Whether a returned machine that AWS is about to take back is terminated at once. Without,
+    its end is left to AWS."""
     batch_sizes: BatchSizes = BatchSizes()
     timeouts: Timeouts = Timeouts()
     config: BotoConfig = BotoConfig()
@@ -358,17 +377,17 @@ class Aws(_Section):
 class Caps(_Section):
     """Most machines at a time and most spend per hour; null is no limit."""
 
-    machines: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=0)] | None = None
+    machines: Most = None
     """Machines that live or are being asked for. None: no limit."""
-    spend_per_hour: Annotated[float, BeforeValidator(_refuse_switch), Field(ge=0)] | None = None
-    """By the price per machine hour that templates give (`attributes.priceInfo`). None: no
+    spend_per_hour: MostSpend = None
+    """Dollars, by the price per machine hour that templates give (`attributes.priceInfo`). None: no
     limit. A template without a price is not launched while one is set."""
 
 
 class Limits(Caps):
     """What launching never goes beyond, for the deployment and for single templates."""
 
-    templates: dict[str, Caps] = {}
+    templates: Annotated[dict[str, Caps], BeforeValidator(_from_variable)] = {}
     """Template id -> `machines` and `spend_per_hour` of that template alone."""
 
 
@@ -380,17 +399,23 @@ class Account(_Section):
     endpoint_url: Annotated[Text, AfterValidator(_endpoint)] = None
     """EC2's address there. None: that of `provider.aws`."""
     credential_file: Path = None
-    """A credentials file of its own."""
+    """A credentials file of its own. None: that of `provider.aws`."""
     profile: Text = None
-    """A profile of its own."""
+    """A profile of its own. None: that of `provider.aws`."""
     credential_script: Text = None
-    """A program of its own that prints credentials."""
+    """A program of its own that prints credentials. None: that of `provider.aws`, unless the
+    account has a file or a profile of its own."""
+    credential_renew_margin: SecondsOrZero | None = None
+    """Seconds before their end at which its credentials are renewed. None: that of
+    `provider.aws`."""
     assume_role: Annotated[Text, AfterValidator(_role)] = None
-    """The role that is assumed for it: the way to another AWS account without keys of it."""
+    """The role that is assumed for it: the way to another AWS account without keys of it. None:
+    that of `provider.aws`, unless the account has credentials of its own."""
     external_id: Text = None
-    """The external id that this role asks for."""
+    """The external id that this role asks for. None: that of `provider.aws`."""
     interruption_queue: Annotated[Text, AfterValidator(_endpoint)] = None
-    """The queue of its interruption warnings."""
+    """The queue of its interruption warnings. None: it has none; that of `provider.aws` is not
+    its."""
     priority: Annotated[int, BeforeValidator(_refuse_switch)] = 0
     """With `provider.selection` priority the lowest comes first."""
     weight: Annotated[float, BeforeValidator(_refuse_switch), Field(gt=0)] = 1
@@ -405,7 +430,10 @@ class Provider(_Section):
     `fulfilmentDeadline` comes first."""
     limits: Limits = Limits()
     aws: Aws = Aws()
-    accounts: dict[Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,64}$")], Account] = {}
+    accounts: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,64}$")], Account],
+        BeforeValidator(_from_variable),
+    ] = {}
     """Name -> where machines are bought: credentials and a region. None: one, called `default`,
     that is `provider.aws`. A template runs in those that it names, without any in the first."""
     selection: Literal["first_available", "priority", "weighted", "round_robin", "least_cost"] = (
@@ -418,16 +446,19 @@ class Provider(_Section):
         """Account -> the settings that hold in it."""
         if not self.accounts:
             return {"default": self.aws}
-        return {
-            name: self.aws.model_copy(
-                update={
-                    key: value
-                    for key, value in account.model_dump(exclude_none=True).items()
-                    if key in Aws.model_fields
-                }
-            )
-            for name, account in self.accounts.items()
-        }
+        return {name: _place(self.aws, account) for name, account in self.accounts.items()}
+
+
+def _place(aws: Aws, account: Account) -> Aws:
+    """What holds in an account. Whoever has credentials of its own takes none of the others': a
+    script or a role would stand before them."""
+    own = account.model_dump(exclude_none=True, exclude={"priority", "weight"})
+    dropped: dict[str, Any] = {"interruption_queue": None}
+    if own.keys() & {"credential_file", "profile"}:
+        dropped |= {"credential_script": None, "assume_role": None}
+    elif "credential_script" in own:
+        dropped |= {"assume_role": None}
+    return aws.model_copy(update={**dropped, **own})
 
 
 class Logging(_Section):
@@ -471,15 +502,46 @@ class Settings(_Section):
     @model_validator(mode="after")
     def _refuse_launches_no_bucket_admits(self) -> Self:
         aws = self.provider.aws
+        bucket = "provider.aws.buckets.RunInstances:instances"
         size = aws.buckets["RunInstances:instances"][0]
-        if aws.launch_chunk > size:
-            raise _clash(
-                f"provider.aws.launch_chunk ({aws.launch_chunk}) is more than "
-                f"provider.aws.buckets.RunInstances:instances ever holds ({size:g})",
-                "make the chunk smaller or the bucket larger",
-                "provider.aws.launch_chunk",
-                "provider.aws.buckets.RunInstances:instances",
+        for name in ("launch_chunk", "fleet_chunk"):
+            chunk, key = getattr(aws, name), f"provider.aws.{name}"
+            if chunk > size:
+                raise _clash(
+                    f"{key} ({chunk}) is more than {bucket} ever holds ({size:g})",
+                    "make the chunk smaller or the bucket larger",
+                    key,
+                    bucket,
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_accounts_that_are_no_places(self) -> Self:
+        """Two that are one place at AWS would each take the other's machines for strangers."""
+        seen: dict[tuple[str, ...], str] = {}
+        for name, aws in self.provider.places().items() if self.provider.accounts else ():
+            key = f"provider.accounts.{name}"
+            if aws.region is None:
+                raise _clash(
+                    f"{key} has no region, and there is no provider.aws.region",
+                    "give it one",
+                    "provider.accounts",
+                )
+            # As far as settings can tell: keys of one AWS account may lie in two files.
+            who = (
+                ("role", aws.assume_role.split(":")[4])
+                if aws.assume_role
+                else ("script", aws.credential_script)
+                if aws.credential_script
+                else ("profile", aws.credential_file or "", aws.profile)
             )
+            other = seen.setdefault((*who, aws.region, aws.endpoint_url or ""), name)
+            if other != name:
+                raise _clash(
+                    f"{key} and provider.accounts.{other} are the same AWS account and region",
+                    "take one of them out, or give it a region or credentials of its own",
+                    "provider.accounts",
+                )
         return self
 
 
@@ -891,11 +953,23 @@ def _first_problem(errors: list[ErrorDetails], given: Mapping[str, _Given]) -> C
     else:
         location = ".".join(str(part) for part in error["loc"])
         key = max((k for k in given if f"{location}.".startswith(f"{k}.")), key=len)
-        place = given[key]
+        place = _within(given[key], error["loc"][len(key.split(".")) :])
         message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
         problem = message if error["type"] == "to_come" else f"{message}, not {_shown(place.value)}"
         step = "correct it" + _default_note(key)
     return ConfigurationProblem(place.path, place.name, problem, step)
+
+
+def _within(given: _Given, parts: tuple[int | str, ...]) -> _Given:
+    """The part of an object with keys of the site's own that a problem is about."""
+    for part in parts:
+        value = given.value
+        if isinstance(value, str) and value.lstrip().startswith("{"):
+            value = json.loads(value)
+        if not isinstance(value, dict) or part not in value:
+            break
+        given = _Given(value[part], given.path, f"{given.name}.{part}")
+    return given
 
 
 def _default_note(key: str) -> str:
@@ -913,17 +987,18 @@ def _second_thoughts(settings: Settings, given: Mapping[str, _Given]) -> list[st
 
     aws, worker = settings.provider.aws, settings.worker
     warnings = []
-    if aws.region is None:
+    if aws.region is None and not settings.provider.accounts:
         warnings.append(
             "no region is set: AWS cannot be called until AWS_REGION in IBM's file, or "
             f"provider.aws.region, or {environment_name('provider.aws.region')} names one"
         )
     margin = "provider.aws.credential_renew_margin"
-    if margin in given and not (aws.credential_script or aws.assume_role):
+    renewed = any(p.credential_script or p.assume_role for p in settings.provider.places().values())
+    if margin in given and not renewed:
         warnings.append(f"{place(margin)} has no effect without a script or a role to assume")
-    if aws.spot_terminate_on_reclaim:
-        where = place("provider.aws.spot_terminate_on_reclaim")
-        warnings.append(f"{where} is set but comes in a later release; it has no effect yet")
+    queue = "provider.aws.interruption_queue"
+    if queue in given and settings.provider.accounts:
+        warnings.append(f"{place(queue)} has no effect with accounts: each has a queue of its own")
     if aws.settle_gap < SAFE_SETTLE_GAP:
         warnings.append(
             f"{place('provider.aws.settle_gap')} is less than {SAFE_SETTLE_GAP} s: a machine "

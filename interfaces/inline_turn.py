@@ -127,9 +127,9 @@ class CloudWithin:
         self._refuse_late()
         self._cloud.tag_with_id(instance)
 
-    def notices(self) -> list[Notice]:
+    def notices(self, keep_others: bool = False) -> list[Notice]:
         self._refuse_late()
-        return self._cloud.notices()
+        return self._cloud.notices(keep_others)
 
     def settle_notices(self, handles: Sequence[str]) -> None:
         self._refuse_late()

@@ -28,6 +28,7 @@ __all__ = [
     "Call",
     "Site",
     "example_templates",
+    "iam_policy",
     "instance_types_named",
     "log_defect",
     "read_templates",
@@ -114,9 +115,15 @@ class Call:
     def look_after(self, model: SqliteReadModel, *, wanted: bool = False) -> str:
         """See to it that something open or alive is worked on; what to tell about it.
 
-        `wanted`: there is work beyond what is open or alive. Returns the sentence for the answer's
+        `wanted`: there is work beyond what is open or alive. Returns the sentences for the answer's
         message, "" when all is well.
         """
+        paused = model.brake()
+        told = [f"{paused[0]} is paused by an operator: {paused[1]}"] if paused else []
+        told.append(self._see_to_worker(model, wanted))
+        return "; ".join(sentence for sentence in told if sentence)
+
+    def _see_to_worker(self, model: SqliteReadModel, wanted: bool) -> str:
         if self.mode != "inline" and self.worker_lives():
             return ""
         if not wanted and not model.anything_open_or_alive():
@@ -279,6 +286,55 @@ def example_templates(
     if unknown:
         return [], unknown
     return [example(api, wanted, facts) for api in dict.fromkeys(apis)], []
+
+
+def iam_policy(call: Call) -> tuple[dict[str, Any], list[str]]:
+    """The policy for what the instance's configuration and templates ask of AWS, and the instance
+    profiles whose role was guessed from their name. Raises StoreError."""
+    from contextlib import closing
+
+    from infrastructure.aws.iam_policy import policy
+
+    with closing(call.any_store()) as view:
+        deployment = view.facts()["deployment"]
+    aws = call.settings["provider"]["aws"]
+    places = [aws, *call.settings["provider"]["accounts"].values()]
+    contents = [template["content"] for template in call.compiled.templates()]
+    contents += [own for content in contents for own in content.get("accounts", {}).values()]
+    profiles = sorted(_profiles(contents))
+    document = policy(
+        deployment,
+        next((place["region"] for place in places if place["region"]), ""),
+        profiles,
+        fleet_roles=[content["fleet_role"] for content in contents if content.get("fleet_role")],
+        parameters=_parameters(contents),
+        queues=[p["interruption_queue"] for p in places if p["interruption_queue"]],
+        roles=[place["assume_role"] for place in places if place["assume_role"]],
+        tags_ids=aws["tag_instance_id"],
+    )
+    return document, profiles
+
+
+def _profiles(contents: Sequence[dict[str, Any]]) -> set[str]:
+    """The instance profiles that templates give to machines."""
+    found = {content["instance_profile"] for content in contents if content.get("instance_profile")}
+    for content in contents:
+        for part in content.get("native", {}).values():
+            profile = part.get("IamInstanceProfile", {})
+            found |= {profile[key] for key in ("Arn", "Name") if profile.get(key)}
+    return found
+
+
+def _parameters(contents: Sequence[dict[str, Any]]) -> list[str]:
+    """The SSM parameters that templates name for their images."""
+    named = [content.get("image_parameter") for content in contents]
+    named += [
+        part.get("ImageId")
+        for content in contents
+        for part in content.get("native", {}).values()
+        if str(part.get("ImageId", "")).startswith("resolve:ssm:")
+    ]
+    return [name for name in named if name]
 
 
 def templates_file(site: Site, environ: Mapping[str, str]) -> str:

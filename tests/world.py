@@ -84,8 +84,8 @@ class _Waiting:
 
 
 class World:
-    """One site. `settings` are HOSTLEDGER_SECTION__KEY values, `sandbox` options of the Sandbox;
-    `way` (of WAYS) is how its templates launch."""
+    """One site. `settings` are HOSTLEDGER_SECTION__KEY values, `config` is its hostledger.json,
+    `sandbox` options of the Sandbox; `way` (of WAYS) is how its templates launch."""
 
     def __init__(
         self,
@@ -93,6 +93,7 @@ class World:
         templates: list[dict[str, Any]] | None = None,
         settings: dict[str, str] | None = None,
         way: str = "RunInstances",
+        config: dict[str, Any] | None = None,
         **sandbox: Any,
     ) -> None:
         self.root = root
@@ -106,6 +107,8 @@ class World:
             (root / name).mkdir(parents=True, exist_ok=True)
         self.site = Site("awsinst", f"{root}/conf", f"{root}/work", f"{root}/log")
         self.write_config({"AWS_REGION": "us-east-1"})
+        if config is not None:
+            self.write_own_config(config)
         self.write_templates(templates or [TEMPLATE])
         self.environ = {"HOSTLEDGER_WORKER__MODE": "external", **(settings or {})}
         self.path = self.site.state_dir + "/ledger.db"
@@ -116,11 +119,14 @@ class World:
     # -- the site's files -------------------------------------------------------------------------
 
     def write_templates(self, templates: list[dict[str, Any]]) -> None:
-        text = json.dumps({"templates": [{**t, **WAYS[self.way]} for t in templates]})
+        text = json.dumps({"templates": [{**WAYS[self.way], **t} for t in templates]})
         (self.root / "conf/awsprov_templates.json").write_text(text)
 
     def write_config(self, config: dict[str, Any]) -> None:
         (self.root / "conf/awsprov_config.json").write_text(json.dumps(config))
+
+    def write_own_config(self, config: dict[str, Any]) -> None:
+        (self.root / "conf/hostledger.json").write_text(json.dumps(config))
 
     # -- HostFactory ------------------------------------------------------------------------------
 
@@ -307,6 +313,15 @@ class World:
         owns, no request has more than it asked for (in units: over by less than one machine), and
         whatever else carries our tag is the ledger's and in use."""
         assert self.live() == self.owned()
+        there = self.sandbox.live_instances()
+        places = {
+            (account, region, there[machine_id]["account"], there[machine_id]["region"])
+            for machine_id, account, region in self.query(
+                "SELECT machine_id, account, region FROM machines WHERE alive = 1"
+            )
+        }
+        assert len({place[:2] for place in places}) == len({place[2:] for place in places})
+        assert len(places) == len({place[2:] for place in places})
         over = self.query(
             "SELECT r.request_id, r.machine_count, sum(m.units) FROM requests r "
             "JOIN machines m ON m.request_id = r.request_id "

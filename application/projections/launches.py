@@ -35,6 +35,7 @@ def launch_intended(record: Record, rows: Rows) -> None:
             "reason": data["reason"],
             "code": "",
             "message": "",
+            "settlement": "",
             **record.origin(),
         },
     )
@@ -68,6 +69,13 @@ def launch_settled(record: Record, rows: Rows) -> None:
         _close(record, rows, "filling")
     else:
         _close(record, rows, "settled")
+
+
+def launch_settlement_ordered(record: Record, rows: Rows) -> None:
+    row = rows.get("batches", record.identifier)
+    assert row is not None
+    row["settlement"] = record.data["reason"]
+    rows.put("batches", row)
 
 
 def launch_closed(record: Record, rows: Rows) -> None:
@@ -166,6 +174,7 @@ HANDLERS = {
     "LaunchAccepted": launch_accepted,
     "LaunchRejected": launch_rejected,
     "LaunchSettled": launch_settled,
+    "LaunchSettlementOrdered": launch_settlement_ordered,
     "LaunchClosed": launch_closed,
     "FleetCreated": fleet_created,
     "FleetTargetIntended": fleet_target_intended,

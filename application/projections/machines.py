@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from application.projections.record import Record, Rows
 
 
+PROTECTED = "protected: "
+"""Begins the reason for which a return of a protected machine is refused."""
+
+INTERRUPTION = "interruption"
+
+
 def _put(record: Record, rows: Rows, row: dict[str, Any]) -> None:
     row["updated_at"] = record.recorded_at
     row["fragment"] = wire_fragments.machine(row)
@@ -38,6 +44,7 @@ def machine_launched(record: Record, rows: Rows) -> None:
         "alive": 1,
         "owed": "",
         "seen": 0,
+        "protected": "",
         "interrupted": "",
         "interrupted_until": 0,
         **data,
@@ -49,6 +56,50 @@ def machine_launched(record: Record, rows: Rows) -> None:
     elif request["final"]:
         _owe(row, f"its request is {request['state']}")
     _put(record, rows, row)
+
+
+def machine_adopted(record: Record, rows: Rows) -> None:
+    """Nobody asked for it and nobody has to wait for it: it is there."""
+    data = {name: value for name, value in record.data.items() if name != "reason"}
+    row = {
+        "machine_id": record.identifier,
+        "request_id": "",
+        "return_id": "",
+        "status": "pending",
+        "result": "succeed",
+        "message": "",
+        "alive": 1,
+        "owed": "",
+        "seen": 0,
+        "protected": "",
+        "interrupted": "",
+        "interrupted_until": 0,
+        **data,
+        **record.origin(),
+    }
+    _put(record, rows, row)
+
+
+def machine_protected(record: Record, rows: Rows) -> None:
+    row = _row(record, rows)
+    row["protected"] = record.data["reason"]
+    _put(record, rows, row)
+
+
+def machine_unprotected(record: Record, rows: Rows) -> None:
+    row = _row(record, rows)
+    row["protected"] = ""
+    _put(record, rows, row)
+
+
+def return_partly_refused(record: Record, rows: Rows) -> None:
+    """HostFactory was told that a protected machine stays: lifting the protection must not end it.
+    What EC2 would not end is tried on."""
+    for machine_id, why in record.data["refused"]:
+        row = rows.get("machines", machine_id)
+        if row is not None and row["alive"] and why.startswith(PROTECTED):
+            row["owed"] = ""
+            _put(record, rows, row)
 
 
 def _row(record: Record, rows: Rows) -> dict[str, Any]:
@@ -70,12 +121,12 @@ def machine_running(record: Record, rows: Rows) -> None:
 
 
 def machine_interrupted(record: Record, rows: Rows) -> None:
-    """AWS takes it: HostFactory is told until when, and of the notices the one that is sooner."""
+    """AWS takes it: HostFactory is told until when. A rebalance recommendation says that it may be
+    so soon; the interruption, which is certain, counts more."""
     row = _row(record, rows)
-    until = record.data["until"]
-    if not row["interrupted_until"] or until < row["interrupted_until"]:
+    if not row["interrupted"] or record.data["reason"] == INTERRUPTION:
         row["interrupted"] = record.data["reason"]
-        row["interrupted_until"] = until
+        row["interrupted_until"] = record.data["until"]
         _put(record, rows, row)
 
 
@@ -129,9 +180,13 @@ def machines_seen(record: Record, rows: Rows) -> None:
 
 HANDLERS = {
     "MachineLaunched": machine_launched,
+    "MachineAdopted": machine_adopted,
+    "MachineProtected": machine_protected,
+    "MachineUnprotected": machine_unprotected,
     "MachineRunning": machine_running,
     "MachineInterrupted": machine_interrupted,
     "MachinesReturned": machines_returned,
+    "ReturnPartlyRefused": return_partly_refused,
     "TerminationIntended": termination_intended,
     "TerminationAccepted": termination_accepted,
     "MachineTerminated": machine_gone,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -78,6 +79,9 @@ class Connection:
 
         settings = self.settings
         session: Any = Session()
+        session.get_component("response_parser_factory").set_parser_defaults(
+            timestamp_parser=_timestamp
+        )
         if settings.credential_file:
             session.set_config_variable("credentials_file", settings.credential_file)
         if settings.credential_file or settings.profile != "default":
@@ -220,6 +224,19 @@ class Connection:
     def _resources(self, api: str) -> Bucket:
         """That of instances launched by whatever call, or of instances terminated."""
         return self._bucket(LAUNCHED_INSTANCES if api in _LAUNCHES else TERMINATED_INSTANCES)
+
+
+def _timestamp(value: Any) -> datetime:
+    """A time in an answer. An instance has five, and botocore's own parser, which guesses the
+    format, takes half of the time that a page of instances costs."""
+    if isinstance(value, str) and value[10:11] == "T":
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            pass
+    from botocore.utils import parse_timestamp
+
+    return parse_timestamp(value)  # type: ignore[no-any-return]
 
 
 def _endpoint(url: str | None, service: str) -> str | None:

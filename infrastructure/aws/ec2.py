@@ -245,10 +245,10 @@ class Ec2:
 
     # -- interruptions ----------------------------------------------------------------------------
 
-    def notices(self) -> list[Notice]:
-        """Some of AWS's notices that wait in the site's queue; [] when none does. Raises
-        CallFailed."""
-        return self._notices.read()
+    def notices(self, keep_others: bool = False) -> list[Notice]:
+        """Some of AWS's notices that wait in the site's queue; [] when none does. Other messages
+        are taken out of it, unless they are to be kept. Raises CallFailed."""
+        return self._notices.read(keep_others)
 
     def settle_notices(self, handles: Sequence[str]) -> None:
         """Take recorded notices out of the queue. Raises CallFailed."""

@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/rebalance-recommendations.ht
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -24,6 +25,8 @@ LOOKS = 10
 WARNING_TIME = 120
 """Seconds from the warning to the interruption."""
 
+_INSTANCE = re.compile(r"i-[0-9a-z]+")
+
 INTERRUPTION, REBALANCE = "interruption", "rebalance"
 _REASONS = {
     "EC2 Spot Instance Interruption Warning": INTERRUPTION,
@@ -36,9 +39,9 @@ class Notices:
         self._connection = connection
         self._queue = connection.settings.interruption_queue
 
-    def read(self) -> list[Notice]:
+    def read(self, keep_others: bool = False) -> list[Notice]:
         """Some that wait in the queue, [] when none does; they stay in it until they are settled.
-        Other events are taken out. Raises CallFailed."""
+        Other events are taken out, unless they are to be kept. Raises CallFailed."""
         if not self._queue:
             return []
         for _ in range(LOOKS):
@@ -53,7 +56,7 @@ class Notices:
             )
             messages = answer.get("Messages", [])
             notices, others = self._sorted(messages)
-            if others:
+            if others and not keep_others:
                 self.settle(others)
             if notices or not messages:
                 return notices
@@ -66,7 +69,7 @@ class Notices:
             handle = message["ReceiptHandle"]
             try:
                 notice = notice_of(message["Body"], handle)
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 self._connection.journal.warn(
                     "message in the interruption queue is no event of EC2; deleted",
                     message_id=message.get("MessageId", ""),
@@ -100,11 +103,14 @@ class Notices:
 
 def notice_of(body: str, handle: str) -> Notice | None:
     """The notice in an event; None for an event of another kind. Raises ValueError, KeyError,
-    TypeError or AttributeError for what is no event."""
+    TypeError, AttributeError or RecursionError for what is no event."""
     event = json.loads(body)
     reason = _REASONS.get(event["detail-type"])
     if reason is None:
         return None
+    machine_id = event["detail"]["instance-id"]
+    if not _INSTANCE.fullmatch(machine_id):
+        raise ValueError("no instance")
     at = int(datetime.fromisoformat(event["time"]).timestamp())
     until = at + WARNING_TIME if reason == INTERRUPTION else at
-    return Notice(event["detail"]["instance-id"], reason, until, handle)
+    return Notice(machine_id, reason, until, handle)

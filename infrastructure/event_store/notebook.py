@@ -132,6 +132,20 @@ class SqliteNotebook:
                 )
                 for i in instances
             ),
+            (
+                "DELETE FROM orphan_facts WHERE machine_id NOT IN (SELECT machine_id FROM orphans)",
+                (),
+            ),
+            *(
+                (
+                    "INSERT OR REPLACE INTO orphan_facts VALUES (?, ?, ?, ?, ?, ?)",
+                    (
+                        i.machine_id, i.provider, i.instance_type, i.price_type, i.name,
+                        i.private_ip_address,
+                    ),
+                )
+                for i in instances
+            ),
         )  # fmt: skip
         return seen
 

@@ -243,6 +243,7 @@ MIGRATIONS = {
     2: """
 ALTER TABLE requests ADD COLUMN rc_account TEXT NOT NULL DEFAULT '';
 ALTER TABLE machines ADD COLUMN units INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE machines ADD COLUMN protected TEXT NOT NULL DEFAULT '';
 ALTER TABLE machines ADD COLUMN interrupted TEXT NOT NULL DEFAULT '';
 ALTER TABLE machines ADD COLUMN interrupted_until INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX machines_interrupted ON machines (machine_id)
@@ -251,6 +252,7 @@ CREATE INDEX machines_by_batch ON machines (batch_id);
 ALTER TABLE batches ADD COLUMN api TEXT NOT NULL DEFAULT 'RunInstances';
 ALTER TABLE batches ADD COLUMN launch_template TEXT NOT NULL DEFAULT '';
 ALTER TABLE batches ADD COLUMN reason TEXT NOT NULL DEFAULT '';
+ALTER TABLE batches ADD COLUMN settlement TEXT NOT NULL DEFAULT '';
 CREATE INDEX batches_filling ON batches (position) WHERE state = 'filling';
 CREATE INDEX batches_of_template ON batches (launch_template)
     WHERE launch_template <> '' AND state IN ('open', 'doubtful', 'filling');
@@ -296,6 +298,14 @@ CREATE TABLE launch_templates (
     boot_seconds REAL NOT NULL,
     updated_at TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE orphan_facts (
+    machine_id TEXT PRIMARY KEY,
+    provider TEXT NOT NULL,
+    instance_type TEXT NOT NULL,
+    price_type TEXT NOT NULL,
+    name TEXT NOT NULL,
+    private_ip_address TEXT NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE brake (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     scope TEXT NOT NULL,
@@ -312,6 +322,7 @@ NOTEBOOK_TABLES = (
     "sweeps",
     "cloud_states",
     "orphans",
+    "orphan_facts",
     "batch_sweeps",
     "calling",
     "unseen",

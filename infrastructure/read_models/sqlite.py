@@ -80,6 +80,12 @@ class SqliteReadModel:
             is not None
         )
 
+    def brake(self) -> tuple[str, str] | None:
+        """What the operator has paused and why; None for nothing."""
+        return self.connection.execute(  # type: ignore[no-any-return]
+            "SELECT scope, reason FROM brake WHERE scope <> ''"
+        ).fetchone()
+
     def anything_open_or_alive(self) -> bool:
         """Whether there is something for a worker to look after."""
         return (

@@ -38,7 +38,7 @@ COUNTS = """
 SELECT
     (SELECT count(*) FROM requests WHERE final = 0 AND kind = 'request') AS open_requests,
     (SELECT count(*) FROM requests WHERE final = 0 AND kind = 'return') AS open_returns,
-    (SELECT count(*) FROM batches WHERE state IN ('open', 'doubtful')) AS open_batches,
+    (SELECT count(*) FROM batches WHERE state IN ('open', 'doubtful', 'filling')) AS open_batches,
     (SELECT count(*) FROM terminations WHERE state = 'open') AS open_terminations,
     (SELECT count(*) FROM machines WHERE alive = 1) AS live_machines,
     (SELECT count(*) FROM orphans) AS orphans
@@ -107,15 +107,32 @@ class SqliteQueries:
         )
 
     def machines(
-        self, status: str | None, request_id: str | None, alive_only: bool, machine_id: str = ""
+        self,
+        status: str | None,
+        request_id: str | None,
+        alive_only: bool,
+        machine_id: str = "",
+        batch_id: str = "",
     ) -> list[Row]:
         """Machines in the order in which they came."""
         return self._rows(
             "SELECT * FROM machines WHERE (?1 IS NULL OR status = ?1) "
             "AND (?2 IS NULL OR request_id = ?2) AND (?3 = 0 OR alive = 1) "
-            "AND (?4 = '' OR machine_id = ?4) ORDER BY position, machine_id",
-            (status, request_id, int(alive_only), machine_id),
+            "AND (?4 = '' OR machine_id = ?4) AND (?5 = '' OR batch_id = ?5) "
+            "ORDER BY position, machine_id",
+            (status, request_id, int(alive_only), machine_id, batch_id),
         )
+
+    def being_terminated(self, machine_ids: Sequence[str]) -> list[str]:
+        """Those of these machines that EC2 was asked to terminate, or is being asked."""
+        rows = self._rows(
+            "SELECT j.value AS machine_id FROM json_each(?) j JOIN machines m "
+            "ON m.machine_id = j.value WHERE m.alive = 1 AND (m.status = 'shutting-down' OR EXISTS "
+            "(SELECT 1 FROM terminations t, json_each(t.machine_ids) i "
+            "WHERE t.state = 'open' AND i.value = j.value)) ORDER BY j.key",
+            (dumps(list(machine_ids)),),
+        )
+        return [row["machine_id"] for row in rows]
 
     def returned(self, return_id: str) -> list[Row]:
         """The machines of a return; `status` and `alive` are null for those that are not ours."""
@@ -129,8 +146,43 @@ class SqliteQueries:
         """The launches that had a claim of this request."""
         return self._rows(BATCHES, (request_id,))
 
+    def batches(self, open_only: bool, limit: int | None, batch_id: str = "") -> list[Row]:
+        """Launches, those without an outcome first, then the newest."""
+        without = "state IN ('open', 'doubtful', 'filling')"
+        return self._rows(
+            f"SELECT * FROM batches WHERE (?1 = 0 OR {without}) AND (?2 = '' OR batch_id = ?2) "
+            f"ORDER BY {without} DESC, position DESC LIMIT ?3",
+            (int(open_only), batch_id, -1 if limit is None else limit),
+        )
+
+    def fleets(self, all_states: bool) -> list[Row]:
+        """Fleets and groups that are there, or all there ever were, with how many machines live."""
+        return self._rows(
+            "SELECT f.*, (SELECT count(*) FROM machines m WHERE m.batch_id = f.batch_id "
+            "AND m.alive = 1) AS alive FROM fleets f WHERE (? OR f.state <> 'deleted') "
+            "ORDER BY f.position",
+            (int(all_states),),
+        )
+
+    def launch_templates(self, all_states: bool) -> list[Row]:
+        """Launch templates that may be there, or all there ever were."""
+        return self._rows(
+            "SELECT * FROM launch_templates "
+            "WHERE (? OR state IN ('open', 'created', 'deleting')) ORDER BY position",
+            (int(all_states),),
+        )
+
     def orphans(self) -> list[Row]:
-        return self._rows("SELECT * FROM orphans ORDER BY machine_id")
+        """What the last complete sweep saw of them; those that were adopted since are none."""
+        return self._rows(
+            "SELECT o.*, coalesce(f.provider, '') AS provider, "
+            "coalesce(f.instance_type, '') AS instance_type, "
+            "coalesce(f.price_type, 'ondemand') AS price_type, coalesce(f.name, '') AS name, "
+            "coalesce(f.private_ip_address, '') AS private_ip_address "
+            "FROM orphans o LEFT JOIN orphan_facts f USING (machine_id) WHERE NOT EXISTS "
+            "(SELECT 1 FROM machines m WHERE m.machine_id = o.machine_id AND m.alive = 1) "
+            "ORDER BY o.machine_id"
+        )
 
     # -- the log ----------------------------------------------------------------------------------
 
@@ -170,6 +222,7 @@ class SqliteQueries:
         store = self._one("SELECT deployment, incarnation FROM store")
         head = self._rows("SELECT position, recorded_at FROM events ORDER BY position DESC LIMIT 1")
         counts = self._one(COUNTS)
+        brake = self._rows("SELECT scope, reason, since FROM brake WHERE scope <> ''")
         return {
             "path": self._path,
             "deployment": store["deployment"],
@@ -187,6 +240,7 @@ class SqliteQueries:
             },
             "live_machines": counts["live_machines"],
             "orphans": counts["orphans"],
+            "brake": brake[0] if brake else None,
             "leases": self._rows("SELECT * FROM leases ORDER BY account"),
             "sweeps": self._rows("SELECT * FROM sweeps ORDER BY account"),
         }

@@ -26,7 +26,7 @@ GROUP BY r.request_id ORDER BY r.position
 
 OWED_COLUMNS = (
     "machine_id, batch_id, zone, owed, status, return_id, correlation_id, event_id, "
-    "interrupted, interrupted_until, created_at, boot_id, boot_seconds"
+    "protected, interrupted, interrupted_until, created_at, boot_id, boot_seconds"
 )
 
 FLEETS = """
@@ -49,6 +49,21 @@ TEMPLATE_IS_USED = (
     "OR EXISTS (SELECT 1 FROM fleets f WHERE f.launch_template = t.name "
     "AND f.account = t.account AND f.region = t.region AND f.state <> 'deleted')"
 )
+
+STILL_FILLING = """min(
+    (SELECT sum(json_extract(c.value, '$[1]')) FROM json_each(b.claims) c),
+    max(0, b.machine_count - (SELECT count(*) FROM machines l WHERE l.batch_id = b.batch_id)))
+"""
+# What a fleet may launch yet, in machines: no more than the units that its claims lack, nor than it
+# was asked for and has not launched.
+
+JUST_LAUNCHED = """
+SELECT b.provider, b.template_id, b.revision, json_array_length(e.data, '$.instances')
+FROM events e JOIN batches b ON b.batch_id = substr(e.stream, 7)
+WHERE e.topic IN ('LaunchAccepted', 'LaunchSettled') AND e.position >
+    (SELECT coalesce(max(position), 0) FROM tracking WHERE name = 'assigning')
+"""
+# Launched, and in no row of `machines` before the next turn of the policy assigning.
 
 NONE_SEEN = "NOT EXISTS (SELECT 1 FROM machines s WHERE s.request_id = r.request_id AND s.seen = 1)"
 # A machine that HostFactory names is known to it, however it came to know it, and its request too.
@@ -138,6 +153,19 @@ class SqliteWork:
         )
         return {row["account"]: row["machines"] for row in rows}
 
+    def abandoned(self, places: Sequence[tuple[str, str]]) -> list[Row]:
+        """What lives or is open elsewhere than in these accounts and regions: account, region,
+        machines, batches."""
+        rows = self._rows(
+            "SELECT account, region, sum(machines) AS machines, sum(batches) AS batches FROM ("
+            "SELECT account, region, count(*) AS machines, 0 AS batches FROM machines "
+            "WHERE alive = 1 GROUP BY account, region UNION ALL "
+            "SELECT account, region, 0, count(*) FROM batches "
+            "WHERE state IN ('open', 'doubtful', 'filling') GROUP BY account, region) "
+            "GROUP BY account, region ORDER BY account, region"
+        )
+        return [row for row in rows if (row["account"], row["region"]) not in places]
+
     def machines_by_template(self) -> list[Row]:
         """How many machines live, or are asked of AWS, of each revision of each template, in all
         accounts: provider, template_id, revision, machines."""
@@ -147,9 +175,8 @@ class SqliteWork:
             "WHERE alive = 1 GROUP BY provider, template_id, revision UNION ALL "
             "SELECT provider, template_id, revision, machine_count FROM batches "
             "WHERE state IN ('open', 'doubtful') UNION ALL "
-            "SELECT b.provider, b.template_id, b.revision, (SELECT sum(json_extract(c.value, "
-            "'$[1]')) FROM json_each(b.claims) c) FROM batches b "
-            "WHERE b.state = 'filling' AND b.claims <> '[]') "
+            f"SELECT provider, template_id, revision, {STILL_FILLING} FROM batches b "
+            f"WHERE state = 'filling' AND claims <> '[]' UNION ALL {JUST_LAUNCHED}) "
             "GROUP BY provider, template_id, revision"
         )
 
@@ -219,24 +246,37 @@ class SqliteWork:
         return [row["machine_id"] for row in rows]
 
     def open_returns(self) -> list[Row]:
-        """Returns that are not final, with `alive` (ids of ours) and `strangers` ([id, name])."""
+        """Returns that are not final, with `alive` (ids of ours), those of them that are
+        `protected` (id -> why) and `strangers` ([id, name])."""
         rows = self._rows(
             "SELECT * FROM requests WHERE final = 0 AND kind = 'return' ORDER BY position"
         )
         for row in rows:
             row["alive"] = []
+            row["protected"] = {}
             row["strangers"] = []
             for item in self._rows(
-                "SELECT r.machine_id, r.name, r.ours FROM returned_machines r "
+                "SELECT r.machine_id, r.name, r.ours, m.protected FROM returned_machines r "
                 "LEFT JOIN machines m ON r.ours AND m.machine_id = r.machine_id "
                 "WHERE r.return_id = ? AND (r.ours = 0 OR m.alive = 1) ORDER BY r.ordinal",
                 (row["request_id"],),
             ):
                 if item["ours"]:
                     row["alive"].append(item["machine_id"])
+                    if item["protected"]:
+                        row["protected"][item["machine_id"]] = item["protected"]
                 else:
                     row["strangers"].append([item["machine_id"], item["name"]])
         return rows
+
+    def protected(self, machine_ids: Sequence[str]) -> list[str]:
+        """Those of these machines that are ours and that nothing of ours may end."""
+        rows = self._rows(
+            "SELECT m.machine_id FROM json_each(?) j "
+            "JOIN machines m ON m.machine_id = j.value WHERE m.protected <> '' AND m.alive = 1",
+            (dumps(list(machine_ids)),),
+        )
+        return [row["machine_id"] for row in rows]
 
     def known_machines(self, machine_ids: Sequence[str]) -> dict[str, bool]:
         """Those of these that were ever ours, and whether the ledger says that they live."""
@@ -302,9 +342,10 @@ class SqliteWork:
             "SELECT request_id, provider, final FROM requests r "
             "WHERE final = 0 AND kind = 'request' AND seen = 0 AND source = 'hostfactory' "
             f"AND {NONE_SEEN} UNION SELECT r.request_id, r.provider, r.final "
-            "FROM machines m JOIN requests r USING (request_id) "
-            "WHERE m.alive = 1 AND m.seen = 0 AND m.return_id = '' "
-            f"AND r.seen = 0 AND r.source = 'hostfactory' AND {NONE_SEEN} ORDER BY request_id"
+            # Each request once: asked for each of its machines, it would cost their square.
+            "FROM (SELECT DISTINCT request_id FROM machines "
+            "WHERE alive = 1 AND seen = 0 AND return_id = '') JOIN requests r USING (request_id) "
+            f"WHERE r.seen = 0 AND r.source = 'hostfactory' AND {NONE_SEEN} ORDER BY request_id"
         )
 
     def unclaimed_machines(self) -> list[Row]:

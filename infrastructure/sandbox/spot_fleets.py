@@ -23,6 +23,14 @@ _PAGE_MAX = 1000
 _ID = re.compile(r"sfr-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # errors-overview.html: "The Spot Fleet request configuration is not valid".
 _BAD = "InvalidSpotFleetRequestConfig"
+# What EC2 Fleet calls them -> their names here (API_HistoryRecord.html, API_EventInformation.html);
+# which one tells of a lack of capacity is from memory.
+_EVENTS = {
+    "fleet-change": "fleetRequestChange",
+    "instance-change": "instanceChange",
+    "service-error": "error",
+    "launchSpecUnusable": "launchSpecTemporarilyBlacklisted",
+}
 
 
 class SpotFleets:
@@ -44,6 +52,8 @@ class SpotFleets:
                 return self._describe(shapes.read(action, params))
             case "DescribeSpotFleetInstances":
                 return self._describe_instances(shapes.read(action, params))
+            case "DescribeSpotFleetRequestHistory":
+                return self._describe_history(shapes.read(action, params))
             case "ModifySpotFleetRequest":
                 return self._modify(shapes.read(action, params))
             case "CancelSpotFleetRequests":
@@ -124,6 +134,32 @@ class SpotFleets:
                 "ActiveInstances": active_instances(rows),
                 "NextToken": token,
                 "SpotFleetRequestId": fleet.id,
+            },
+        )
+
+    def _describe_history(self, asked: dict[str, Any]) -> str:
+        fleet = self._find(asked["SpotFleetRequestId"])
+        records = [
+            {
+                "EventInformation": {
+                    "EventDescription": record.detail,
+                    "EventSubType": _EVENTS.get(record.words, record.words),
+                    "InstanceId": record.instance_id,
+                },
+                "EventType": _EVENTS[record.kind],
+                "Timestamp": record.at,
+            }
+            for record in fleet.history
+            if record.at >= asked["StartTime"]
+            and asked.get("EventType") in (None, _EVENTS[record.kind])
+        ]
+        return shapes.xml(
+            "DescribeSpotFleetRequestHistory",
+            {
+                "HistoryRecords": records,
+                "LastEvaluatedTime": self._around.now(),
+                "SpotFleetRequestId": fleet.id,
+                "StartTime": asked["StartTime"],
             },
         )
 

@@ -67,16 +67,7 @@ def _actor(event: dict[str, Any]) -> str:
 def tail(arguments: argparse.Namespace) -> int:
     with closing(options.reading(arguments).log()) as view:
         events = queries.last_events(view, arguments.n, arguments.topic)
-    if arguments.output == "json":
-        output.show_json({"events": events})
-    else:
-        rows = [
-            {
-                **event,
-                "user": event["actor"].get("user"),
-                "process": event["actor"].get("process"),
-            }
-            for event in events
-        ]
-        output.show_table(rows, COLUMNS, "no event")
-    return 0
+    if arguments.output == "table":
+        for event in events:
+            event |= {part: event["actor"].get(part) for part in ("user", "process")}
+    return output.show_rows(arguments, "events", events, COLUMNS, "no event")

@@ -1,8 +1,9 @@
-"""`hostledger machines list | show | return`."""
+"""`hostledger machines list | show | return | protect | unprotect`."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from contextlib import closing
 
 from application import queries
@@ -37,6 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     returning.add_argument("machine_ids", type=options.text, metavar="ID", nargs="+")
     options.add_reason(returning)
+    for name, summary in (
+        ("protect", "keep machines: neither a rule nor a return of ours ends them"),
+        ("unprotect", "let machines be ended again"),
+    ):
+        keeping = options.add_action(actions, name, protect, summary)
+        keeping.add_argument("machine_ids", type=options.text, metavar="ID", nargs="+")
+        options.add_reason(keeping)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -46,21 +54,13 @@ def run(arguments: argparse.Namespace) -> int:
 def list_machines(arguments: argparse.Namespace) -> int:
     with closing(options.reading(arguments).queries()) as view:
         rows = queries.machines(view, arguments.status, arguments.request, arguments.alive)
-    if arguments.output == "json":
-        output.show_json({"machines": rows})
-    else:
-        output.show_table(rows, COLUMNS, "no machine")
-    return 0
+    return output.show_rows(arguments, "machines", rows, COLUMNS, "no machine")
 
 
 def show_machine(arguments: argparse.Namespace) -> int:
     with closing(options.reading(arguments).queries()) as view:
         document = queries.machine(view, arguments.machine_id)
-    if arguments.output == "json":
-        output.show_json(document)
-    else:
-        output.show_fields(document)
-    return 0
+    return output.show_document(arguments, document)
 
 
 def return_machines(arguments: argparse.Namespace) -> int:
@@ -90,4 +90,32 @@ def return_machines(arguments: argparse.Namespace) -> int:
         output.show_json({"return_id": return_id, "machine_ids": machine_ids})
     else:
         print(return_id)
+    return 0
+
+
+def protect(arguments: argparse.Namespace) -> int:
+    """1 when a termination was under way before a machine was protected."""
+    from application import protect_machines as protecting
+
+    side = options.writing(arguments)
+    given = (arguments.machine_ids, arguments.reason, side.random()(16))
+    under_way: list[str] = []
+    with options.ledger_of(side) as ledger:
+        if arguments.action == "protect":
+            protecting.protect_machines(protecting.ProtectMachines(*given), ledger)
+            under_way = side.queries().being_terminated(arguments.machine_ids)
+        else:
+            protecting.unprotect_machines(protecting.UnprotectMachines(*given), ledger)
+    machine_ids = list(dict.fromkeys(arguments.machine_ids))
+    if arguments.output == "json":
+        output.show_json({"machine_ids": machine_ids, "too_late": under_way})
+    else:
+        print(f"{arguments.action}ed {' '.join(machine_ids)}")
+    if under_way:
+        print(
+            f"hostledger: recorded, but EC2 has been asked already to terminate "
+            f"{', '.join(under_way)}, or is being asked: look at `hostledger machines show`",
+            file=sys.stderr,
+        )
+        return 1
     return 0

@@ -78,7 +78,7 @@ def site_of(arguments: argparse.Namespace) -> Any:
 
 def process_of(arguments: argparse.Namespace) -> str:
     """Who acts, for the ledger."""
-    return f"hostledger {arguments.command} {arguments.action}"
+    return " ".join(["hostledger", arguments.command, getattr(arguments, "action", "")]).rstrip()
 
 
 def reading(arguments: argparse.Namespace, site: Any = None) -> Call:

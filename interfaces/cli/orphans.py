@@ -1,4 +1,4 @@
-"""`hostledger orphans list | terminate`: what carries our tag and has no machine in the ledger."""
+"""`hostledger orphans list | adopt | terminate`: what carries our tag and has no machine in the ledger."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ COLUMNS = ("machine_id", "state", "zone", "launch_time", "sweeps", "batch_id")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     options.add_action(actions, "list", list_orphans, "as the last complete sweep saw them")
+    adopting = options.add_action(
+        actions, "adopt", adopt, "make instances of that list machines of the ledger"
+    )
+    adopting.add_argument("machine_ids", type=options.text, metavar="ID", nargs="+")
+    options.add_reason(adopting)
     ending = options.add_action(
         actions, "terminate", terminate, "have the worker terminate instances of that list"
     )
@@ -28,10 +33,27 @@ def run(arguments: argparse.Namespace) -> int:
 def list_orphans(arguments: argparse.Namespace) -> int:
     with closing(options.reading(arguments).queries()) as view:
         rows = queries.orphans(view)
+    return output.show_rows(arguments, "orphans", rows, COLUMNS, "no orphan")
+
+
+def adopt(arguments: argparse.Namespace) -> int:
+    from application.adopt_orphans import AdoptOrphans, adopt_orphans
+
+    side = options.writing(arguments)
+    with options.ledger_of(side) as ledger:
+        command = AdoptOrphans(
+            arguments.machine_ids,
+            side.queries().orphans(),
+            {m for row in side.work().open_terminations() for m in row["machine_ids"]},
+            side.site().provider,
+            arguments.reason,
+            side.random()(16),
+        )
+        adopt_orphans(command, ledger)
     if arguments.output == "json":
-        output.show_json({"orphans": rows})
+        output.show_json({"machine_ids": command.machine_ids})
     else:
-        output.show_table(rows, COLUMNS, "no orphan")
+        print("\n".join(command.machine_ids))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import sys
@@ -13,6 +14,37 @@ LEAST_WIDTH = 80
 
 def show_json(document: Any) -> None:
     print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def show_rows(
+    arguments: argparse.Namespace,
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    empty: str,
+) -> int:
+    """A listing as `--output` asks: an object with the rows under `name`, or a table. Exit 0."""
+    if arguments.output == "json":
+        show_json({name: rows})
+    else:
+        show_table(rows, columns, empty)
+    return 0
+
+
+def show_document(
+    arguments: argparse.Namespace, document: Mapping[str, Any], **tables: Sequence[str]
+) -> int:
+    """One thing as `--output` asks: an object, or a line a field and a table for each of its lists
+    that `tables` gives columns for (none: all that it has). Exit 0."""
+    if arguments.output == "json":
+        show_json(document)
+        return 0
+    show_fields(document)
+    for title, columns in tables.items():
+        if document.get(title):
+            print(f"\n{title}")
+            show_table(document[title], columns or tuple(document[title][0]))
+    return 0
 
 
 def show_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str = "") -> None:

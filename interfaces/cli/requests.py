@@ -51,30 +51,19 @@ def run(arguments: argparse.Namespace) -> int:
 def list_requests(arguments: argparse.Namespace) -> int:
     with closing(options.reading(arguments).queries()) as view:
         rows = queries.requests(view, arguments.status, arguments.open, arguments.limit)
-    if arguments.output == "json":
-        output.show_json({"requests": rows})
-    else:
-        output.show_table(rows, COLUMNS, "no request")
-    return 0
+    return output.show_rows(arguments, "requests", rows, COLUMNS, "no request")
 
 
 def show_request(arguments: argparse.Namespace) -> int:
     with closing(options.reading(arguments).queries()) as view:
         document = queries.request(view, arguments.request_id)
-    if arguments.output == "json":
-        output.show_json(document)
-        return 0
-    output.show_fields(document)
-    is_return = document["kind"] == "return"
-    for title, columns in (
-        ("machines", RETURNED_COLUMNS if is_return else MACHINE_COLUMNS),
-        ("shortages", SHORTAGE_COLUMNS),
-        ("batches", BATCH_COLUMNS),
-    ):
-        if document.get(title):
-            print(f"\n{title}")
-            output.show_table(document[title], columns)
-    return 0
+    return output.show_document(
+        arguments,
+        document,
+        machines=RETURNED_COLUMNS if document["kind"] == "return" else MACHINE_COLUMNS,
+        shortages=SHORTAGE_COLUMNS,
+        batches=BATCH_COLUMNS,
+    )
 
 
 def create_request(arguments: argparse.Namespace) -> int:

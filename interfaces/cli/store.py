@@ -84,11 +84,7 @@ def init(arguments: argparse.Namespace) -> int:
         "provider": site.provider,
         "register": register(os.environ, site),
     }
-    if arguments.output == "json":
-        output.show_json(document)
-    else:
-        output.show_fields(document)
-    return 0
+    return output.show_document(arguments, document)
 
 
 def _join(arguments: argparse.Namespace, site: Any) -> tuple[str, str]:
@@ -118,15 +114,7 @@ def status(arguments: argparse.Namespace) -> int:
         document = queries.store_status(view, call.now)
     document["provider"] = call.site.provider
     document["worker"] = worker_status(call)
-    if arguments.output == "json":
-        output.show_json(document)
-        return 0
-    output.show_fields(document)
-    for title in ("failed_projections", "leases", "sweeps"):
-        if document[title]:
-            print(f"\n{title}")
-            output.show_table(document[title], tuple(document[title][0]))
-    return 0
+    return output.show_document(arguments, document, failed_projections=(), leases=(), sweeps=())
 
 
 def activate(arguments: argparse.Namespace) -> int:
@@ -141,9 +129,4 @@ def activate(arguments: argparse.Namespace) -> int:
             "its incarnation all the same"
         )
     incarnation, path = make_live(options.writing(arguments, call.site), arguments.reason)
-    document = {"incarnation": incarnation, "path": path}
-    if arguments.output == "json":
-        output.show_json(document)
-    else:
-        output.show_fields(document)
-    return 0
+    return output.show_document(arguments, {"incarnation": incarnation, "path": path})

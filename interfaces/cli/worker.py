@@ -52,18 +52,11 @@ def status(arguments: argparse.Namespace) -> int:
     document = {
         "provider": call.site.provider,
         **worker_status(call),
+        "paused": store["paused"],
         "leases": store["leases"],
         "sweeps": store["sweeps"],
     }
-    if arguments.output == "json":
-        output.show_json(document)
-        return 0
-    output.show_fields(document)
-    for title in ("leases", "sweeps"):
-        if document[title]:
-            print(f"\n{title}")
-            output.show_table(document[title], tuple(document[title][0]))
-    return 0
+    return output.show_document(arguments, document, leases=(), sweeps=())
 
 
 def stop(arguments: argparse.Namespace) -> int:

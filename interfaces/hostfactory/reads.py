@@ -157,6 +157,7 @@ def _compare(
     listed: list[tuple[str, str]] = []
     named: list[str] = []
     strangers: list[list[str]] = []
+    by_name: list[tuple[str, str]] = []
     doubtful = [host for host in hosts if host[0] not in healthy]
     if unseen:
         named = [machine_id for machine_id, _ in hosts if machine_id in unseen]
@@ -171,6 +172,7 @@ def _compare(
             if machine_id in unseen and not given:
                 named.append(machine_id)
             if machine_id in healthy and machine_id not in taken:
+                by_name.append((machine_id, name))
                 continue
             if machine_id in known:
                 listed.append((machine_id, name))
@@ -188,7 +190,7 @@ def _compare(
         gone = {machine_id for machine_id, _ in listed}
         given_up += [
             (machine_id, name, max(0, int(until[machine_id] - call.now[0])))
-            for machine_id, name in dict.fromkeys(hosts)
+            for machine_id, name in dict.fromkeys(hosts + by_name)
             if machine_id in until and machine_id not in gone
         ]
     return given_up, named, strangers, fresh

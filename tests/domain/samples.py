@@ -170,6 +170,21 @@ def launched(number: int = 1, request_id: str = REQUEST) -> Happened:
     )
 
 
+def adopted(number: int = 1) -> Happened:
+    facts = {key: value for key, value in instance(number).items() if key != "machine_id"}
+    return event(
+        machine.MachineAdopted,
+        batch_id=BATCH,
+        provider="awsinst",
+        template_id="",
+        revision="",
+        account="123456789012",
+        region="us-east-1",
+        reason="launched before the disk died",
+        **facts,
+    )
+
+
 def running(number: int = 1) -> Happened:
     return event(
         machine.MachineRunning,
@@ -293,6 +308,10 @@ def every_event() -> dict[str, tuple[str, Happened]]:
         ("batch-" + BATCH, settled([3], [], [machine_id(3)])),
         ("batch-" + BATCH, closed([[REQUEST, 1]])),
         (
+            "batch-" + BATCH,
+            event(launch_batch.LaunchSettlementOrdered, reason="AWS sagt: nichts gestartet"),
+        ),
+        (
             "fleet-" + BATCH,
             event(
                 fleet.FleetCreated,
@@ -378,6 +397,9 @@ def every_event() -> dict[str, tuple[str, Happened]]:
         ),
         (of_machine, launched()),
         (of_machine, running()),
+        (of_machine, adopted()),
+        (of_machine, event(machine.MachineProtected, reason="wird untersucht — bitte lassen")),
+        (of_machine, event(machine.MachineUnprotected, reason="examined")),
         (
             of_machine,
             event(machine.MachineInterrupted, reason="spot interruption", until=1_800_000_120),

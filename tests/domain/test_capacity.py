@@ -102,7 +102,7 @@ def test_a_type_that_a_template_does_not_name_counts_one() -> None:
     assert units_of(content(vm_type="m5.large"), "m5.large", SPOT) == 1
     assert units_of({}, "m5.large", ON_DEMAND) == 1
     split = content(vm_types={"m5.large": 2}, vm_types_on_demand={"c5.large": 3})
-    assert units_of(split, "m5.large", ON_DEMAND) == 1
+    assert units_of(split, "m5.large", ON_DEMAND) == 2, "a spot fleet's share on demand"
     assert units_of(split, "c5.large", SPOT) == 1
 
 

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
+from pydantic import BaseModel
+
 from domain import topics
 from domain.event_sourced import Aggregate
 from infrastructure import settings as settings_module
@@ -111,7 +113,21 @@ def keys() -> Iterator[Key]:
         if leaf == "buckets":
             default = list(default[name.rpartition(".")[2]])
         choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-        yield Key(name, default, choices, remarks.get((kind.__name__, leaf), ""))
+        yield Key(name, default, choices, _remark(remarks, kind, leaf))
+
+
+def _remark(remarks: dict[tuple[str, str], str], kind: type, field: str) -> str:
+    """Of the class that has the field, or that it has it from."""
+    return next(
+        (remarks[c.__name__, field] for c in kind.__mro__ if (c.__name__, field) in remarks), ""
+    )
+
+
+def _keys_within(kind: type[BaseModel]) -> Iterator[Key]:
+    """The keys of an object whose own name the site chooses."""
+    remarks = _remarks()
+    for name, field in kind.model_fields.items():
+        yield Key(name, field.get_default(), (), _remark(remarks, kind, name))
 
 
 def configuration_page() -> str:
@@ -157,6 +173,20 @@ def configuration_page() -> str:
         elif key.choices:
             remark += f" Only `{key.choices[0]}` in this release."
         lines.append(f"| `{key.name}` | {shown} | `{environment_name(key.name)}` | {remark} |")
+    for title, kind in (
+        ("provider.accounts.NAME", settings_module.Account),
+        ("provider.limits.templates.TEMPLATE", settings_module.Caps),
+    ):
+        lines += [
+            "",
+            f"## `{title}`",
+            "",
+            "In the environment the object around it is one variable,",
+        ]
+        lines += ["written as JSON.", "", "| key | default | remark |", "|---|---|---|"]
+        lines += [
+            f"| `{k.name}` | {k.as_text or 'none'} | {k.remark} |" for k in _keys_within(kind)
+        ]
     return "\n".join([*lines, ""])
 
 

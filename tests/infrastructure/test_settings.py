@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from infrastructure.settings import (
+    Account,
+    Aws,
+    Caps,
     ConfigurationProblem,
     Settings,
     environment_name,
@@ -34,6 +37,19 @@ KEYS: list[tuple[str, Any, Any, Any]] = [
     ("worker.sweep_max_age", 90, 120, 120),
     ("worker.turn_budget", 20, 12.5, 12.5),
     ("provider.fulfilment_deadline", 300, 600, 600),
+    ("provider.selection", "first_available", "least_cost", "least_cost"),
+    ("provider.limits.machines", None, 5000, 5000),
+    ("provider.limits.spend_per_hour", None, 12.5, 12.5),
+    ("provider.limits.templates", {}, {"Big": {"machines": 7}}, {"Big": Caps(machines=7)}),
+    (
+        "provider.accounts",
+        {},
+        {"home": {"region": "eu-west-1"}, "away": {"region": "eu-west-1", "profile": "away"}},
+        {
+            "home": Account(region="eu-west-1"),
+            "away": Account(region="eu-west-1", profile="away"),
+        },
+    ),
     ("provider.aws.region", None, "us-gov-west-1", "us-gov-west-1"),
     ("provider.aws.endpoint_url", None, "http://10.1.2.3:5000", "http://10.1.2.3:5000"),
     ("provider.aws.credential_file", None, "/etc/aws/credentials", "/etc/aws/credentials"),
@@ -66,6 +82,7 @@ KEYS: list[tuple[str, Any, Any, Any]] = [
     ("provider.aws.spot_terminate_on_reclaim", False, True, True),
     ("provider.aws.batch_sizes.describe_instances", 200, 100, 100),
     ("provider.aws.batch_sizes.terminate_instances", 200, 50, 50),
+    ("provider.aws.batch_sizes.create_tags", 200, 50, 50),
     ("provider.aws.timeouts.connect_timeout", 3, 2.5, 2.5),
     ("provider.aws.timeouts.read_timeout", 30, 40, 40),
     ("provider.aws.config.max_pool_connections", 10, 100, 100),
@@ -101,12 +118,22 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("worker.sweep_max_age", -1, "greater than 0"),
     ("worker.turn_budget", None, "valid number"),
     ("provider.fulfilment_deadline", 10**12, "less than or equal to 31536000"),
+    ("provider.selection", "cheapest", "'round_robin' or 'least_cost'"),
+    ("provider.limits.machines", -1, "greater than or equal to 0"),
+    ("provider.limits.spend_per_hour", True, "a number is needed"),
+    ("provider.limits.spend_per_hour", "much", "valid number"),
+    ("provider.limits.templates", [], "valid dictionary"),
+    ("provider.accounts", "home", "a JSON object is needed"),
+    ("provider.accounts", 7, "valid dictionary"),
     ("provider.aws.region", "us-west-2a", "its region is us-west-2"),
     ("provider.aws.region", "Oregon!", "a region code such as us-west-2"),
     ("provider.aws.endpoint_url", "ftp://ec2", "a URL such as https://"),
     ("provider.aws.endpoint_url", "https://ec2:port", "a URL such as https://"),
     ("provider.aws.endpoint_url", "https://[::1", "a URL such as https://"),
     ("provider.aws.credential_file", "credentials", "an absolute path is needed"),
+    ("provider.aws.credential_script", ["/opt/sts.sh"], "valid string"),
+    ("provider.aws.credential_renew_margin", -1, "greater than or equal to 0"),
+    ("provider.aws.external_id", [7], "valid string"),
     ("provider.aws.assume_role", "buyer", "a role's ARN such as arn:aws:iam::"),
     ("provider.aws.interruption_queue", "sqs://notices", "a URL such as https://"),
     ("provider.aws.profile", "", "at least 1 character"),
@@ -120,12 +147,14 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("provider.aws.settle_gap", -1, "greater than or equal to 0"),
     ("provider.aws.sweep_interval", 0, "greater than 0"),
     ("provider.aws.launch_chunk", 1001, "less than or equal to 1000"),
+    ("provider.aws.fleet_chunk", 0, "greater than or equal to 1"),
     ("provider.aws.pending_timeout", 0, "greater than 0"),
     ("provider.aws.creation_timeout", 0, "greater than 0"),
     ("provider.aws.tag_instance_id", "perhaps", "valid boolean"),
     ("provider.aws.spot_terminate_on_reclaim", 7, "valid boolean"),
     ("provider.aws.batch_sizes.describe_instances", 0, "greater than or equal to 1"),
     ("provider.aws.batch_sizes.terminate_instances", 1001, "less than or equal to 1000"),
+    ("provider.aws.batch_sizes.create_tags", 0, "greater than or equal to 1"),
     ("provider.aws.timeouts.connect_timeout", 0, "greater than 0"),
     ("provider.aws.timeouts.read_timeout", [30], "valid number"),
     ("provider.aws.config.max_pool_connections", 0, "greater than or equal to 1"),
@@ -139,6 +168,9 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("provider.aws.buckets.TerminateInstances", [0, 4], "greater than or equal to 1"),
     ("provider.aws.buckets.DescribeInstances", [40, 0], "greater than 0"),
     ("provider.aws.buckets.CreateTags", [True, 1], "a number is needed"),
+    ("provider.aws.buckets.NonMutating", [0, 1], "greater than or equal to 1"),
+    ("provider.aws.buckets.Mutating", [1, 0], "greater than 0"),
+    ("provider.aws.buckets.TerminateInstances:instances", 9, "[size, refill per second] is needed"),
     ("provider.aws.buckets.RunInstances:instances", 800, "[size, refill per second] is needed"),
     ("logging.level", "LOUD", "'ERROR' or 'FATAL'"),
     ("logging.level", 3, "'ERROR' or 'FATAL'"),
@@ -244,10 +276,11 @@ def nested(key: str, value: Any) -> dict[str, Any]:
 
 
 def leaves(document: dict[str, Any], prefix: str = "") -> set[str]:
-    """The dotted keys of a nested document."""
+    """The dotted keys of a nested document; an object that is empty is one."""
     found = set()
     for name, value in document.items():
-        found |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name}
+        inner = isinstance(value, dict) and value
+        found |= leaves(value, f"{prefix}{name}.") if inner else {prefix + name}
     return found
 
 
@@ -527,7 +560,8 @@ def test_a_lease_just_long_enough() -> None:
     ("key", "value"),
     [
         ("provider.aws.launch_chunk", "801"),
-        ("provider.aws.buckets.RunInstances:instances", "[99, 1]"),
+        ("provider.aws.fleet_chunk", "801"),
+        ("provider.aws.buckets.RunInstances:instances", "[499, 1]"),
     ],
 )
 def test_a_chunk_fits_its_bucket(key: str, value: str) -> None:
@@ -535,7 +569,7 @@ def test_a_chunk_fits_its_bucket(key: str, value: str) -> None:
     problem = problem_of(None, None, {environment_name(key): value})
 
     assert environment_name(key) == problem.key
-    assert "provider.aws.launch_chunk" in problem.problem
+    assert (key if "chunk" in key else "provider.aws.fleet_chunk") in problem.problem
     assert "provider.aws.buckets.RunInstances:instances" in problem.problem
 
 
@@ -544,6 +578,132 @@ def test_a_chunk_that_fills_its_bucket() -> None:
     settings, _ = read_settings(None, None, {environment_name("provider.aws.launch_chunk"): "800"})
 
     assert settings.provider.aws.launch_chunk == 800
+
+
+# --- accounts -------------------------------------------------------------------------------
+
+ROLE = "arn:aws:iam::222222222222:role/buyer"
+
+
+def accounts_of(tmp_path: Path, accounts: Any, **aws: Any) -> dict[str, Aws]:
+    """The places that a file with these accounts names."""
+    document = {"provider": {"aws": {"region": "eu-west-1", **aws}, "accounts": accounts}}
+    settings, warnings = read_settings(written(tmp_path, document), None, {})
+    assert warnings == []
+    return settings.provider.places()
+
+
+def test_without_accounts_there_is_one() -> None:
+    """It has the name that ledgers of one account have always had."""
+    assert Settings().provider.places() == {"default": Aws()}
+
+
+def test_every_key_of_an_account_is_taken_over(tmp_path: Path) -> None:
+    """What differs in an account stands before what holds for all; the rest stays, and so does
+    the order."""
+    own = {
+        "region": "eu-west-3",
+        "endpoint_url": "http://127.0.0.1:5001",
+        "credential_file": "/etc/aws/other",
+        "profile": "other",
+        "credential_script": "/opt/other.sh",
+        "credential_renew_margin": 60,
+        "assume_role": ROLE,
+        "external_id": "7",
+        "interruption_queue": "http://127.0.0.1:5001/222222222222/notices",
+    }
+    assert own.keys() | {"priority", "weight"} == Account.model_fields.keys()
+    assert own.keys() <= Aws.model_fields.keys()
+    places = accounts_of(tmp_path, {"z": own, "a": {}}, launch_chunk=7, external_id="1")
+
+    assert list(places) == ["z", "a"]
+    assert places["z"] == Aws.model_validate({**own, "launch_chunk": 7})
+    assert places["a"] == Aws(region="eu-west-1", launch_chunk=7, external_id="1")
+
+
+@pytest.mark.parametrize(
+    ("own", "script", "role"),
+    [
+        ({}, "/opt/all.sh", ROLE),
+        ({"profile": "other"}, None, None),
+        ({"credential_file": "/etc/aws/other"}, None, None),
+        ({"credential_script": "/opt/own.sh"}, "/opt/own.sh", None),
+        ({"profile": "other", "assume_role": ROLE}, None, ROLE),
+        ({"assume_role": ROLE}, "/opt/all.sh", ROLE),
+    ],
+)
+def test_own_credentials_are_not_hidden_by_the_others(
+    tmp_path: Path, own: dict[str, str], script: str | None, role: str | None
+) -> None:
+    """A script and a role of `provider.aws` would stand before a profile of the account's own."""
+    common = {"credential_script": "/opt/all.sh", "assume_role": ROLE}
+    place = accounts_of(tmp_path, {"other": own}, **common)["other"]
+
+    assert (place.credential_script, place.assume_role) == (script, role)
+
+
+def test_a_queue_is_one_accounts(tmp_path: Path) -> None:
+    """Another account must not read it, and whoever gave it for all is told."""
+    queue = "https://sqs.eu-west-1.amazonaws.com/111111111111/notices"
+    aws = {"region": "eu-west-1", "interruption_queue": queue}
+    path = written(tmp_path, {"provider": {"aws": aws, "accounts": {"home": {}}}})
+    settings, warnings = read_settings(path, None, {})
+
+    assert settings.provider.places()["home"].interruption_queue is None
+    (warning,) = warnings
+    assert "interruption_queue has no effect with accounts" in warning
+
+
+@pytest.mark.parametrize(
+    ("accounts", "key", "words"),
+    [
+        ({"home": {"region": None}}, "", "provider.accounts.home has no region"),
+        ({"my home": {}}, ".my home", "should match pattern"),
+        ({"": {}}, ".", "should match pattern"),
+        ({"a" * 65: {}}, f".{'a' * 65}", "should match pattern"),
+        ({"home": {"region": "eu-west-1a"}}, ".home.region", "its region is eu-west-1"),
+        ({"home": {"weight": 0}}, ".home.weight", "greater than 0, not 0"),
+        ({"home": {"weight": True}}, ".home.weight", "a number is needed"),
+        ({"home": {"priority": "high"}}, ".home.priority", "valid integer"),
+        ({"home": {"regio": "eu-west-1"}}, ".home.regio", "Extra inputs"),
+        ({"home": {"assume_role": "buyer"}}, ".home.assume_role", "a role's ARN"),
+        ({"home": {"credential_file": "mine"}}, ".home.credential_file", "an absolute path"),
+        ({"home": 7}, ".home", "valid dictionary"),
+    ],
+)
+def test_bad_accounts(tmp_path: Path, accounts: Any, key: str, words: str) -> None:
+    """The message names the very place, in a file and in the environment."""
+    for own, environ in (
+        (written(tmp_path, {"provider": {"accounts": accounts}}), {}),
+        (None, {environment_name("provider.accounts"): json.dumps(accounts)}),
+    ):
+        problem = problem_of(own, None, environ)
+        name = "provider.accounts" if own else environment_name("provider.accounts")
+        assert problem.key == f"{name}{key}"
+        assert words in problem.problem
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({}, {}),
+        ({"region": "eu-west-1"}, {"weight": 2}),
+        ({"profile": "a"}, {"profile": "a"}),
+        ({"credential_script": "/opt/a.sh"}, {"credential_script": "/opt/a.sh"}),
+        ({"assume_role": ROLE, "profile": "a"}, {"assume_role": ROLE, "profile": "b"}),
+        ({"assume_role": ROLE}, {"assume_role": ROLE.replace("buyer", "seller")}),
+    ],
+)
+def test_two_accounts_are_two_places(tmp_path: Path, one: Any, other: Any) -> None:
+    """The same credentials, or the same AWS account, in the same region are one place; in another
+    region they are two."""
+    aws = {"region": "eu-west-1"}
+    path = written(tmp_path, {"provider": {"aws": aws, "accounts": {"one": one, "two": other}}})
+    problem = problem_of(path)
+    assert problem.key == "provider.accounts"
+    assert "provider.accounts.two and provider.accounts.one are the same AWS" in problem.problem
+
+    assert len(accounts_of(tmp_path, {"one": one, "two": {**other, "region": "eu-west-3"}})) == 2
 
 
 # --- warnings -------------------------------------------------------------------------------
@@ -567,7 +727,7 @@ def test_nothing_to_warn_of() -> None:
     [
         ("provider.aws.settle_gap", "299", "is less than 300 s"),
         ("provider.aws.sweep_interval", "90", "worker.sweep_max_age (90 s) is not more than"),
-        ("provider.aws.spot_terminate_on_reclaim", "true", "comes in a later release"),
+        ("provider.aws.credential_renew_margin", "60", "without a script or a role to assume"),
     ],
 )
 def test_second_thoughts(key: str, value: str, words: str) -> None:
@@ -770,7 +930,6 @@ def test_ibm_credential_script(tmp_path: Path) -> None:
     [
         ("AWS_KEY_FILE", "/opt/keys", "AWS_KEY_FILE is not needed"),
         ("AWS_CREDENTIAL_RENEW_MARGIN", "30", "AWS_CREDENTIAL_RENEW_MARGIN has no effect"),
-        ("AWS_SPOT_TERMINATE_ON_RECLAIM", "true", "comes in a later release"),
         ("AWS_CONNECTION_TIMEOUT_MS", "30000", "worker.lease_time is 70 s"),
     ],
 )

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import botocore.session
 import pytest
@@ -20,57 +19,8 @@ from interfaces.cli.main import COMMANDS, main
 from interfaces.cli.requests import end_request, wait_until_final
 from interfaces.read_side import Call
 from interfaces.write_side import WriteSide, sandbox_process
+from tests.interfaces.commands import Run, fulfilled, refused
 from tests.world import TEMPLATE, World
-
-
-class Answer(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        return json.loads(self.out)  # type: ignore[no-any-return]
-
-
-Run = Callable[..., Answer]
-
-
-@pytest.fixture
-def run(world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`hostledger WORDS` in HostFactory's environment for the world's instance."""
-    monkeypatch.setenv("HF_PROVIDER_NAME", world.site.provider)
-    monkeypatch.setenv("HF_PROVIDER_CONFDIR", world.site.conf_dir)
-    monkeypatch.setenv("HF_PROVIDER_WORKDIR", world.site.work_dir)
-    monkeypatch.setenv("HF_PROVIDER_LOGDIR", world.site.log_dir)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(world.root / "user"))
-    for name, value in world.environ.items():
-        monkeypatch.setenv(name, value)
-
-    def call(*words: str) -> Answer:
-        capsys.readouterr()
-        status = main(words)
-        return Answer(status, *capsys.readouterr())
-
-    return call
-
-
-def fulfilled(world: World, count: int) -> tuple[str, list[str]]:
-    """The id of a request by HostFactory that is fulfilled, and those of its machines."""
-    if not world.workers:
-        world.start_worker()
-    request_id = world.request(count)
-    answer = world.run_until_final(request_id)
-    return request_id, [machine["machineId"] for machine in answer["machines"]]
-
-
-def refused(answer: Answer, *words: str) -> None:
-    """Exit 1, nothing on stdout, one sentence on stderr that has the words."""
-    assert (answer.status, answer.out) == (1, "")
-    assert answer.err.startswith("hostledger: ")
-    assert answer.err.count("\n") == 1
-    for word in words:
-        assert word in answer.err
 
 
 def keys_of(value: object) -> set[str]:

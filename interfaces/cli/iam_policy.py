@@ -1,0 +1,40 @@
+"""`hostledger iam-policy`: the permissions that this instance's worker needs, as an IAM policy."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from interfaces.cli import options, output
+from interfaces.read_side import iam_policy
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_common(parser)
+    parser.add_argument(
+        "--for",
+        dest="purpose",
+        choices=("ec2", "dynamodb"),
+        default="ec2",
+        help="what the permissions are for (default: ec2)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """JSON whatever `--output` says: that is what a policy is."""
+    if arguments.purpose == "dynamodb":
+        print(
+            "hostledger: the store of this release is SQLite: the policy for DynamoDB comes with "
+            "that store",
+            file=sys.stderr,
+        )
+        return 1
+    document, guessed = iam_policy(options.reading(arguments))
+    output.show_json(document)
+    if guessed:
+        print(
+            f"hostledger: the roles of the instance profiles {', '.join(guessed)} are taken to "
+            "have their names: where one has another name, put that into GiveProfiles",
+            file=sys.stderr,
+        )
+    return 0
