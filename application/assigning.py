@@ -18,7 +18,7 @@ POLICY = "assigning"
 TOPICS = ("LaunchAccepted", "LaunchRejected", "LaunchSettled", "LaunchClosed")
 
 NO_SHORTAGE = ("throttled", "template_gone")
-"""Classes of reasons that say nothing about a pool: it is asked again."""
+"""Classes of reasons that say nothing about a pool: it is asked again, unless they end it."""
 
 
 class Assigning:
@@ -114,5 +114,5 @@ def _reasons(data: dict[str, Any], pool: str) -> list[tuple[str, str, str]]:
     return [
         (pool, code, message)
         for pool, kind, code, message in data.get("shortages", ())
-        if kind not in NO_SHORTAGE
+        if kind not in NO_SHORTAGE or (kind != "throttled" and data["gives_up"])
     ]

@@ -16,10 +16,10 @@ from application.provisioning import (
     NOT_NOW,
     Provisioning,
     content_here,
+    market_for,
     still_wanted,
 )
 from application.turn import Turn
-from domain.capacity import HETEROGENEOUS, ON_DEMAND, SPOT, price_type
 from domain.template import Template
 
 SAME = ("provider", "template_id", "revision", "rc_account")
@@ -54,23 +54,13 @@ class Choosing:
                     content["rc_account"] = request["rc_account"]
                 contents[what] = content
             alone = request["request_id"] if content.get("all_or_nothing") else ""
-            group = (*what, self._market(content, request), alone)
+            group = (*what, market_for(turn, content, request), alone)
             groups.setdefault(group, []).append(request)
         if not groups:
             return
         free = {p.turn.cloud.account: p.free_calls() for p in self._accounts}
         for group, requests in groups.items():
             self._serve(contents[group[: len(SAME)]], group[len(SAME)], requests, free)
-
-    def _market(self, content: dict[str, Any], request: dict[str, Any]) -> str:
-        """Spot or on demand: a heterogeneous template takes on demand what spot did not give,
-        shortly before the deadline, while a machine can still start."""
-        kind = price_type(content)
-        if kind != HETEROGENEOUS:
-            return kind
-        deadline: float = request["fulfilment_deadline"]
-        lead = min(max(self._turn.aws["pending_timeout"], deadline / 10), deadline / 2)
-        return ON_DEMAND if self._turn.age(request) >= deadline - lead else SPOT
 
     def _serve(
         self,

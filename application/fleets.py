@@ -15,12 +15,13 @@ from application import ports
 from application.backoff import jittered
 from application.instants import Instant, seconds_between
 from application.ports import CallFailed, Instance
-from application.provisioning import may_still_launch
+from application.provisioning import market_for, may_still_launch
 from application.turn import Turn
 from domain.brake import LAUNCHING
-from domain.capacity import CREATE_GROUP, MAINTAIN, RUN_INSTANCES
+from domain.capacity import CREATE_GROUP, MAINTAIN, RUN_INSTANCES, SPOT
 from domain.fleet import Fleet
 from domain.launch_batch import DOUBTFUL, OPEN, LaunchBatch
+from domain.template import Template
 
 FIRST_RETRY, LONGEST_RETRY = 2.0, 60.0
 
@@ -58,7 +59,7 @@ class Fleets:
             filling = row["batch_state"] == "filling"
             wanted = 0
             for request_id, units in row["claims"] if filling and not none_wanted else ():
-                if request_id in requests and may_still_launch(turn, requests[request_id]):
+                if request_id in requests and self._is_wanted(row, requests[request_id]):
                     wanted += units
             if row["state"] == "live" and row["fleet_type"] == MAINTAIN:
                 self._steer(row, row["kept"] + wanted)
@@ -71,6 +72,18 @@ class Fleets:
             elif self._is_empty(row):
                 doomed.append((row, "its last machine is gone"))
         self._delete(doomed)
+
+    def _is_wanted(self, row: Row, request: Row) -> bool:
+        """Whether a request takes what the fleet launches yet. One that is heterogeneous has its
+        rest on demand in the end, which a spot fleet that goes on asking would keep it from."""
+        turn = self._turn
+        if not may_still_launch(turn, request):
+            return False
+        if row["pool"].rpartition("/")[2] != SPOT:
+            return True
+        key = Template.key(row["provider"], row["template_id"])
+        content = turn.work.template_content(key, row["revision"])
+        return market_for(turn, content, request) == SPOT
 
     def swept(self, instances: Sequence[Instance], began: Instant) -> None:
         """A complete sweep that began then found these living instances."""

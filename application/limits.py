@@ -64,8 +64,8 @@ def _room_for_spend(
         if not row["revision"]:
             continue  # adopted: nobody says what it costs
         key = Template.key(row["provider"], row["template_id"])
-        spent += row["machines"] * (
-            turn.work.template_content(key, row["revision"]).get("price", 0)
-        )
+        there = turn.work.template_content(key, row["revision"])
+        there |= there.get("accounts", {}).get(row["account"], {})
+        spent += row["machines"] * there.get("price", 0)
     room = int((cap - spent) / price + 1e-9)
     return Reached(max(0, room), SPEND, f"{name}.spend_per_hour allows {cap:g} an hour")

@@ -19,6 +19,7 @@ from application.limits import Reached, least_room
 from application.ports import CallFailed, Instance, Launched, Shortage
 from application.turn import Turn
 from domain.capacity import (
+    ANY,
     HETEROGENEOUS,
     INSTANT,
     ON_DEMAND,
@@ -48,8 +49,8 @@ ONLY_ACCOUNT = "default"
 
 TEMPLATE_GONE = "template_gone"
 
-SEVERAL = "several pools"
-"""The `pool` of a batch whose call names more than one."""
+GIVES_NOTHING = ("quota", "refused")
+"""Classes of reasons that a pool's next launch would hear as well."""
 
 
 @dataclass
@@ -82,9 +83,13 @@ class Provisioning:
         self._useless: dict[tuple[str, ...], float] = {}
         self._attempts: dict[str, _Attempts] = {}
         self._avoided: dict[str, float] = {}
-        self._no_quota: dict[str, float] = {}
-        self._forgotten: set[str] = set()
-        """Launch templates that AWS did not know once: made again, but once."""
+        self._hopeless: dict[str, float] = {}
+        """Quota or pool -> until when it is of no use to try it."""
+        self._forgotten: set[tuple[str, ...]] = set()
+        """Templates whose launch template AWS did not know: it is made again, but once."""
+        self._reserved: dict[tuple[str, ...], str] = {}
+        """Template -> id of the batch to come, which its launch template may name: while that
+        cannot be made, it is the same one that is asked for."""
 
     def pursue(self) -> None:
         """Ask again for the outcomes that are open. Raises LeaseLost.
@@ -135,6 +140,8 @@ class Provisioning:
                 )
                 return False
         for last in [False] * turn.aws["launch_retries"] + [True]:
+            if turn.paused(launching=True):
+                return False
             turn.must_outlive_call()
             try:
                 launched = turn.cloud.launch(row["api"], row["payload"], row["token"], body)
@@ -142,8 +149,6 @@ class Provisioning:
                 if self._failed(row, attempts, failed) or last:
                     return failed.kind == "shortage"
                 turn.clock.sleep(jittered(attempts.failures, FIRST_RETRY, 4.0, turn.random))
-                if turn.paused(launching=True):
-                    return False
             else:
                 # Should the outcome not be recorded now, a later rejection proves nothing.
                 attempts.ambiguous = True
@@ -157,6 +162,11 @@ class Provisioning:
         if failed.kind in ("throttled", "unreachable", "ambiguous"):
             attempts.ambiguous |= failed.kind == "ambiguous"
             attempts.failures += 1
+            is_down = failed.kind == "unreachable" and turn.cloud.is_down(row["api"])
+            if is_down and not attempts.ambiguous and self._elsewhere(self, row):
+                # Nothing of it was ever sent: another account may have the demand.
+                self._reject(row, failed.code, failed.message, True)
+                return True
             wait = jittered(attempts.failures, FIRST_RETRY, LONGEST_RETRY, turn.random)
             attempts.due = turn.now()[2] + wait
             return False
@@ -190,6 +200,8 @@ class Provisioning:
         instances = [facts(instance, content) for instance in launched.instances]
         asked = sum(units for _, units in row["claims"])
         shortages = list(launched.shortages)
+        if not any(shortage.kind == TEMPLATE_GONE for shortage in shortages):
+            self._forgotten.discard(_what(row))
         given = sum(i["units"] for i in instances)
         if kind in ("", INSTANT) and not shortages and given < asked:
             shortages = [
@@ -237,25 +249,26 @@ class Provisioning:
         useless = False
         pools = {str(pool): pool for pool in _all_pools(content)}
         for shortage in shortages:
-            if shortage.kind in ("shortage", "refused", "quota"):
-                for name in pools if shortage.pool == SEVERAL else [shortage.pool]:
-                    self._avoided[name] = until
+            named = [shortage.pool]
+            if shortage.pool not in pools:
+                market = shortage.pool.rpartition("/")[2]
+                named = [name for name, pool in pools.items() if pool.market == market]
+            if shortage.kind in ("shortage", *GIVES_NOTHING):
+                self._avoided |= dict.fromkeys(named, until)
+            if shortage.kind in GIVES_NOTHING:
+                self._hopeless |= dict.fromkeys(named, until)
             if shortage.kind == "quota" and shortage.pool in pools:
-                self._no_quota[pools[shortage.pool].quota] = until
+                self._hopeless[pools[shortage.pool].quota] = until
             elif shortage.kind == TEMPLATE_GONE:
-                name = row["launch_template"]
-                useless |= name in self._forgotten
-                self._forgotten.add(name)
-                if (template := self._templates.miss(name)) is not None:
+                useless |= _what(row) in self._forgotten
+                self._forgotten.add(_what(row))
+                if (template := self._templates.miss(row["launch_template"])) is not None:
                     self._save(row, template)
         kinds = {shortage.kind for shortage in shortages}
         if not some and kinds == {"refused"}:
             useless = True
         elif "quota" in kinds:
-            useless |= all(
-                pool.quota in self._no_quota or str(pool) in self._avoided
-                for pool in pools.values()
-            )
+            useless |= all(self._is_hopeless(pool) for pool in pools.values())
         return useless and not self._serves_elsewhere(row, until)
 
     def _serves_elsewhere(self, row: dict[str, Any], until: float) -> bool:
@@ -263,8 +276,11 @@ class Provisioning:
         return self._elsewhere(self, row)
 
     def _is_avoided(self, pool: Pool) -> bool:
+        return self._avoided.get(str(pool), 0.0) > self.turn.now()[2] or self._is_hopeless(pool)
+
+    def _is_hopeless(self, pool: Pool) -> bool:
         now = self.turn.now()[2]
-        return self._avoided.get(str(pool), 0.0) > now or self._no_quota.get(pool.quota, 0.0) > now
+        return any(self._hopeless.get(what, 0.0) > now for what in (pool.quota, str(pool)))
 
     # -- new batches ------------------------------------------------------------------------------
 
@@ -289,7 +305,7 @@ class Provisioning:
         pools = self._pools(content, market, requests[0])
         if not pools:
             return NOT_HERE
-        return LAUNCHED if self._launch(content, pools, requests, reason) else NOT_NOW
+        return self._launch(content, pools, requests, reason)
 
     def is_of_use(self, row: dict[str, Any]) -> bool:
         """Whether nothing has shown that a request's template cannot be launched here at all."""
@@ -315,8 +331,8 @@ class Provisioning:
         pools: list[Pool],
         requests: list[dict[str, Any]],
         reason: str,
-    ) -> bool:
-        """False when more of the same is of no use now."""
+    ) -> str:
+        """LAUNCHED when more of the same may follow at once, else NOT_HERE or NOT_NOW."""
         turn = self.turn
         weight = min(pool.units for pool in pools)
         api = launch_api(content)
@@ -327,7 +343,7 @@ class Provisioning:
             least = machines_for(still_wanted(turn, requests[0]), weight)
             if not room or (content.get("all_or_nothing") and room < least):
                 self._capped(requests, cap)
-                return False
+                return NOT_NOW
         claims: list[list[Any]] = []
         machines = 0
         for request in requests:
@@ -338,11 +354,15 @@ class Provisioning:
                 claims.append([request["request_id"], units])
                 machines += machines_for(units, weight)
         if not claims or not turn.cloud.may_launch(api, machines):
-            return False
+            return NOT_NOW
+        first = next(r for r in requests if r["request_id"] == claims[0][0])
+        row = self._intend(first, content, pools, claims, machines, reason)
+        if row is None:
+            return NOT_HERE
         for request in requests:
             request["claimed"] += dict(claims).get(request["request_id"], 0)
-        first = next(r for r in requests if r["request_id"] == claims[0][0])
-        return self._intend(first, content, pools, claims, machines, reason)
+        attempts = self._attempts[row["batch_id"]] = _Attempts(ambiguous=False)
+        return LAUNCHED if self._send(row, attempts) else NOT_NOW
 
     def _intend(
         self,
@@ -352,13 +372,13 @@ class Provisioning:
         claims: list[list[Any]],
         machines: int,
         reason: str,
-    ) -> bool:
-        """Write the intent, then make the call. False when more of the same is of no use now."""
+    ) -> dict[str, Any] | None:
+        """The intent, written; None when AWS has not what its call needs, or cannot be asked."""
         turn = self.turn
         api = launch_api(content)
         account, region = turn.cloud.account, turn.cloud.region
-        pool = str(pools[0]) if len(pools) == 1 else SEVERAL
-        batch_id = new_id(BATCH, turn.random(16))
+        pool = pool_of_all(pools)
+        batch_id = self._reserved.setdefault(_what(request), new_id(BATCH, turn.random(16)))
         tags = {
             "hostledger:deployment": turn.deployment,
             "hostledger:incarnation": str(turn.incarnation),
@@ -370,7 +390,7 @@ class Provisioning:
             body = turn.work.body(variables["sha256"])
             if body is None:
                 turn.journal.error("user data body is missing", digest=variables["sha256"])
-                return False
+                return None
             content = {**content, "user_data_variables": json.loads(body)}
         units = machines * pools[0].units if api == RUN_INSTANCES else sum(u for _, u in claims)
         try:
@@ -380,9 +400,10 @@ class Provisioning:
             if failed.kind in ("refused", "quota"):
                 until = turn.now()[2] + AVOIDED_FOR
                 self._give_up(claims, pool, failed, not self._serves_elsewhere(request, until))
-            return False
+            return None
         if launch_template is None:
-            return False
+            return None
+        del self._reserved[_what(request)]
         payload = planned.payload
         batch = None
         epoch = 0
@@ -424,9 +445,7 @@ class Provisioning:
             causation_id=request["event_id"],
             bodies=bodies,
         )
-        attempts = self._attempts[batch_id] = _Attempts(ambiguous=False)
-        row = next(r for r in turn.work.open_batches() if r["batch_id"] == batch_id)
-        return self._send(row, attempts)
+        return next(r for r in turn.work.open_batches() if r["batch_id"] == batch_id)
 
     def _capped(self, requests: list[dict[str, Any]], cap: Reached) -> None:
         """The site's own limit is the reason; what is returned meanwhile makes room again."""
@@ -455,6 +474,11 @@ class Provisioning:
 
 def _what(row: dict[str, Any]) -> tuple[str, ...]:
     return (row["provider"], row["template_id"], row["revision"])
+
+
+def pool_of_all(pools: list[Pool]) -> str:
+    """The `pool` of a batch; of a call that names more than one it says the market."""
+    return str(pools[0] if len(pools) == 1 else Pool(ANY, ANY, pools[0].market, 1))
 
 
 def pool_name(account: str, pool: str) -> str:
@@ -488,6 +512,17 @@ def overshot(request: dict[str, Any]) -> int:
     """Units given or asked for beyond what a request wants; negative when it lacks some."""
     given: int = request["dealt"] - request["failed"] + request["claimed"]
     return given - request["machine_count"]  # type: ignore[no-any-return]
+
+
+def market_for(turn: Turn, content: dict[str, Any], request: dict[str, Any]) -> str:
+    """Spot or on demand: a heterogeneous template takes on demand what spot did not give, shortly
+    before the deadline, while a machine can still start."""
+    kind = price_type(content)
+    if kind != HETEROGENEOUS:
+        return kind
+    deadline: float = request["fulfilment_deadline"]
+    lead = min(max(turn.aws["pending_timeout"], deadline / 10), deadline / 2)
+    return ON_DEMAND if turn.age(request) >= deadline - lead else SPOT
 
 
 def may_still_launch(turn: Turn, request: dict[str, Any]) -> bool:

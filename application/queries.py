@@ -38,9 +38,7 @@ if TYPE_CHECKING:
 
         def batches_of(self, request_id: str) -> list[Row]: ...
 
-        def batches(
-            self, open_only: bool, limit: int | None, batch_id: str = ""
-        ) -> list[Row]: ...
+        def batches(self, open_only: bool, limit: int | None, batch_id: str = "") -> list[Row]: ...
 
         def fleets(self, all_states: bool) -> list[Row]: ...
 
@@ -205,9 +203,16 @@ def last_events(view: View, limit: int, topic: str | None = None) -> list[Row]:
     return [_event(row) for row in view.last_events(limit, topic)]
 
 
-def store_status(view: View, now: Instant) -> Row:
-    """What the store says of itself, its lease holders, sweeps and open work."""
+NOT_CONFIGURED = (
+    "not in the configuration: nobody looks at its machines until provider.accounts has it again"
+)
+
+
+def store_status(view: View, now: Instant, places: Sequence[str]) -> Row:
+    """What the store says of itself, its lease holders, sweeps and open work, and of machines in
+    accounts (`account/region`) that are not in the configuration (`places`)."""
     facts = view.facts()
+    accounts = facts.pop("accounts")
     leases = facts.pop("leases")
     sweeps = facts.pop("sweeps")
     brake = facts.pop("brake")
@@ -216,6 +221,10 @@ def store_status(view: View, now: Instant) -> Row:
         "paused": {"scope": brake["scope"], "reason": brake["reason"], "since": brake["since"]}
         if brake
         else None,
+        "accounts": [
+            {**row, "problem": None if row["account"] in places else NOT_CONFIGURED}
+            for row in accounts
+        ],
         "leases": [
             {
                 "account": row["account"],

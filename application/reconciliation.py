@@ -65,12 +65,11 @@ class Reconciliation:
     def take_turn(self) -> None:
         """Sweep when it is due, else ask after what is changing when that is due."""
         turn = self._turn
-        alive = {row["machine_id"]: row for row in turn.work.alive_machines()}
         batches = turn.work.open_batches()
         if self._sweep_is_due():
-            self._sweep(alive, [row for row in batches if row["state"] == "doubtful"])
+            self._sweep([row for row in batches if row["state"] == "doubtful"])
         else:
-            self._poll(alive, [row["batch_id"] for row in batches if row["state"] == "filling"])
+            self._poll([row["batch_id"] for row in batches if row["state"] == "filling"])
         self._tag_with_ids()
 
     # -- when -------------------------------------------------------------------------------------
@@ -88,11 +87,15 @@ class Reconciliation:
             return True
         return bool(since >= self._turn.aws["sweep_interval"])
 
-    def _poll(self, alive: dict[str, dict[str, Any]], filling: list[str]) -> None:
+    def _alive(self) -> dict[str, dict[str, Any]]:
+        """The living machines by id: ten thousand rows, so not asked for in every turn."""
+        return {row["machine_id"]: row for row in self._turn.work.alive_machines()}
+
+    def _poll(self, filling: list[str]) -> None:
         """Ask after machines that are changing, and after those of fleets that are filling: by id
         or by a look at all, whichever takes fewer calls, and no more than one call a second."""
         turn = self._turn
-        changing = [m for m, row in alive.items() if row["status"] in IN_TRANSITION]
+        changing = turn.work.machines_in(IN_TRANSITION)
         watched = frozenset(changing + filling)
         if watched - self._watched:
             self._poll_every = FIRST_POLL
@@ -100,6 +103,7 @@ class Reconciliation:
         self._watched = watched
         if not watched or turn.now()[2] - self._polled < self._poll_every:
             return
+        alive = self._alive()
         by_id = ceil(len(changing) / turn.aws["batch_sizes"]["describe_instances"])
         pages = max(1, ceil(len(alive) / PAGE))
         try:
@@ -137,8 +141,9 @@ class Reconciliation:
 
     # -- sweeping ---------------------------------------------------------------------------------
 
-    def _sweep(self, alive: dict[str, dict[str, Any]], doubtful: list[dict[str, Any]]) -> None:
+    def _sweep(self, doubtful: list[dict[str, Any]]) -> None:
         turn = self._turn
+        alive = self._alive()
         began = turn.now()
         try:
             instances = turn.cloud.sweep(turn.deployment)
@@ -391,6 +396,8 @@ class Reconciliation:
             return
         now, self._untagged = self._untagged[:TAGS_A_TURN], self._untagged[TAGS_A_TURN:]
         for instance in now:
+            if turn.paused():
+                return
             turn.must_outlive_call()
             try:
                 turn.cloud.tag_with_id(instance)

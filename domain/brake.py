@@ -9,8 +9,9 @@ EVERYTHING = "everything"
 
 
 class Paused(DomainEvent):
-    """From now on nothing is launched (`scope` launching), or nothing is changed at AWS at all
-    (everything). What is asked for waits, until its deadline."""
+    """From now on nothing is launched (`scope` launching; fleets that are filling are stopped), or
+    nothing is changed at AWS at all (everything; such fleets go on by themselves). What is asked
+    for waits, until its deadline."""
 
     scope: str
     reason: str

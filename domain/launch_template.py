@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 OPEN = "open"
 CREATED = "created"
 REJECTED = "rejected"
+MISSED = "missed"
 DELETING = "deleting"
 DELETED = "deleted"
 
@@ -44,7 +45,8 @@ class LaunchTemplateRejected(DomainEvent):
 
 
 class LaunchTemplateMissed(DomainEvent):
-    """A launch said that AWS does not know it (any more): it is made again when it is needed."""
+    """A launch said that AWS does not know it (yet, or any more): it is made again when it is
+    needed, and removed in the end, should it be there."""
 
 
 class LaunchTemplateDeletionIntended(DomainEvent):
@@ -87,7 +89,7 @@ class LaunchTemplate(Aggregate):
 
     def intend_deletion(self, reason: str) -> None:
         """Also without the outcome of the call that made it: it is deleted by its name."""
-        if self.state in (OPEN, CREATED):
+        if self.state in (OPEN, CREATED, MISSED):
             self._trigger(LaunchTemplateDeletionIntended, reason=reason)
 
     def delete(self) -> None:
@@ -103,7 +105,9 @@ class LaunchTemplate(Aggregate):
             self.state = CREATED
         elif isinstance(event, LaunchTemplateRejected):
             self.state = REJECTED
-        elif isinstance(event, (LaunchTemplateMissed, LaunchTemplateDeleted)):
+        elif isinstance(event, LaunchTemplateMissed):
+            self.state = MISSED
+        elif isinstance(event, LaunchTemplateDeleted):
             self.state = DELETED
         elif isinstance(event, LaunchTemplateDeletionIntended):
             self.state = DELETING

@@ -83,6 +83,7 @@ class MachineRequest(Aggregate):
         self.machine_count = 0
         self.machine_ids: list[str] = []
         self.shortages: dict[tuple[str, str], str] = {}
+        self.has_given_up = False
         """(pool, reason) -> AWS's message"""
 
     @classmethod
@@ -120,8 +121,10 @@ class MachineRequest(Aggregate):
     def fall_short(
         self, batch_id: str, pool: str, reason: str, message: str, missing: int, gives_up: bool
     ) -> None:
-        """Record once per pool and reason why machines are missing, while it matters."""
-        if self.state == OPEN and (pool, reason) not in self.shortages:
+        """Record once per pool and reason why machines are missing, while it matters, and again
+        when the same reason makes it give up."""
+        is_new = (pool, reason) not in self.shortages or (gives_up and not self.has_given_up)
+        if self.state == OPEN and is_new:
             self._trigger(
                 RequestFellShort,
                 batch_id=batch_id,
@@ -161,6 +164,7 @@ class MachineRequest(Aggregate):
             self.machine_ids += event.machine_ids
         elif isinstance(event, RequestFellShort):
             self.shortages[event.pool, event.reason] = event.message
+            self.has_given_up |= event.gives_up
         elif isinstance(event, RequestFulfilled):
             self.state = FULFILLED
         elif isinstance(event, RequestPartlyFulfilled):

@@ -143,6 +143,12 @@ def _role(arn: str | None) -> str | None:
     raise ValueError("a role's ARN such as arn:aws:iam::123456789012:role/name is needed")
 
 
+def _external_id(text: str | None) -> str | None:
+    if text is None or re.fullmatch(r"[\w+=,.@:/-]{2,1224}", text, re.ASCII):
+        return text
+    raise ValueError("2 to 1224 letters, digits and +=,.@:/_- are needed")
+
+
 def _proxy(url: str | None) -> str | None:
     if url is None or (_is_address(url) and re.fullmatch(r"https?://[^/?#]+:[0-9]+/?", url)):
         return url
@@ -321,7 +327,7 @@ class Aws(_Section):
     renewed."""
     assume_role: Annotated[Text, AfterValidator(_role)] = None
     """The ARN of a role that is assumed with these credentials, for all calls. None: none is."""
-    external_id: Text = None
+    external_id: Annotated[Text, AfterValidator(_external_id)] = None
     """The external id that the role's trust policy asks for. None: none is sent."""
     proxy: Annotated[Text, AfterValidator(_proxy)] = None
     """The proxy to AWS, as http://host:port. None: whatever boto3 finds by itself (HTTPS_PROXY)."""
@@ -411,7 +417,7 @@ class Account(_Section):
     assume_role: Annotated[Text, AfterValidator(_role)] = None
     """The role that is assumed for it: the way to another AWS account without keys of it. None:
     that of `provider.aws`, unless the account has credentials of its own."""
-    external_id: Text = None
+    external_id: Annotated[Text, AfterValidator(_external_id)] = None
     """The external id that this role asks for. None: that of `provider.aws`."""
     interruption_queue: Annotated[Text, AfterValidator(_endpoint)] = None
     """The queue of its interruption warnings. None: it has none; that of `provider.aws` is not

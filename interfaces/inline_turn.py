@@ -163,6 +163,7 @@ def _turn(call: Call) -> bool:
         process=call.verb,
         clock=call.clock,
         compiled=compiled,
+        **call.overrides,
     )
     try:
         side.store().refuse_failed_projections()

@@ -59,7 +59,18 @@ class Call:
         self.settings = self.compiled.settings
         self.mode: str = self.settings["worker"]["mode"]
         self.turn_wanted = False
+        self.overrides: dict[str, Any] = {}
+        """Parts of the write side that an inline turn takes in place of the real ones."""
         self.ledger_path = self.site.ledger(self.settings)
+
+    def places(self) -> list[str]:
+        """Every account and region that is swept; what is asked of one says nothing of another."""
+        provider = self.settings["provider"]
+        region = provider["aws"]["region"] or ""
+        accounts = provider["accounts"]
+        if not accounts:
+            return [f"default/{region}"]
+        return [f"{name}/{account['region'] or region}" for name, account in accounts.items()]
 
     def read_model(self) -> SqliteReadModel:
         """Raises StoreError."""

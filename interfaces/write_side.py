@@ -7,6 +7,8 @@ tests override `clock` and `on_client`.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from dependency_injector import containers, providers
@@ -211,6 +213,34 @@ def activate(side: WriteSide, reason: str) -> tuple[int, str]:
     path: str = site.ledger(side.compiled().settings)
     made_by = site.actor(side.process())
     return activate_store(path, side.clock(), made_by, reason), path
+
+
+@contextmanager
+def rehearsal(side: WriteSide) -> Iterator[WriteSide]:
+    """Within: the same instance over a copy of its store, which is thrown away. Raises StoreError,
+    OSError."""
+    from tempfile import TemporaryDirectory
+
+    from infrastructure.event_store.sqlite import SqliteEventStore
+    from infrastructure.event_store.sqlite_setup import copy_to_rehearse
+
+    site, compiled = side.site(), side.compiled()
+    with TemporaryDirectory(prefix="hostledger-") as directory:
+        copy = copy_to_rehearse(site.ledger(compiled.settings), directory)
+        store = SqliteEventStore(copy, side.clock(), site.actor(side.process()))
+        try:
+            yield WriteSide(
+                site=site,
+                environ=side.environ(),
+                process=side.process(),
+                compiled=compiled,
+                clock=side.clock(),
+                on_client=providers.Object(side.on_client()),
+                random=providers.Object(side.random()),
+                store=providers.Object(store),
+            )
+        finally:
+            store.close()
 
 
 def learn_types(side: WriteSide, names: list[str]) -> Any:

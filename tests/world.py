@@ -135,7 +135,13 @@ class World:
         call = Call(verb, self.environ, "python", site=self.site)
         call.clock = _Waiting(self)  # type: ignore[assignment]
         call.now = self.clock.now()
-        return json.loads(VERBS[verb](call, document, "input"))  # type: ignore[no-any-return]
+        call.overrides = {
+            "on_client": providers.Object(self.sandbox.attach),
+            "random": providers.Object(self.random),
+        }
+        answer = VERBS[verb](call, document, "input")
+        call.take_wanted_turn()
+        return json.loads(answer)  # type: ignore[no-any-return]
 
     def request(self, count: int, template_id: str = "OnDemand-A") -> str:
         answer = self.call(

@@ -184,7 +184,7 @@ HANDLERS = {
     "LaunchTemplateIntended": launch_template_intended,
     "LaunchTemplateCreated": _template_is("created"),
     "LaunchTemplateRejected": _template_is("rejected"),
-    "LaunchTemplateMissed": _template_is("deleted"),
+    "LaunchTemplateMissed": _template_is("missed"),
     "LaunchTemplateDeletionIntended": _template_is("deleting"),
     "LaunchTemplateDeleted": _template_is("deleted"),
     "TerminationIntended": termination_intended,

@@ -145,13 +145,9 @@ def policy(
         condition = {"StringEquals": {"iam:PassedToService": "spotfleet.amazonaws.com"}}
         statements.append(_allow("GiveFleetRoles", ["iam:PassRole"], given, condition))
     if named := sorted({_parameter(parameter, partition) for parameter in parameters}):
-        statements.append(
-            _allow("ReadImages", ["ssm:GetParameter", "ssm:GetParameters"], named)
-        )
+        statements.append(_allow("ReadImages", ["ssm:GetParameter", "ssm:GetParameters"], named))
     if named := sorted({_queue(queue, partition) for queue in queues}):
-        statements.append(
-            _allow("HearNotices", ["sqs:DeleteMessage", "sqs:ReceiveMessage"], named)
-        )
+        statements.append(_allow("HearNotices", ["sqs:DeleteMessage", "sqs:ReceiveMessage"], named))
     if named := sorted(set(roles)):
         statements.append(_allow("BeInOtherAccounts", ["sts:AssumeRole"], named))
     return {"Version": "2012-10-17", "Statement": statements}

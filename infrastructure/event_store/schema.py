@@ -313,7 +313,7 @@ CREATE TABLE brake (
     since TEXT NOT NULL
 );
 CREATE INDEX launch_templates_there ON launch_templates (position)
-    WHERE state IN ('open', 'created', 'deleting');
+    WHERE state IN ('open', 'created', 'missed', 'deleting');
 """,
 }
 

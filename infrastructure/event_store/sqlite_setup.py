@@ -8,7 +8,12 @@ from application.failures import StoreError
 from domain.deployment import Deployment
 from infrastructure.event_store import schema
 from infrastructure.event_store.sqlite import SqliteEventStore
-from infrastructure.event_store.sqlite_file import bring_up_to_date, sqlite, uri
+from infrastructure.event_store.sqlite_file import (
+    bring_up_to_date,
+    open_for_reading,
+    sqlite,
+    uri,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,6 +125,24 @@ def _build(path: str, deployment: str) -> None:
     bring_up_to_date(connection)
     connection.execute("INSERT INTO store VALUES (1, ?, 1, ?)", (deployment, inode))
     connection.close()
+
+
+def copy_to_rehearse(path: str, directory: str) -> str:
+    """A living copy of a store in a private directory, to be thrown away; its path. Nothing is
+    written to the store. Raises StoreError."""
+    copy = os.path.join(directory, "ledger.db")
+    os.close(os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    source = open_for_reading(path)
+    target = sqlite.connect(uri(copy, "mode=rw"), isolation_level=None, uri=True)
+    try:
+        source.backup(target)
+        target.execute("UPDATE store SET inode = ?", (os.stat(copy).st_ino,))
+    except sqlite.DatabaseError as error:
+        raise StoreError(f"{path} could not be copied to {directory}: {error}") from None
+    finally:
+        target.close()
+        source.close()
+    return copy
 
 
 def activate_store(path: str, clock: Clock, actor: dict[str, str], reason: str) -> int:

@@ -240,6 +240,10 @@ class SqliteQueries:
             },
             "live_machines": counts["live_machines"],
             "orphans": counts["orphans"],
+            "accounts": self._rows(
+                "SELECT account || '/' || region AS account, count(*) AS machines FROM machines "
+                "WHERE alive = 1 GROUP BY account, region ORDER BY account, region"
+            ),
             "brake": brake[0] if brake else None,
             "leases": self._rows("SELECT * FROM leases ORDER BY account"),
             "sweeps": self._rows("SELECT * FROM sweeps ORDER BY account"),

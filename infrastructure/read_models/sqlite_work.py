@@ -30,7 +30,7 @@ OWED_COLUMNS = (
 )
 
 FLEETS = """
-SELECT f.*, b.state AS batch_state, b.claims,
+SELECT f.*, b.state AS batch_state, b.claims, b.pool, b.template_id, b.revision,
     coalesce(sum((m.owed = '') * m.units), 0) AS kept,
     coalesce(sum((m.owed = '' AND m.price_type = 'ondemand') * m.units), 0) AS kept_on_demand,
     coalesce(sum(m.owed = '' AND m.status = 'pending'), 0) AS kept_pending,
@@ -58,7 +58,8 @@ STILL_FILLING = """min(
 # was asked for and has not launched.
 
 JUST_LAUNCHED = """
-SELECT b.provider, b.template_id, b.revision, json_array_length(e.data, '$.instances')
+SELECT b.provider, b.template_id, b.revision, b.account,
+    json_array_length(e.data, '$.instances') AS machines
 FROM events e JOIN batches b ON b.batch_id = substr(e.stream, 7)
 WHERE e.topic IN ('LaunchAccepted', 'LaunchSettled') AND e.position >
     (SELECT coalesce(max(position), 0) FROM tracking WHERE name = 'assigning')
@@ -124,7 +125,7 @@ class SqliteWork:
         """Launch templates of ours that may be there, and whether anything is `used` with them."""
         return self._rows(
             f"SELECT t.*, {TEMPLATE_IS_USED} AS used "
-            "FROM launch_templates t WHERE t.state IN ('open', 'created', 'deleting') "
+            "FROM launch_templates t WHERE t.state IN ('open', 'created', 'missed', 'deleting') "
             "AND t.account = ? AND t.region = ? ORDER BY t.position",
             self._place,
         )
@@ -149,7 +150,9 @@ class SqliteWork:
             "SELECT account, count(*) AS machines FROM machines WHERE alive = 1 GROUP BY account "
             "UNION ALL SELECT account, machine_count FROM batches "
             "WHERE state IN ('open', 'doubtful') UNION ALL "
-            "SELECT account, machine_count FROM batches WHERE state = 'filling') GROUP BY account"
+            f"SELECT account, {STILL_FILLING} FROM batches b "
+            "WHERE state = 'filling' AND claims <> '[]' UNION ALL "
+            f"SELECT account, machines FROM ({JUST_LAUNCHED})) GROUP BY account"
         )
         return {row["account"]: row["machines"] for row in rows}
 
@@ -168,16 +171,17 @@ class SqliteWork:
 
     def machines_by_template(self) -> list[Row]:
         """How many machines live, or are asked of AWS, of each revision of each template, in all
-        accounts: provider, template_id, revision, machines."""
+        accounts: provider, template_id, revision, account, machines."""
+        what = "provider, template_id, revision, account"
         return self._rows(
-            "SELECT provider, template_id, revision, sum(machines) AS machines FROM ("
-            "SELECT provider, template_id, revision, count(*) AS machines FROM machines "
-            "WHERE alive = 1 GROUP BY provider, template_id, revision UNION ALL "
-            "SELECT provider, template_id, revision, machine_count FROM batches "
+            f"SELECT {what}, sum(machines) AS machines FROM ("
+            f"SELECT {what}, count(*) AS machines FROM machines "
+            f"WHERE alive = 1 GROUP BY {what} UNION ALL "
+            f"SELECT {what}, machine_count FROM batches "
             "WHERE state IN ('open', 'doubtful') UNION ALL "
-            f"SELECT provider, template_id, revision, {STILL_FILLING} FROM batches b "
+            f"SELECT {what}, {STILL_FILLING} FROM batches b "
             f"WHERE state = 'filling' AND claims <> '[]' UNION ALL {JUST_LAUNCHED}) "
-            "GROUP BY provider, template_id, revision"
+            f"GROUP BY {what}"
         )
 
     def template_content(self, template_key: str, revision: str) -> dict[str, Any]:
@@ -225,6 +229,15 @@ class SqliteWork:
             "WHERE alive = 1 AND account = ? AND region = ?",
             self._place,
         )
+
+    def machines_in(self, statuses: Sequence[str]) -> list[str]:
+        """Ids of the living machines whose status is one of these."""
+        rows = self._rows(
+            "SELECT machine_id FROM machines WHERE alive = 1 AND status IN "
+            f"({', '.join('?' * len(statuses))}) AND account = ? AND region = ?",
+            (*statuses, *self._place),
+        )
+        return [row["machine_id"] for row in rows]
 
     def interruptible(self, machine_ids: Sequence[str]) -> list[Row]:
         """Those of these that are ours and alive."""
@@ -379,7 +392,7 @@ class SqliteWork:
                 "OR intended IS NOT NULL OR NOT EXISTS "
                 "(SELECT 1 FROM machines m WHERE m.batch_id = f.batch_id AND m.alive = 1)) "
                 "UNION ALL SELECT 1 FROM launch_templates t "
-                f"WHERE state IN ('open', 'created', 'deleting') AND NOT ({TEMPLATE_IS_USED}) "
+                f"WHERE state IN ('open', 'created', 'missed', 'deleting') AND NOT ({TEMPLATE_IS_USED}) "
                 "UNION ALL "
                 "SELECT 1 FROM terminations WHERE state = 'open' UNION ALL "
                 "SELECT 1 FROM machines WHERE alive = 1 AND owed <> '' LIMIT 1"

@@ -67,9 +67,7 @@ def settle(arguments: argparse.Namespace) -> int:
 
     side = options.writing(arguments)
     with options.ledger_of(side) as ledger:
-        settle_batch(
-            SettleBatch(arguments.batch_id, arguments.reason, side.random()(16)), ledger
-        )
+        settle_batch(SettleBatch(arguments.batch_id, arguments.reason, side.random()(16)), ledger)
     options.tell_if_nobody_works(arguments)
     if arguments.output == "json":
         output.show_json({"batch_id": arguments.batch_id, "settlement_ordered": arguments.reason})

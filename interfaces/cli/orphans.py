@@ -1,4 +1,4 @@
-"""`hostledger orphans list | adopt | terminate`: what carries our tag and has no machine in the ledger."""
+"""`hostledger orphans list | adopt | terminate`: instances with our tag that the ledger lacks."""
 
 from __future__ import annotations
 

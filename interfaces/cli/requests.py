@@ -8,12 +8,14 @@ from contextlib import closing
 from typing import Any
 
 from application import queries
+from application.failures import BrokenConfiguration
 from interfaces.cli import options, output
 
 COLUMNS = ("request_id", "state", "machine_count", "alive", "template_id", "created_at", "message")
 MACHINE_COLUMNS = ("machine_id", "status", "result", "name", "private_ip_address", "message")
 SHORTAGE_COLUMNS = ("recorded_at", "pool", "reason", "missing", "message")
 BATCH_COLUMNS = ("batch_id", "state", "machine_count", "pool", "code", "message")
+SHORTAGES_AHEAD = ("pool", "reason", "message")
 RETURNED_COLUMNS = ("machine_id", "name", "ours", "status", "alive")
 POLL = 0.5
 """Seconds between two looks at a request that is waited for."""
@@ -34,8 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     creating = options.add_action(actions, "create", create_request, "ask for machines")
     creating.add_argument("--template", type=options.text, required=True, metavar="ID")
     creating.add_argument("--count", type=int, required=True, metavar="N")
-    creating.add_argument(
+    then = creating.add_mutually_exclusive_group()
+    then.add_argument(
         "--wait", type=float, metavar="SECONDS", help="until it is final, at most so long"
+    )
+    then.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="launch and record nothing: say what would be sent, and what AWS says to it",
     )
     cancelling = options.add_action(
         actions, "cancel", cancel_request, "end a request and return what it has already"
@@ -67,23 +75,13 @@ def show_request(arguments: argparse.Namespace) -> int:
 
 
 def create_request(arguments: argparse.Namespace) -> int:
-    from application.request_machines import RequestMachines, request_machines
+    from application.request_machines import request_machines
 
     side = options.writing(arguments)
-    compiled = side.compiled()
-    provider = side.site().provider
+    if arguments.dry_run:
+        return _show_rehearsal(arguments, rehearse_request(side, arguments))
     with options.ledger_of(side) as ledger:
-        command = RequestMachines(
-            provider,
-            arguments.template,
-            arguments.count,
-            compiled.template(arguments.template),
-            side.work().templates(provider).get(arguments.template),
-            compiled.settings["provider"]["fulfilment_deadline"],
-            "operator",
-            side.random()(16),
-        )
-        request_id = request_machines(command, ledger)
+        request_id = request_machines(_command(side, arguments), ledger)
     options.tell_if_nobody_works(arguments)
     if arguments.output == "table":
         print(request_id, flush=True)
@@ -101,6 +99,92 @@ def create_request(arguments: argparse.Namespace) -> int:
     if status:
         print(f"hostledger: {_why_not_complete(document, arguments.wait)}", file=sys.stderr)
     return status
+
+
+def _command(side: Any, arguments: argparse.Namespace) -> Any:
+    from application.request_machines import RequestMachines
+
+    compiled, provider = side.compiled(), side.site().provider
+    return RequestMachines(
+        provider,
+        arguments.template,
+        arguments.count,
+        compiled.template(arguments.template),
+        side.work().templates(provider).get(arguments.template),
+        compiled.settings["provider"]["fulfilment_deadline"],
+        "operator",
+        side.random()(16),
+    )
+
+
+def rehearse_request(side: Any, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the request would do, as a document. Raises a Refusal, StoreError."""
+    from application.ports import CallFailed
+    from application.rehearsing import rehearse
+    from interfaces.write_side import rehearsal
+
+    with rehearsal(side) as copy:
+        try:
+            clouds = copy.clouds()
+        except CallFailed as failed:
+            raise BrokenConfiguration(str(failed)) from None
+        command = _command(copy, arguments)
+        scope, why = copy.work().brake()
+        found = rehearse(
+            command, copy.turns(), {name: cloud.dry_run for name, cloud in clouds.items()}
+        )
+    return {
+        "template_id": arguments.template,
+        "revision": command.offered["revision"],
+        "machine_count": arguments.count,
+        "paused": {"scope": scope, "reason": why} if scope else None,
+        "missing": found.missing,
+        "batches": [
+            {
+                "account": launch.intent.account,
+                "region": launch.intent.region,
+                "reason": launch.intent.reason,
+                "api": launch.intent.api,
+                "pools": [str(pool) for pool in launch.pools],
+                "units": sum(units for _, units in launch.intent.claims),
+                "machine_count": launch.intent.machines,
+                "launch_template": launch.intent.launch_template or None,
+                "launch_template_exists": launch.template_is_there,
+                "payload": launch.intent.payload,
+                "dry_run": [{"call": call, "answer": answer} for call, answer in launch.answers],
+            }
+            for launch in found.launches
+        ],
+        "shortages": [
+            {"pool": pool, "reason": code, "message": message}
+            for (pool, code), message in found.shortages.items()
+        ],
+    }
+
+
+def _show_rehearsal(arguments: argparse.Namespace, document: dict[str, Any]) -> int:
+    """1 when something would be missing, or AWS would refuse a call."""
+    asked = [answer for batch in document["batches"] for answer in batch["dry_run"]]
+    against = [
+        f"{said['call']}: {said['answer']}"
+        for said in asked
+        if said["answer"].startswith(("not authorized", "refused", "AWS could not"))
+    ]
+    if arguments.output == "table":
+        for batch in document["batches"]:
+            del batch["payload"]
+            batch["dry_run"] = "; ".join(f"{s['call']} {s['answer']}" for s in batch["dry_run"])
+    output.show_document(arguments, document, batches=(), shortages=SHORTAGES_AHEAD)
+    told = against[:1]
+    if document["missing"]:
+        why = "; ".join(row["message"] for row in document["shortages"]) or "launches are in flight"
+        told.append(
+            f"{document['missing']} of {document['machine_count']} would not be launched at once: "
+            f"{why}"
+        )
+    if told:
+        print(f"hostledger: {'; '.join(told)}", file=sys.stderr)
+    return 1 if told else 0
 
 
 def wait_until_final(call: Any, clock: Any, request_id: str, seconds: float) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def _join(arguments: argparse.Namespace, site: Any) -> tuple[str, str]:
             f"{site.own_configuration(call.environ)[0]}, then join again"
         )
     with closing(call.log()) as view:
-        deployment = queries.store_status(view, call.now)["deployment"]
+        deployment = queries.store_status(view, call.now, call.places())["deployment"]
     make_state_directory(site)
     return deployment, call.ledger_path
 
@@ -111,10 +111,12 @@ def _join(arguments: argparse.Namespace, site: Any) -> tuple[str, str]:
 def status(arguments: argparse.Namespace) -> int:
     call = options.reading(arguments)
     with closing(call.any_store()) as view:
-        document = queries.store_status(view, call.now)
+        document = queries.store_status(view, call.now, call.places())
     document["provider"] = call.site.provider
     document["worker"] = worker_status(call)
-    return output.show_document(arguments, document, failed_projections=(), leases=(), sweeps=())
+    return output.show_document(
+        arguments, document, failed_projections=(), accounts=(), leases=(), sweeps=()
+    )
 
 
 def activate(arguments: argparse.Namespace) -> int:

@@ -48,15 +48,16 @@ def work(arguments: argparse.Namespace) -> int:
 def status(arguments: argparse.Namespace) -> int:
     call = options.reading(arguments)
     with closing(call.log()) as view:
-        store = queries.store_status(view, call.now)
+        store = queries.store_status(view, call.now, call.places())
     document = {
         "provider": call.site.provider,
         **worker_status(call),
         "paused": store["paused"],
+        "accounts": store["accounts"],
         "leases": store["leases"],
         "sweeps": store["sweeps"],
     }
-    return output.show_document(arguments, document, leases=(), sweeps=())
+    return output.show_document(arguments, document, accounts=(), leases=(), sweeps=())
 
 
 def stop(arguments: argparse.Namespace) -> int:

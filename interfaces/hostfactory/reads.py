@@ -182,7 +182,7 @@ def _compare(
                 strangers.append([given, name])
             elif noted[0] in GONE:
                 listed.append((given, name))
-    sweeps = [model.last_sweep(place) for place in _places(call.settings["provider"])]
+    sweeps = [model.last_sweep(place) for place in call.places()]
     fresh = all(sweep is not None and is_fresh(*sweep) for sweep in sweeps)
     given_up = [(machine_id, name, 0) for machine_id, name in dict.fromkeys(listed)]
     until = model.interrupted_machines()
@@ -194,15 +194,6 @@ def _compare(
             if machine_id in until and machine_id not in gone
         ]
     return given_up, named, strangers, fresh
-
-
-def _places(provider: dict[str, Any]) -> list[str]:
-    """Every account and region that is swept; what is asked of one says nothing of another."""
-    region = provider["aws"]["region"] or ""
-    accounts = provider["accounts"]
-    if not accounts:
-        return [f"default/{region}"]
-    return [f"{name}/{account['region'] or region}" for name, account in accounts.items()]
 
 
 VERBS = {

@@ -47,7 +47,6 @@ def site(make_world: MakeWorld, way: str, **options: Any) -> World:
     )
 
 
-
 def long_lasting(world: World) -> None:
     """WAYS give some templates a deadline of their own: let requests wait here."""
     path = world.root / "conf/awsprov_templates.json"
@@ -187,6 +186,24 @@ def test_a_burst_stops_where_it_is_paused(make_world: MakeWorld) -> None:
     brake(world, "")
     for request_id in requests:
         assert world.run_until_final(request_id)["status"] == "complete"
+    world.assert_agreement()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_intent_that_was_just_recorded_is_not_sent(make_world: MakeWorld, way: str) -> None:
+    """Paused between the intent and its call: it is sent when launching is resumed."""
+    world = site(make_world, way)
+    long_lasting(world)
+    request_id = world.request(2)
+    with world.pausing_at("commit.LaunchIntended.after", lambda: brake(world, LAUNCHING)):
+        world.start_worker()
+        world.run(60)
+    assert world.launches() == []
+    assert len(world.events("LaunchIntended")) == 1
+
+    brake(world, "")
+    assert world.run_until_final(request_id)["status"] == "complete"
+    assert len(world.launches()) == len(world.events("LaunchIntended")) == 1
     world.assert_agreement()
 
 

@@ -207,12 +207,11 @@ def test_fault_35_capacity_in_a_500(make_world: MakeWorld, way: str) -> None:
         "aws.CreateLaunchTemplate.after",
         "commit.LaunchTemplateIntended.after",
         "commit.LaunchTemplateCreated.before",
-        "commit.LaunchTemplateCreated.after",
     ],
 )
 def test_fault_29_launch_template_in_doubt(make_world: MakeWorld, way: str, trouble: str) -> None:
     """The answer about the launch template is lost, or its maker killed: it is asked for again
-    under its token, and there is one."""
+    under its token; one that names the batch of a worker that died is removed in the end."""
     world = site(make_world, way)
     request_id = world.request(N)
     if "." in trouble:
@@ -223,10 +222,11 @@ def test_fault_29_launch_template_in_doubt(make_world: MakeWorld, way: str, trou
 
     complete(world, request_id)
 
-    made = world.calls_of("CreateLaunchTemplate")
-    assert len({call.client_token for call in made}) == 1
-    assert len({call.params["LaunchTemplateName"] for call in made}) == 1
-    assert len(world.events("LaunchTemplateCreated")) == 1
+    if way == "fleet-instant" or "." not in trouble:
+        made = world.calls_of("CreateLaunchTemplate")
+        assert len({(call.client_token, call.params["LaunchTemplateName"]) for call in made}) == 1
+        assert len(world.events("LaunchTemplateIntended")) == 1
+    assert len(world.launches()) == 1
     leave_nothing(world)
 
 
@@ -286,7 +286,7 @@ def test_fault_30_deleted_as_soon_as_it_is_made(make_world: MakeWorld, way: str)
 
     assert len(world.calls_of("CreateLaunchTemplate")) == 2
     assert len(world.launches()) == 2
-    failed(world, request_id, "launch template", within=0.1)
+    failed(world, request_id, "does not exist", within=0.1)
 
 
 @pytest.mark.parametrize("times", [1, -1])

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import boto3
 import pytest
 
 from interfaces.hostfactory.wire_format import BadInput
@@ -312,19 +313,28 @@ def test_fault_55_launch_forgotten_by_us_and_aws(make_world: MakeWorld, way: str
 
 @filling
 def test_fault_55_forgotten_before_it_was_full(make_world: MakeWorld, way: str) -> None:
-    """As before, and the fleet has two of five: it is stopped, and the rest launched anew."""
+    """As before, and the fleet has two of five, and cannot be stopped for long: nothing is settled
+    while it may launch; then the rest is launched anew, and never are there more than five."""
     world = site(make_world, way, templates=[{**TEMPLATE, "fulfilmentDeadline": 50_000}])
     world.sandbox.set_capacity(2)
     request_id = world.request(N)
     world.die_at(f"aws.{world.action}.after")
     world.clock.advance(2 * 3600.0)
+    stop = TARGETS[way] if way == "group" else DELETES[way]
+    world.sandbox.add_fault("e500", action=stop, times=-1)
     world.start_worker()
-    world.run(400, step=5.0)
+    most: list[int] = []
+    world.run(600, poll=lambda: most.append(len(world.live())), step=5.0)
+    assert world.events("LaunchSettled") == []
+    assert len(world.launches()) == 1
+    world.sandbox.clear_faults()
+    world.run(600, poll=lambda: most.append(len(world.live())), step=5.0)
     world.sandbox.set_capacity(None)
 
     answer = final(world, request_id)
 
     assert answer["status"] == "complete"
+    assert max(most) == 2
     assert len(world.launches()) == 2
     assert_exactly(world, ids(answer["machines"]))
     leave_nothing(world)
@@ -451,7 +461,8 @@ def test_fault_60_a_group_that_is_raised_while_it_goes(make_world: MakeWorld) ->
     world = site(make_world, "group")
     machines = world.fulfilled(2)
     (name,) = world.sandbox.leftovers({"hostledger:deployment": world.deployment})["groups"]
-    client = client_of(world, "autoscaling")
+    client = boto3.client("autoscaling", region_name="us-east-1")
+    world.sandbox.attach(client)
 
     def raise_it() -> None:
         client.update_auto_scaling_group(AutoScalingGroupName=name, MaxSize=2, DesiredCapacity=2)
@@ -464,15 +475,6 @@ def test_fault_60_a_group_that_is_raised_while_it_goes(make_world: MakeWorld) ->
         assert len(world.live()) == 2
 
     leave_nothing(world)
-
-
-def client_of(world: World, service: str) -> Any:
-    """A client of somebody else's."""
-    import boto3
-
-    client = boto3.client(service, region_name="us-east-1")
-    world.sandbox.attach(client)
-    return client
 
 
 @pytest.mark.parametrize("way", LISTS)

@@ -1,5 +1,5 @@
-"""The fault rows of spot machines that AWS takes back: HostFactory is told in time, of its own hosts
-alone, and nothing is lost by a notice that comes twice, never, or in no shape at all."""
+"""The fault rows of spot machines that AWS takes back: HostFactory is told in time, of its own
+hosts alone, and nothing is lost by a notice that comes twice, never, or in no shape at all."""
 
 from __future__ import annotations
 
@@ -142,8 +142,8 @@ def test_fault_64_duplicates_and_junk(make_world: MakeWorld) -> None:
         "{}",
         '"text"',
         "[" * 5000,
-        '{"detail-type": "%s"}' % warning,
-        '{"detail-type": ["%s"]}' % warning,
+        json.dumps({"detail-type": warning}),
+        json.dumps({"detail-type": [warning]}),
         '{"detail-type": {"a": 1}, "time": 1, "detail": {}}',
         event(warning, taken["machineId"], "yesterday"),
         event(warning, taken["machineId"], "9999-12-31T23:59:59Z") + "x",

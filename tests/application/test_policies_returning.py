@@ -163,7 +163,7 @@ def test_few_old_orphans_are_ended(world: World) -> None:
     world.run(60)
     orphans(world, 5)
 
-    world.run(800)
+    world.run(800, step=5.0)
 
     assert world.live() == set()
     reasons = {event["reason"] for event in world.events("TerminationIntended")}
@@ -176,7 +176,7 @@ def test_many_orphans_are_only_reported(world: World) -> None:
     world.run(60)
     found = orphans(world, 6)
 
-    world.run(1500)
+    world.run(1500, step=5.0)
 
     assert world.live() == found
     assert world.events("TerminationIntended") == []
@@ -189,7 +189,7 @@ def test_orphans_older_than_the_log_live(world: World) -> None:
     found = orphans(world, 1)
     world.start_worker()
 
-    world.run(1500)
+    world.run(1500, step=5.0)
 
     assert world.live() == found
 
@@ -200,7 +200,7 @@ def test_instances_without_a_batch_tag_live(world: World) -> None:
     world.run(60)
     found = ids(launch_apart(world, 1, **{"hostledger:deployment": world.deployment}))
 
-    world.run(1500)
+    world.run(1500, step=5.0)
 
     assert world.live() == found
 
@@ -295,7 +295,8 @@ def test_tagged_with_its_id(world: World) -> None:
     assert all(live[i]["tags"]["InstanceID"] == i for i in live)
     calls = world.calls_of("CreateTags")
     assert len(calls) == 30
-    assert all(call.params["ResourceId.2"].startswith("vol-") for call in calls)
+    assert all(call.params["ResourceId.1"].startswith("vol-") for call in calls)
+    assert all(call.params["ResourceId.2"] in live for call in calls), "the machine last"
 
 
 def test_polls_back_off(make_world: MakeWorld) -> None:

@@ -11,7 +11,7 @@ from dependency_injector import providers
 from infrastructure import worker_start
 from infrastructure.event_store.sqlite_driver import sqlite
 from infrastructure.sandbox.ec2 import Quotas
-from tests.world import World
+from tests.world import WAYS, World
 
 MakeWorld = Callable[..., World]
 
@@ -44,9 +44,9 @@ def test_machines_that_are_never_named_are_returned(world: World) -> None:
     kept, lost = world.fulfilled(2), world.fulfilled(3)
     poll = host_factory(world, [], kept)
 
-    world.run(570, poll=poll)
+    world.run(570, poll=poll, step=5.0)
     assert world.live() == ids(kept) | ids(lost)
-    world.run(130, poll=poll)
+    world.run(130, poll=poll, step=5.0)
 
     assert world.live() == ids(kept)
     (returned,) = world.events("MachinesReturned")
@@ -138,25 +138,32 @@ def test_first_sightings_only_become_events(world: World) -> None:
     assert len(world.events("MachinesSeen")) == 1
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("mode", ["auto", "external"])
-def test_idle_worker_ends(make_world: MakeWorld, mode: str) -> None:
-    """With nothing open and nothing alive a started worker ends after worker.idle_timeout; one
-    that a service runs stays."""
+def test_idle_worker_ends(make_world: MakeWorld, mode: str, way: str) -> None:
+    """With nothing open, nothing alive and nothing of ours left at AWS a started worker ends after
+    worker.idle_timeout; one that a service runs stays."""
     world = make_world(
-        settings={"HOSTLEDGER_WORKER__MODE": mode}, boot_time=20.0, shutdown_time=15.0
+        way=way,
+        settings={"HOSTLEDGER_WORKER__MODE": mode},
+        boot_time=20.0,
+        shutdown_time=15.0,
     )
     worker = world.start_worker()
     world.run(1)
     machines = world.fulfilled(2)
-    world.run(400)
+    world.run(400, step=5.0)
     assert world.workers == [worker], "machines live: it is not idle"
     assert world.run_until_final(world.give_back(machines))["status"] == "complete"
+    left = {"hostledger:deployment": world.deployment}
+    world.run(100, lambda: world.sandbox.leftovers(left) == {})
 
-    world.run(295)
+    world.run(290, step=5.0)
     assert world.workers == [worker]
-    world.run(10)
+    world.run(15)
 
     assert world.workers == ([] if mode == "auto" else [worker])
+    world.assert_nothing_left()
 
 
 def test_an_idle_worker_asks_once_a_sweep_interval(make_world: MakeWorld) -> None:

@@ -321,6 +321,8 @@ class OneLaunchTemplate(RuleBasedStateMachine):
                     ["Rejected"],
                     ["Created"],
                     ["Created", "Missed"],
+                    ["Created", "Missed", "DeletionIntended"],
+                    ["Created", "Missed", "DeletionIntended", "Deleted"],
                     ["Created", "DeletionIntended"],
                     ["Created", "DeletionIntended", "Deleted"],
                     ["DeletionIntended"],

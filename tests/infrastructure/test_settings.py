@@ -62,7 +62,7 @@ KEYS: list[tuple[str, Any, Any, Any]] = [
         "arn:aws:iam::123456789012:role/buyer",
         "arn:aws:iam::123456789012:role/buyer",
     ),
-    ("provider.aws.external_id", None, "7", "7"),
+    ("provider.aws.external_id", None, "grid-7", "grid-7"),
     (
         "provider.aws.interruption_queue",
         None,
@@ -133,7 +133,7 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("provider.aws.credential_file", "credentials", "an absolute path is needed"),
     ("provider.aws.credential_script", ["/opt/sts.sh"], "valid string"),
     ("provider.aws.credential_renew_margin", -1, "greater than or equal to 0"),
-    ("provider.aws.external_id", [7], "valid string"),
+    ("provider.aws.external_id", "7", "2 to 1224 letters"),
     ("provider.aws.assume_role", "buyer", "a role's ARN such as arn:aws:iam::"),
     ("provider.aws.interruption_queue", "sqs://notices", "a URL such as https://"),
     ("provider.aws.profile", "", "at least 1 character"),
@@ -609,16 +609,16 @@ def test_every_key_of_an_account_is_taken_over(tmp_path: Path) -> None:
         "credential_script": "/opt/other.sh",
         "credential_renew_margin": 60,
         "assume_role": ROLE,
-        "external_id": "7",
+        "external_id": "grid-7",
         "interruption_queue": "http://127.0.0.1:5001/222222222222/notices",
     }
     assert own.keys() | {"priority", "weight"} == Account.model_fields.keys()
     assert own.keys() <= Aws.model_fields.keys()
-    places = accounts_of(tmp_path, {"z": own, "a": {}}, launch_chunk=7, external_id="1")
+    places = accounts_of(tmp_path, {"z": own, "a": {}}, launch_chunk=7, external_id="grid-1")
 
     assert list(places) == ["z", "a"]
     assert places["z"] == Aws.model_validate({**own, "launch_chunk": 7})
-    assert places["a"] == Aws(region="eu-west-1", launch_chunk=7, external_id="1")
+    assert places["a"] == Aws(region="eu-west-1", launch_chunk=7, external_id="grid-1")
 
 
 @pytest.mark.parametrize(

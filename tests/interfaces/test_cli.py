@@ -633,6 +633,9 @@ def test_json_has_snake_case_keys_and_utc_times(world: World, run: Run) -> None:
         ("templates", "list"),
         ("audit", "tail"),
         ("orphans", "list"),
+        ("batches", "list"),
+        ("fleets", "list"),
+        ("launch-templates", "list"),
         ("store", "status"),
         ("worker", "status"),
     ):
