@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts mutations bench lock docs clean
+.PHONY: help demo test check lint types contracts mutations bench bench-aws lock docs clean
 
 help:  ## Say what can be made
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 $(VENV)/.stamp: requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
@@ -43,6 +43,9 @@ docs: $(VENV)/.stamp  ## Write the generated pages of docs/reference
 
 bench: $(VENV)/.stamp  ## Measure the scripts against a bare Python start; writes docs/reference/performance.md
 	$(BIN)/python tests/performance/bench_scripts.py
+
+bench-aws: $(VENV)/.stamp  ## Count AWS calls at a proxy, run 10,000 machines; writes docs/reference/aws-calls.md
+	$(BIN)/python tests/performance/bench_aws.py
 
 lock:  ## Compile the locked requirements anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra all --group test --group check \

@@ -17,6 +17,10 @@ UNUSED_FOR = 600.0
 which may want it."""
 
 
+CREATION = "creation"
+"""What is waited for when none can be made; beside the keys of those that are to be deleted."""
+
+
 class LaunchTemplates:
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
@@ -40,7 +44,8 @@ class LaunchTemplates:
         )
         if template.state == CREATED:
             return name
-        if template.state == DELETING:
+        if template.state == DELETING or self._due.get(CREATION, 0.0) > turn.now()[2]:
+            # Another name each time would be another intent each turn.
             return None
         if template.state != OPEN:
             self._intend(template, planned, name, request)
@@ -79,9 +84,6 @@ class LaunchTemplates:
     def _create(self, row: dict[str, Any], user_data: bytes | None) -> bool:
         """Make the call of an intent, and record its outcome. Raises CallFailed when refused."""
         turn = self._turn
-        key = row["template_key"]
-        if self._due.get(key, 0.0) > turn.now()[2]:
-            return False
         turn.must_outlive_call()
         try:
             launch_template_id = turn.cloud.create_launch_template(
@@ -89,12 +91,12 @@ class LaunchTemplates:
             )
         except CallFailed as failed:
             if failed.kind in ("throttled", "unreachable", "ambiguous"):
-                self._wait(key)
+                self._wait(CREATION)
                 return False
             self._record(row, failed)
             raise
-        self._due.pop(key, None)
-        self._failures.pop(key, None)
+        self._due.pop(CREATION, None)
+        self._failures.pop(CREATION, None)
         self._record(row, launch_template_id)
         return True
 

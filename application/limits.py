@@ -13,6 +13,7 @@ from application.turn import Turn
 from domain.template import Template
 
 MACHINES, SPEND = "MachineLimit", "SpendLimit"
+CAPS = ("machines", "spend_per_hour")
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,16 @@ def least_room(turn: Turn, provider: str, template_id: str, content: dict[str, A
     """The cap that leaves the least room for machines of a template; of what lives and of what AWS
     is being asked for."""
     limits = turn.settings["limits"]
+    templates_own = limits["templates"].get(template_id, {})
+    none_reached = Reached(1 << 30, "", "")
+    if not any(caps.get(key) is not None for caps in (limits, templates_own) for key in CAPS):
+        return none_reached  # nothing is counted where nothing is capped
     rows = turn.work.machines_by_template()
     own = [r for r in rows if (r["provider"], r["template_id"]) == (provider, template_id)]
-    answers = [Reached(1 << 30, "", "")]
+    answers = [none_reached]
     for name, caps, counted in (
         ("provider.limits", limits, rows),
-        (
-            f"provider.limits.templates.{template_id}",
-            limits["templates"].get(template_id, {}),
-            own,
-        ),
+        (f"provider.limits.templates.{template_id}", templates_own, own),
     ):
         if caps.get("machines") is not None:
             room = caps["machines"] - sum(row["machines"] for row in counted)

@@ -539,10 +539,12 @@ def open_claims(turn: Turn, claims: list[list[Any]], row: dict[str, Any]) -> lis
         for request_id, units in claims
         if request_id in requests
     ]
-    accounts = {requests[request_id]["rc_account"] for request_id, _ in result} or {""}
+    first = turn.ledger.get(MachineRequest, row["correlation_id"])
+    # The machines have it as a tag.
+    rc_account = first.rc_account if first is not None else ""
     for request in requests.values():
         more = still_wanted(turn, request)
         same = all(request[key] == row[key] for key in ("provider", "template_id", "revision"))
-        if more > 0 and same and {request["rc_account"]} == accounts:
+        if more > 0 and same and request["rc_account"] == rc_account:
             result.append([request["request_id"], more])
     return result

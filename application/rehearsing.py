@@ -38,11 +38,13 @@ class Asking(Protocol):
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """A launch that would be made. `template_is_there`: its launch template would not have to be
-    made; `answers` are what AWS says to each call of it."""
+    """A launch that would be made. `launch_template` are the parameters that make its launch
+    template, if it has one, and `template_is_there` that it need not be made; `answers` are what
+    AWS says to each call of it."""
 
     intent: LaunchIntended
     pools: Sequence[Pool]
+    launch_template: dict[str, Any] | None
     template_is_there: bool
     answers: list[tuple[str, str]]
 
@@ -67,12 +69,18 @@ class _Cloud:
         self.region = cloud.region
         self.call_time = cloud.call_time
         self.made: set[str] = set()
+        self.not_planned: dict[tuple[str, str], str] = {}
+        """(pool, code) -> message of why AWS did not answer what a plan needs."""
         self.planned: tuple[Planned, Sequence[Pool], dict[str, Any], int]
 
     def plan(
         self, content: dict[str, Any], pools: Sequence[Pool], units: int, tags: dict[str, str]
     ) -> Planned:
-        planned = self._cloud.plan(content, pools, units, tags)
+        try:
+            planned = self._cloud.plan(content, pools, units, tags)
+        except CallFailed as failed:
+            self.not_planned["", failed.code] = failed.message
+            raise
         self.planned = (planned, pools, content, units)
         return planned
 
@@ -153,6 +161,7 @@ def rehearse(
     launches: list[tuple[_Cloud, LaunchIntended, Planned, Sequence[Pool]]] = []
     intended: list[LaunchIntended] = []
     accounts: list[Provisioning] = []
+    clouds: list[_Cloud] = []
     first = turns[0]
     request_id = request_machines(command, first.ledger)
     resume(Resume("to rehearse", first.random(16)), first.ledger)
@@ -162,6 +171,7 @@ def rehearse(
 
     for turn in turns:
         cloud = _Cloud(turn.cloud, numbers)
+        clouds.append(cloud)
 
         def note(intent: LaunchIntended, cloud: _Cloud = cloud) -> None:
             intended.append(intent)
@@ -182,11 +192,14 @@ def rehearse(
             break
     request = first.ledger.get(MachineRequest, request_id)
     assert request is not None
+    shortages = dict(request.shortages)
+    for cloud in clouds:
+        shortages |= cloud.not_planned
     claimed = sum(dict(intent.claims)[request_id] for _, intent, _, _ in launches)
     return Rehearsal(
         [_asked(launch, asking) for launch in launches],
         max(0, request.machine_count - claimed),
-        dict(request.shortages),
+        shortages,
     )
 
 
@@ -201,4 +214,4 @@ def _asked(
         )
     except CallFailed as failed:
         answers = [(intent.api, f"AWS could not be asked: {failed}")]
-    return Rehearsed(intent, pools, there, answers)
+    return Rehearsed(intent, pools, planned.launch_template, there, answers)

@@ -26,8 +26,8 @@ PROTECTED_SINCE, NOT_SENT = "Protected", "NotSent"
 same intent."""
 
 INTERRUPTION = "interruption"
-RECLAIMED_AFTER = 60.0
-"""Seconds after the end that AWS announced in which its termination is waited for."""
+RECLAIMED_AFTER = 150.0
+"""Seconds after the end that AWS announced in which its termination is waited for: two sweeps."""
 
 
 class Telling:

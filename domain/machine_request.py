@@ -80,6 +80,7 @@ class MachineRequest(Aggregate):
         super().__init__(stream)
         self.state = OPEN
         self.provider = ""
+        self.rc_account = ""
         self.machine_count = 0
         self.machine_ids: list[str] = []
         self.shortages: dict[tuple[str, str], str] = {}
@@ -159,6 +160,7 @@ class MachineRequest(Aggregate):
     def evolve(self, event: DomainEvent) -> None:
         if isinstance(event, MachinesRequested):
             self.provider = event.provider
+            self.rc_account = event.rc_account
             self.machine_count = event.machine_count
         elif isinstance(event, MachinesAssigned):
             self.machine_ids += event.machine_ids

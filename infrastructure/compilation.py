@@ -10,7 +10,7 @@ from application.json_text import dumps
 from domain.identifiers import sha256
 from infrastructure.compiled import file_facts
 from infrastructure.settings import ConfigurationProblem, read_settings
-from infrastructure.site import Site
+from infrastructure.site import Site, is_lsf
 from infrastructure.telemetry.journal import Journal
 from infrastructure.templates.ibm import Known, read_templates, revision, wire_template
 from infrastructure.templates.instance_types import known_types, types_file
@@ -43,7 +43,9 @@ def compile_sources(
         journal.warn("templates", message=str(problem))
         return str(problem), [dumps(document)], further
     answer = json.dumps(
-        [wire_template(t) for t in templates], ensure_ascii=False, separators=(",", ":")
+        [wire_template(t, lsf=is_lsf(environ)) for t in templates],
+        ensure_ascii=False,
+        separators=(",", ":"),
     )
     lines = [dumps(document), answer if templates else "", *(_line(t) for t in templates)]
     return "", lines, further

@@ -13,6 +13,7 @@ import os
 from application.failures import BrokenConfiguration
 from application.json_text import dumps, loads
 from application.version import VERSION
+from infrastructure.site import is_lsf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,12 +111,12 @@ def _is_of(line: str, key: str) -> bool:
 
 
 def _variables(environ: Mapping[str, str]) -> list[list[str]]:
-    """What the environment says about the settings."""
+    """What the environment says about the settings, and about who calls."""
     return sorted(
         [name, value]
         for name, value in environ.items()
         if name in PROPAGATED or (name.startswith("HOSTLEDGER_") and "__" in name)
-    )
+    ) + ([["LSF", ""]] if is_lsf(environ) else [])
 
 
 def form_file(site: Site, environ: Mapping[str, str]) -> str:

@@ -68,6 +68,11 @@ class Site:
         return [f"{self.conf_dir}/hostledger.json", "/etc/hostledger/config.json"]
 
 
+def is_lsf(environ: Mapping[str, str]) -> bool:
+    """Whether LSF's resource connector calls, and not HostFactory, whose variables come first."""
+    return not environ.get("HF_PROVIDER_NAME") and bool(environ.get("PROVIDER_NAME"))
+
+
 def site_from(environ: Mapping[str, str]) -> Site:
     """The instance that HostFactory's (or LSF's) environment names. Raises NotConfigured."""
     provider = environ.get("HF_PROVIDER_NAME") or environ.get("PROVIDER_NAME") or ""

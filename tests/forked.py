@@ -171,13 +171,13 @@ def poll(site: ForkedSite) -> Callable[[], None]:
 
 
 def work_until(
-    condition: Callable[[ForkedSite], bool], seconds: float
+    condition: Callable[[ForkedSite], bool], seconds: float, step: float = 2.0
 ) -> Callable[[ForkedSite], None]:
     """A worker, and HostFactory polling, until the condition holds and nothing is open."""
 
     def work(site: ForkedSite) -> None:
         site.start_worker()
-        done = site.run(seconds, lambda: condition(site), step=2.0, poll=poll(site))
+        done = site.run(seconds, lambda: condition(site), step=step, poll=poll(site))
         assert done, site.query("SELECT * FROM requests WHERE final = 0")
         for worker in list(site.workers):
             worker.end()

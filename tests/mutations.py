@@ -27,6 +27,10 @@ LONGEST_UNBROKEN = 1200.0
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info")
 
 LAUNCHING = "tests/application/test_faults_launching.py::"
+ANSWERS = "tests/application/test_faults_launch_answers.py::"
+FLEETS = "tests/application/test_fleets.py::"
+INTERRUPTIONS = "tests/application/test_interruptions.py::"
+CRASHES = "tests/acceptance/test_crash_points.py::"
 RETURNING = "tests/application/test_faults_returning.py::"
 WORKERS = "tests/application/test_faults_workers.py::"
 POLICIES = "tests/application/test_policies_"
@@ -34,7 +38,8 @@ POLICIES = "tests/application/test_policies_"
 
 @dataclass(frozen=True)
 class Mutation:
-    """`row` is the fault row it belongs to, "" for a rule beside the rows; `tests` are node ids."""
+    """`row` is the fault row it belongs to, "" for a rule beside the rows; `tests` are node ids,
+    those of one way to launch where that tells enough."""
 
     name: str
     row: str
@@ -43,6 +48,20 @@ class Mutation:
     new: str
     tests: tuple[str, ...]
 
+
+SENT = 'launched = turn.cloud.launch(row["api"], row["payload"], row["token"], body)'
+REBUILT = """key = Template.key(row["provider"], row["template_id"])
+                revision = turn.work.templates(row["provider"])[row["template_id"]]
+                content = turn.work.template_content(key, revision)
+                tags = row["payload"]["TagSpecifications"][0]["Tags"]
+                planned = turn.cloud.plan(
+                    content,
+                    pools_of(content, price_type(content))[:1],
+                    row["machine_count"],
+                    {tag["Key"]: tag["Value"] for tag in tags},
+                )
+                launched = turn.cloud.launch(row["api"], planned.payload, row["token"], body)"""
+"""The call of an open intent, and one that is made from the template as it is by now."""
 
 MUTATIONS = (
     # -- launching --------------------------------------------------------------------------------
@@ -61,6 +80,22 @@ MUTATIONS = (
         'if failed.kind in ("throttled", "unreachable", "ambiguous"):',
         'if failed.kind in ("unreachable", "ambiguous"):',
         (LAUNCHING + "test_fault_01_throttle_burst",),
+    ),
+    Mutation(
+        "pool of a throttled override avoided",
+        "2",
+        "application/provisioning.py",
+        'if shortage.kind in ("shortage", *GIVES_NOTHING):',
+        'if shortage.kind in ("shortage", "throttled", *GIVES_NOTHING):',
+        (ANSWERS + "test_fault_02_throttle_inside_a_fleet",),
+    ),
+    Mutation(
+        "quota beside a throttle asked again and again",
+        "3",
+        "application/provisioning.py",
+        'elif "quota" in kinds:',
+        'elif kinds == {"quota"}:',
+        (ANSWERS + "test_fault_03_throttle_and_quota_in_one_fleet",),
     ),
     Mutation(
         "random token",
@@ -82,10 +117,10 @@ MUTATIONS = (
         "intent after the call",
         "6",
         "application/provisioning.py",
-        "        turn.must_outlive_call()\n        turn.save(\n            batch,\n",
-        "        turn.must_outlive_call()\n"
-        "        turn.cloud.launch(payload, token, user_data)\n"
-        "        turn.save(\n            batch,\n",
+        "        bodies = None\n        if planned.user_data is not None and ",
+        "        assert batch.intent is not None\n"
+        "        turn.cloud.launch(api, payload, batch.intent.token, planned.user_data)\n"
+        "        bodies = None\n        if planned.user_data is not None and ",
         (LAUNCHING + "test_fault_06_killed_between_launch_and_event",),
     ),
     Mutation(
@@ -101,16 +136,8 @@ MUTATIONS = (
         "payload rebuilt instead of stored",
         "8",
         "application/provisioning.py",
-        'launched = turn.cloud.launch(row["payload"], row["token"], body)',
-        'key = Template.key(row["provider"], row["template_id"])\n'
-        '                revision = turn.work.templates(row["provider"])[row["template_id"]]\n'
-        "                content = turn.work.template_content(key, revision)\n"
-        '                tags = row["payload"]["TagSpecifications"][0]["Tags"]\n'
-        "                payload, body = turn.cloud.payload(\n"
-        '                    content, row["pool"], row["machine_count"],\n'
-        '                    {tag["Key"]: tag["Value"] for tag in tags},\n'
-        "                )\n"
-        '                launched = turn.cloud.launch(payload, row["token"], body)',
+        SENT,
+        REBUILT,
         (LAUNCHING + "test_fault_08_template_changed_before_restart",),
     ),
     Mutation(
@@ -125,8 +152,8 @@ MUTATIONS = (
         "empty pool asked again and again",
         "10",
         "application/provisioning.py",
-        "        if len(subnets) < 2:\n            return next(iter(subnets), None)\n",
-        '        if True:\n            return str(content["subnet_ids"][0])\n',
+        "pools = [pool for pool in pools_of(content, market) if not self._is_avoided(pool)]",
+        "pools = pools_of(content, market)[:1]",
         (LAUNCHING + "test_fault_10_capacity_one_of_n",),
     ),
     Mutation(
@@ -141,9 +168,10 @@ MUTATIONS = (
         "breaker drops intents",
         "16",
         "application/provisioning.py",
-        "        elif turn.now()[2] >= attempts.due and "
-        'turn.cloud.may_launch(row["machine_count"]):',
-        '        elif not turn.cloud.may_launch(row["machine_count"]):\n'
+        "        elif turn.now()[2] >= attempts.due and turn.cloud.may_launch(\n"
+        '            row["api"], row["machine_count"]\n'
+        "        ):",
+        '        elif not turn.cloud.may_launch(row["api"], row["machine_count"]):\n'
         '            self._reject(row, "BreakerOpen", "", True)\n'
         "        elif turn.now()[2] >= attempts.due:",
         (LAUNCHING + "test_fault_16_region_down_for_ten_minutes",),
@@ -152,12 +180,10 @@ MUTATIONS = (
         "batch forgotten when its outcome cannot be stored",
         "19",
         "application/provisioning.py",
-        '        """Pursue what is open, then form what can be sent at once. Raises LeaseLost."""\n'
-        "        open_batches = self._turn.work.open_batches()",
-        "        open_batches = [\n"
-        "            row for row in self._turn.work.open_batches()\n"
-        '            if not self._attempts.get(row["batch_id"], _Attempts(False)).ambiguous\n'
-        "        ]",
+        '            if row["state"] == "open":\n                self._pursue(row)',
+        '            known = self._attempts.get(row["batch_id"], _Attempts(False))\n'
+        '            if row["state"] == "open" and not known.ambiguous:\n'
+        "                self._pursue(row)",
         (LAUNCHING + "test_fault_19_store_fails_after_launch",),
     ),
     Mutation(
@@ -180,7 +206,7 @@ MUTATIONS = (
         "settled after one sweep",
         "22",
         "application/reconciliation.py",
-        "            if first == began:\n                continue\n",
+        '            if first == began and not row["settlement"]:\n                continue\n',
         "            first = (0.0, began[1], 0.0)\n",
         (LAUNCHING + "test_fault_22_rejection_after_ambiguous_attempt",),
     ),
@@ -202,6 +228,155 @@ MUTATIONS = (
             LAUNCHING + "test_fault_25_idempotent_parameter_mismatch",
             LAUNCHING + "test_fault_25_demand_is_open_again_after_settling",
         ),
+    ),
+    Mutation(
+        "launch template asked for under another name each time",
+        "29",
+        "application/provisioning.py",
+        "self._reserved.setdefault(_what(request), new_id(BATCH, turn.random(16)))",
+        "self._reserved[_what(request)] = new_id(BATCH, turn.random(16))",
+        (ANSWERS + "test_fault_29_launch_template_in_doubt[lost_response-fleet-maintain]",),
+    ),
+    Mutation(
+        "launch template made again for ever",
+        "30",
+        "application/provisioning.py",
+        "                useless |= _what(row) in self._forgotten\n",
+        "",
+        (
+            ANSWERS + "test_fault_30_deleted_as_soon_as_it_is_made",
+            ANSWERS + "test_fault_30_gone_inside_the_errors_of_a_fleet",
+        ),
+    ),
+    Mutation(
+        "launch template missed once and for all",
+        "30",
+        "application/provisioning.py",
+        "            self._forgotten.discard(_what(row))\n",
+        "            pass\n",
+        (ANSWERS + "test_fault_30_deleted_between_two_launches[fleet-instant]",),
+    ),
+    Mutation(
+        "giving up forgotten when the reason is known",
+        "30",
+        "domain/machine_request.py",
+        " or (gives_up and not self.has_given_up)",
+        "",
+        (ANSWERS + "test_fault_30_deleted_as_soon_as_it_is_made[fleet-instant]",),
+    ),
+    Mutation(
+        "missed launch template left at AWS",
+        "30",
+        "domain/launch_template.py",
+        "if self.state in (OPEN, CREATED, MISSED):",
+        "if self.state in (OPEN, CREATED):",
+        (ANSWERS + "test_fault_30_gone_inside_the_errors_of_a_fleet",),
+    ),
+    Mutation(
+        "somebody else's group taken for ours",
+        "31",
+        "infrastructure/aws/groups.py",
+        "if all(has.get(key) == wanted[key] for key in (tags.DEPLOYMENT, tags.BATCH)):",
+        "if wanted is not has:",
+        (ANSWERS + "test_fault_31_group_name_is_somebody_elses",),
+    ),
+    Mutation(
+        "somebody else's launch template taken for ours",
+        "31",
+        "infrastructure/aws/launch_templates.py",
+        'if tags.of(found.get("Tags")).get(tags.DEPLOYMENT) == wanted:',
+        "if wanted:",
+        (ANSWERS + "test_fault_31_launch_template_name_is_somebody_elses[fleet-instant]",),
+    ),
+    Mutation(
+        "image of an open intent asked for anew",
+        "32",
+        "application/provisioning.py",
+        SENT,
+        REBUILT,
+        (ANSWERS + "test_fault_32_image_parameter_changed_before_the_resend",),
+    ),
+    Mutation(
+        "latest revision for everybody",
+        "33",
+        "application/choosing.py",
+        'content = turn.work.template_content(key, request["revision"])',
+        'offered = turn.work.templates(request["provider"])\n'
+        '                revision = offered[request["template_id"]]\n'
+        "                content = turn.work.template_content(key, revision)",
+        (ANSWERS + "test_fault_33_template_edited_while_a_request_is_open",),
+    ),
+    Mutation(
+        "refused by all overrides and asked again",
+        "34",
+        "application/provisioning.py",
+        'if not some and kinds == {"refused"}:',
+        "if False:",
+        (ANSWERS + "test_fault_34_every_override_refused",),
+    ),
+    Mutation(
+        "capacity in a 500 taken for an accident",
+        "35",
+        "infrastructure/aws/errors.py",
+        "    if code in SHORTAGE:",
+        "    if code in SHORTAGE and status < 500:",
+        (ANSWERS + "test_fault_35_capacity_in_a_500[RunInstances]",),
+    ),
+    Mutation(
+        "weights ignored in the deal",
+        "36",
+        "domain/launch_batch.py",
+        "owed[request_id] -= counts",
+        "owed[request_id] -= 1",
+        (ANSWERS + "test_fault_36_weights",),
+    ),
+    Mutation(
+        "spot fleet fills on until the deadline",
+        "37",
+        "application/fleets.py",
+        "return market_for(turn, content, request) == SPOT",
+        "return True",
+        (ANSWERS + "test_fault_37_the_rest_on_demand",),
+    ),
+    Mutation(
+        "spot until the deadline",
+        "37",
+        "application/provisioning.py",
+        "return ON_DEMAND if turn.age(request) >= deadline - lead else SPOT",
+        "return SPOT",
+        (ANSWERS + "test_fault_37_the_rest_on_demand[0-RunInstances]",),
+    ),
+    Mutation(
+        "quota of one family taken for all",
+        "38",
+        "application/provisioning.py",
+        "useless |= all(self._is_hopeless(pool) for pool in pools.values())",
+        "useless = True",
+        (ANSWERS + "test_fault_38_quota_of_one_family",),
+    ),
+    Mutation(
+        "shortage taken for hopeless",
+        "38",
+        "application/provisioning.py",
+        "            if shortage.kind in GIVES_NOTHING:",
+        '            if shortage.kind in ("shortage", *GIVES_NOTHING):',
+        (ANSWERS + "test_fault_38_quota_beside_a_shortage",),
+    ),
+    Mutation(
+        "not permitted and asked again",
+        "39",
+        "application/provisioning.py",
+        "gives_up = self._gives_up(row, self._content(row), [reason], False)",
+        "gives_up = False",
+        (ANSWERS + "test_fault_39_launch_not_permitted[RunInstances]",),
+    ),
+    Mutation(
+        "open deletion of a fleet forgotten",
+        "40",
+        "application/fleets.py",
+        '            elif row["state"] == "deleting":\n                doomed.append((row, ""))\n',
+        '            elif row["state"] == "deleting":\n                pass\n',
+        (CRASHES + "test_fault_40_killed_at[aws.DeleteFleets.before]",),
     ),
     # -- returning and looking --------------------------------------------------------------------
     Mutation(
@@ -240,8 +415,8 @@ MUTATIONS = (
         "NotFound taken for terminated",
         "14",
         "application/returning.py",
-        "            self.refusals[machine_id] = code\n",
-        "            self.refusals[machine_id] = code\n"
+        "            self._refusals[machine_id] = code\n",
+        "            self._refusals[machine_id] = code\n"
         "            machine = turn.ledger.get(Machine, machine_id)\n"
         "            assert machine is not None\n"
         "            machine.terminate(code)\n"
@@ -252,8 +427,10 @@ MUTATIONS = (
         "dealt to a cancelled claim",
         "15",
         "application/provisioning.py",
-        "[claim for claim in claims if claim[0] in requests]",
-        "list(claims)",
+        "        [request_id, units - max(0, overshot(requests[request_id]))]\n"
+        "        for request_id, units in claims\n"
+        "        if request_id in requests\n",
+        "        [request_id, units] for request_id, units in claims\n",
         (RETURNING + "test_fault_15_return_racing_a_launch",),
     ),
     Mutation(
@@ -287,6 +464,188 @@ MUTATIONS = (
         "return list(machine_ids)",
         (RETURNING + "test_fault_18_forgotten_by_ec2",),
     ),
+    # -- fleets and interruptions -----------------------------------------------------------------
+    Mutation(
+        "group lowered while a member is pending",
+        "50",
+        "application/fleets.py",
+        'return bool(row["kept_pending"] or unrecorded)',
+        "return False",
+        (
+            FLEETS + "test_fault_50_partial_return_while_others_are_pending",
+            LAUNCHING + "test_fault_19_rejection_after_unrecorded_launch[group]",
+        ),
+    ),
+    Mutation(
+        "fleet target not lowered before the termination",
+        "51",
+        "application/fleets.py",
+        '            self.unlowered.add(row["batch_id"])',
+        "            pass",
+        (FLEETS + "test_fault_51_refill_racing_a_return",),
+    ),
+    Mutation(
+        "another target at AWS left alone",
+        "52",
+        "application/fleets.py",
+        'and fleet.target != row["target"]',
+        "and fleet.target < 0",
+        (FLEETS + "test_fault_52_late_stale_target",),
+    ),
+    Mutation(
+        "lost target taken for set",
+        "53",
+        "application/fleets.py",
+        'fleet_id=row["fleet_id"], code=failed.code)\n            return False\n',
+        'fleet_id=row["fleet_id"], code=failed.code)\n',
+        (FLEETS + "test_fault_53_answer_of_the_target_call_lost",),
+    ),
+    Mutation(
+        "call without a token before the old one ended",
+        "54",
+        "application/fleets.py",
+        "return due and self._turn.outlived_others() and not self._turn.paused()",
+        "return due and not self._turn.paused()",
+        (FLEETS + "test_fault_54_no_target_before_the_old_call_has_ended",),
+    ),
+    Mutation(
+        "doubtful fleet settled while it still launches",
+        "55",
+        "application/reconciliation.py",
+        '[row for row in doubtful if row["batch_id"] not in launching]',
+        "doubtful",
+        (FLEETS + "test_fault_55_forgotten_before_it_was_full",),
+    ),
+    Mutation(
+        "fleet fills on after the deadline",
+        "56",
+        "application/fleets.py",
+        "        if not may_still_launch(turn, request):\n            return False\n",
+        "",
+        (FLEETS + "test_fault_56_partly_filled_at_the_deadline",),
+    ),
+    Mutation(
+        "final while machines start",
+        "57",
+        "application/finishing.py",
+        '            and not row["executing"]\n',
+        "",
+        (FLEETS + "test_fault_57_pending_at_the_deadline",),
+    ),
+    Mutation(
+        "fleet fills on for a cancelled request",
+        "58",
+        "application/fleets.py",
+        "if request_id in requests and self._is_wanted(row, requests[request_id]):",
+        "if request_id not in requests or self._is_wanted(row, requests[request_id]):",
+        (FLEETS + "test_fault_58_cancelled_while_filling",),
+    ),
+    Mutation(
+        "group and pending machine wait for each other",
+        "59",
+        "application/returning.py",
+        'and (row["batch_id"] not in self._unlowered or machine_id in self.slow_to_start)',
+        'and row["batch_id"] not in self._unlowered',
+        (FLEETS + "test_fault_59_pending_too_long",),
+    ),
+    Mutation(
+        "refused deletion taken for done",
+        "60",
+        "infrastructure/aws/groups.py",
+        "                if failed.code in NOT_YET:\n"
+        "                    continue\n"
+        "                if not _is_gone(failed):\n",
+        "                if not _is_gone(failed) and failed.code not in NOT_YET:\n",
+        (FLEETS + "test_fault_60_delete_refused",),
+    ),
+    Mutation(
+        "sweep without the fleets",
+        "61",
+        "application/reconciliation.py",
+        "fleets = turn.cloud.fleets(turn.deployment, apis) if apis else []",
+        "fleets: list[Any] = []",
+        (FLEETS + "test_fault_61_fleets_cannot_be_listed",),
+    ),
+    Mutation(
+        "lowered fleet loses its market",
+        "62",
+        "application/fleets.py",
+        "return kept + wanted if share else kept",
+        "return kept",
+        (FLEETS + "test_fault_62_a_lowered_fleet_stays_on_demand",),
+    ),
+    Mutation(
+        "notices not read",
+        "63",
+        "application/interrupting.py",
+        'if not turn.aws["interruption_queue"] or',
+        "if True or",
+        (INTERRUPTIONS + "test_fault_63_told_with_the_seconds_that_are_left",),
+    ),
+    Mutation(
+        "junk left in the queue",
+        "64",
+        "infrastructure/aws/notices.py",
+        "            if others and not keep_others:\n                self.settle(others)\n",
+        "",
+        (INTERRUPTIONS + "test_fault_64_duplicates_and_junk",),
+    ),
+    Mutation(
+        "unreadable queue hidden",
+        "65",
+        "application/interrupting.py",
+        '            turn.journal.warn("interruption queue not read", code=failed.code)',
+        '            turn.journal.info("no notices", code=failed.code)',
+        (INTERRUPTIONS + "test_fault_65_queue_in_trouble",),
+    ),
+    Mutation(
+        "interruption seen but not recorded",
+        "66",
+        "application/reconciliation.py",
+        'elif instance.interrupted and instance.state == "shutting-down":',
+        "elif False:",
+        (INTERRUPTIONS + "test_fault_66_seen_while_it_goes",),
+    ),
+    Mutation(
+        "machine that AWS takes ended all the same",
+        "67",
+        "application/returning.py",
+        'if row["interrupted"] != INTERRUPTION or self._turn.aws["spot_terminate_on_reclaim"]:',
+        "if True:",
+        (INTERRUPTIONS + "test_fault_67_terminate_on_reclaim",),
+    ),
+    Mutation(
+        "ours by tag taken for a stranger",
+        "26",
+        "application/finishing.py",
+        "if instance.deployment == turn.deployment:",
+        "if False:",
+        (WORKERS + "test_fault_26_restored_and_activated[RunInstances]",),
+    ),
+    Mutation(
+        "machine that failed not wanted again",
+        "68",
+        "application/provisioning.py",
+        'given: int = request["dealt"] - request["failed"] + request["claimed"]',
+        'given: int = request["dealt"] + request["claimed"]',
+        (INTERRUPTIONS + "test_fault_68_interrupted_before_its_request_is_final",),
+    ),
+    Mutation(
+        "notice recorded each time",
+        "69",
+        "domain/machine.py",
+        "if not self.is_gone and reason not in self.interruptions:",
+        "if not self.is_gone:",
+        (INTERRUPTIONS + "test_fault_69_killed_between_recording_and_deleting",),
+    ),
+    Mutation(
+        "recommendation taken for an interruption",
+        "70",
+        "application/returning.py",
+        'if row["interrupted"] != INTERRUPTION or',
+        'if not row["interrupted"] or',
+        (INTERRUPTIONS + "test_fault_70_rebalance_alone",),
+    ),
     # -- workers ----------------------------------------------------------------------------------
     Mutation(
         "lease taken while it is held",
@@ -316,8 +675,8 @@ MUTATIONS = (
         "late instances of a settled batch left alone",
         "23",
         "application/reconciliation.py",
-        '            elif state not in ("open", "doubtful"):',
-        '            elif state not in ("open", "doubtful", "settled"):',
+        '            elif batch["state"] not in ("open", "doubtful"):',
+        '            elif batch["state"] not in ("open", "doubtful", "settled"):',
         (WORKERS + "test_fault_23_paused_while_another_settles",),
     ),
     Mutation(
@@ -354,6 +713,31 @@ MUTATIONS = (
     ),
     # -- rules beside the rows --------------------------------------------------------------------
     Mutation(
+        "instant fleet deleted with a machine in it",
+        "",
+        "application/fleets.py",
+        '            and not row["alive"]\n'
+        '            and row["batch_id"] not in self._inhabited\n',
+        "",
+        (LAUNCHING + "test_fault_04_lost_launch_response[fleet-instant]",),
+    ),
+    Mutation(
+        "brake ignored",
+        "",
+        "application/turn.py",
+        "return scope == EVERYTHING or (launching and scope == LAUNCHING)",
+        "return False",
+        ("tests/application/test_brakes.py::test_nothing_is_launched_while_paused",),
+    ),
+    Mutation(
+        "cap ignored",
+        "",
+        "application/provisioning.py",
+        "        if cap.room < room:\n",
+        "        if False:\n",
+        ("tests/application/test_limits.py::test_never_more_machines_than_the_cap",),
+    ),
+    Mutation(
         "pending judged without asking EC2",
         "",
         "application/returning.py",
@@ -376,8 +760,8 @@ MUTATIONS = (
         "deadline ignored",
         "",
         "application/provisioning.py",
-        'if request["stopped"] or turn.age(request) >= request["fulfilment_deadline"]:',
-        'if request["stopped"]:',
+        'not request["stopped"] and bool(turn.age(request) < request["fulfilment_deadline"])',
+        'not request["stopped"]',
         (POLICIES + "launching.py::test_top_up_until_the_deadline",),
     ),
     Mutation(
@@ -399,9 +783,9 @@ MUTATIONS = (
     Mutation(
         "all or nothing ignored",
         "",
-        "infrastructure/aws/launches.py",
-        '"MinCount": count if content.get("all_or_nothing") else 1,',
-        '"MinCount": 1,',
+        "infrastructure/aws/run_instances.py",
+        'result["MinCount"] = count if content.get("all_or_nothing") else 1',
+        'result["MinCount"] = 1',
         (POLICIES + "launching.py::test_all_or_nothing",),
     ),
     Mutation(
@@ -416,7 +800,7 @@ MUTATIONS = (
         "surplus ended while somebody waits for it",
         "",
         "application/provisioning.py",
-        "        if more > 0 and all(request[key] == row[key] for key in same):",
+        '        if more > 0 and same and request["rc_account"] == rc_account:',
         "        if False:",
         (POLICIES + "launching.py::test_surplus_is_dealt_to_open_demand",),
     ),
@@ -424,8 +808,8 @@ MUTATIONS = (
         "returned machine asked for again",
         "",
         "infrastructure/read_models/sqlite_work.py",
-        "coalesce(sum(m.result = 'fail' AND m.return_id = ''), 0) AS failed",
-        "coalesce(sum(m.result = 'fail'), 0) AS failed",
+        "coalesce(sum((m.result = 'fail' AND m.return_id = '') * m.units), 0) AS failed",
+        "coalesce(sum((m.result = 'fail') * m.units), 0) AS failed",
         (POLICIES + "returning.py::test_returned_before_it_runs",),
     ),
     Mutation(

@@ -236,7 +236,7 @@ def _timestamp(value: Any) -> datetime:
             pass
     from botocore.utils import parse_timestamp
 
-    return parse_timestamp(value)  # type: ignore[no-any-return]
+    return parse_timestamp(value)
 
 
 def _endpoint(url: str | None, service: str) -> str | None:

@@ -40,10 +40,10 @@ def read_pairs(value: object) -> dict[str, list[str]]:
     if not isinstance(value, dict):
         raise PydanticCustomError("attributes", "an object is needed")
     given = {name: _pair(name, item) for name, item in value.items() if item is not None}
-    memory = given.pop("mem", None)  # LSF's name
+    memory = given.get("mem")  # LSF's name
     if memory is not None:
         given.setdefault("nram", memory)
-    for name, whole in (("ncores", True), ("ncpus", True), ("nram", False)):
+    for name, whole in (("ncores", True), ("ncpus", True), ("nram", False), ("mem", False)):
         if name in given:
             given[name] = _number(name, given[name][1], whole=whole)
     if "type" in given:

@@ -241,10 +241,14 @@ def revision(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def wire_template(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What getAvailableTemplates answers of a document (protocol 3.1): no launch detail."""
+def wire_template(document: Mapping[str, Any], *, lsf: bool = False) -> dict[str, Any]:
+    """What getAvailableTemplates answers of a document (protocol 3.1): no launch detail. LSF looks
+    for the memory by another name."""
+    attributes = document["attributes"]
+    if lsf:
+        attributes = {**attributes, "mem": attributes.get("mem", attributes["nram"])}
     return {
         "templateId": document["template_id"],
         "maxNumber": document["max_number"],
-        "attributes": document["attributes"],
+        "attributes": attributes,
     }

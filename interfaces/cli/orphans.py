@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import closing
+from typing import Any
 
 from application import queries
 from interfaces.cli import options, output
@@ -36,6 +37,12 @@ def list_orphans(arguments: argparse.Namespace) -> int:
     return output.show_rows(arguments, "orphans", rows, COLUMNS, "no orphan")
 
 
+def _under_way(side: Any) -> set[str]:
+    """Machines of terminations without an answer, in whatever account."""
+    rows = [row for work in side.works().values() for row in work.open_terminations()]
+    return {machine_id for row in rows for machine_id in row["machine_ids"]}
+
+
 def adopt(arguments: argparse.Namespace) -> int:
     from application.adopt_orphans import AdoptOrphans, adopt_orphans
 
@@ -44,7 +51,7 @@ def adopt(arguments: argparse.Namespace) -> int:
         command = AdoptOrphans(
             arguments.machine_ids,
             side.queries().orphans(),
-            {m for row in side.work().open_terminations() for m in row["machine_ids"]},
+            _under_way(side),
             side.site().provider,
             arguments.reason,
             side.random()(16),
@@ -65,7 +72,7 @@ def terminate(arguments: argparse.Namespace) -> int:
         command = TerminateOrphans(
             arguments.machine_ids,
             side.queries().orphans(),
-            {m for row in side.work().open_terminations() for m in row["machine_ids"]},
+            _under_way(side),
             arguments.reason,
             side.settings().provider.aws.batch_sizes.terminate_instances,
             side.random(),

@@ -151,6 +151,7 @@ def rehearse_request(side: Any, arguments: argparse.Namespace) -> dict[str, Any]
                 "launch_template": launch.intent.launch_template or None,
                 "launch_template_exists": launch.template_is_there,
                 "payload": launch.intent.payload,
+                "launch_template_payload": launch.launch_template,
                 "dry_run": [{"call": call, "answer": answer} for call, answer in launch.answers],
             }
             for launch in found.launches
@@ -172,7 +173,7 @@ def _show_rehearsal(arguments: argparse.Namespace, document: dict[str, Any]) -> 
     ]
     if arguments.output == "table":
         for batch in document["batches"]:
-            del batch["payload"]
+            del batch["payload"], batch["launch_template_payload"]
             batch["dry_run"] = "; ".join(f"{s['call']} {s['answer']}" for s in batch["dry_run"])
     output.show_document(arguments, document, batches=(), shortages=SHORTAGES_AHEAD)
     told = against[:1]

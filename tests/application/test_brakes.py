@@ -182,7 +182,7 @@ def test_a_burst_stops_where_it_is_paused(make_world: MakeWorld) -> None:
         world.start_worker()
         world.run(60)
 
-    assert len(world.launches()) == 1
+    assert len(world.launches()) == len(world.events("LaunchIntended")) == 1
     brake(world, "")
     for request_id in requests:
         assert world.run_until_final(request_id)["status"] == "complete"

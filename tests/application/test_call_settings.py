@@ -135,3 +135,17 @@ def test_own_buckets_keep_a_burst_back(make_world: MakeWorld) -> None:
     world.fulfilled(3)
     times = [call.at for call in world.launches()]
     assert all(later - earlier >= 2.0 for earlier, later in pairwise(times))
+
+
+@pytest.mark.parametrize("way", ["fleet-instant", "fleet-maintain"])
+def test_launch_templates_are_not_intended_each_turn(make_world: MakeWorld, way: str) -> None:
+    """While AWS does not take them the tries become rarer, whatever the template is called."""
+    world = make_world(way=way)
+    down = world.sandbox.add_fault("reset_before", action="CreateLaunchTemplate", times=-1)
+    world.start_worker()
+    request_id = world.request(2)
+    world.run(120)
+    assert len(world.events("LaunchTemplateIntended")) <= 12
+    down.clear()
+    assert world.run_until_final(request_id)["status"] == "complete"
+    world.assert_agreement()

@@ -106,7 +106,9 @@ def test_fault_02_throttle_inside_a_fleet(make_world: MakeWorld, launched: int) 
     leave_nothing(world)
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if way not in ("fleet-instant", "RunInstances")])
+@pytest.mark.parametrize(
+    "way", [way for way in WAYS if way not in ("fleet-instant", "RunInstances")]
+)
 def test_fault_02_fleets_that_fill_try_again_themselves(make_world: MakeWorld, way: str) -> None:
     """AWS throttles the launches of a fleet of its own: the fleet tries again, and is not helped by
     a second one."""
@@ -559,9 +561,7 @@ def test_fault_39_launch_template_not_permitted(make_world: MakeWorld, way: str)
     world = site(make_world, way, templates=[LONG])
     world.sandbox.deny("CreateLaunchTemplate")
 
-    failed(
-        world, world.request(N), "ec2:CreateLaunchTemplate on resource: arn:aws:", within=0.1
-    )
+    failed(world, world.request(N), "ec2:CreateLaunchTemplate on resource: arn:aws:", within=0.1)
 
     assert len(world.calls_of("CreateLaunchTemplate")) == 1
     assert world.launches() == []

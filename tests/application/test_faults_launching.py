@@ -245,9 +245,7 @@ def test_fault_10_capacity_one_of_n(make_world: MakeWorld, way: str) -> None:
 def test_fault_10_capacity_comes_later(make_world: MakeWorld, way: str) -> None:
     """All pools have two of five for two minutes: what is missing is launched when there is
     capacity again, before the deadline."""
-    world = make_world(
-        way=way, templates=[{**TEMPLATE, "fulfilmentDeadline": 900}], boot_time=20.0
-    )
+    world = make_world(way=way, templates=[{**TEMPLATE, "fulfilmentDeadline": 900}], boot_time=20.0)
     world.sandbox.set_capacity(2)
     world.start_worker()
     request_id = world.request(N)

@@ -15,11 +15,43 @@ import pytest
 
 from domain.refusals import RequestIsFinal
 from infrastructure.sandbox.ec2 import Quotas
-from tests.world import TEMPLATE, World
+from tests.world import TEMPLATE, WAYS, World
 
 MakeWorld = Callable[..., World]
 
 TWO_SUBNETS = {**TEMPLATE, "subnetId": "subnet-a1, subnet-b1"}
+
+
+AT_ONCE = ("RunInstances", "fleet-instant")
+"""Ways whose call answers with the machines; the others' are found by their tags."""
+
+every_way = pytest.mark.parametrize("way", WAYS)
+at_once = pytest.mark.parametrize("way", AT_ONCE)
+
+
+@pytest.fixture
+def way_world(make_world: MakeWorld, way: str) -> World:
+    """A site that launches one way; its machines boot in 20 s and end in 15 s."""
+    return make_world(way=way, boot_time=20.0, shutdown_time=15.0)
+
+
+def final(world: World, request_id: str, seconds: float = 3600.0) -> dict[str, Any]:
+    """The final answer, polled every five seconds."""
+    world.run(10)
+    world.run(seconds, lambda: world.status(request_id)["status"] != "running", step=5.0)
+    answer = world.status(request_id)
+    assert answer["status"] != "running", answer
+    return answer
+
+
+def leave_nothing(world: World) -> None:
+    """Return all that the requests have, and see that whatever was made for it goes too."""
+    rows = world.query("SELECT machine_id, name FROM machines WHERE alive = 1 AND owed = ''")
+    if rows:
+        answer = final(world, world.give_back([{"machineId": i, "name": n} for i, n in rows]))
+        assert answer["status"] == "complete"
+    world.run(200, step=10.0)
+    world.assert_nothing_left()
 
 
 def succeeded(answer: dict[str, Any]) -> int:
@@ -29,9 +61,11 @@ def succeeded(answer: dict[str, Any]) -> int:
 # -- pending too long -----------------------------------------------------------------------------
 
 
-def test_pending_too_long_is_replaced(world: World) -> None:
+@every_way
+def test_pending_too_long_is_replaced(way_world: World) -> None:
     """A machine that does not start within AWS_INSTANCE_PENDING_TIMEOUT_SEC is terminated,
     another one takes its place, and the request is complete."""
+    world = way_world
     world.start_worker()
     request_id = world.request(3)
     world.run(5)
@@ -44,31 +78,33 @@ def test_pending_too_long_is_replaced(world: World) -> None:
     assert succeeded(answer) == 3
     assert stuck not in world.live()
     assert len(world.live()) == 3
-    (termination,) = world.events("TerminationIntended")
-    assert termination["machine_ids"] == [stuck]
-    assert termination["reason"] == "pending for longer than 180 s"
-    world.assert_agreement()
+    ended = [t for t in world.events("TerminationIntended") if stuck in t["machine_ids"]]
+    assert [(t["machine_ids"], t["reason"]) for t in ended] == [
+        ([stuck], "pending for longer than 180 s")
+    ]
+    leave_nothing(world)
 
 
-def test_pending_too_long_is_reported(make_world: MakeWorld) -> None:
+@every_way
+def test_pending_too_long_is_reported(make_world: MakeWorld, way: str) -> None:
     """When none ever starts the request ends with an error, later than its deadline by at most one
     pending time-out, and nothing is left."""
-    world = make_world(boot_time=100_000.0, shutdown_time=15.0)
+    world = make_world(way=way, boot_time=100_000.0, shutdown_time=15.0)
     world.start_worker()
     request_id = world.request(3)
 
-    answer = world.run_until_final(request_id, 300 + 180 + 30)
-    world.run(60)
+    answer = final(world, request_id, 300 + 180 + 30)
 
     assert answer["status"] == "complete_with_error"
     assert succeeded(answer) == 0
-    assert world.live() == set()
-    world.assert_agreement()
+    leave_nothing(world)
 
 
-def test_pending_is_judged_by_ec2(world: World) -> None:
+@every_way
+def test_pending_is_judged_by_ec2(way_world: World) -> None:
     """No worker lived while the machines started, and EC2 cannot be asked at first: their time
     is not up before it could."""
+    world = way_world
     worker = world.start_worker()
     request_id = world.request(3)
     world.run(5)
@@ -108,12 +144,15 @@ def test_top_up_until_the_deadline(make_world: MakeWorld) -> None:
     world.assert_agreement()
 
 
+@every_way
 @pytest.mark.parametrize("code", ["VcpuLimitExceeded", "UnauthorizedOperation"])
-def test_quota_or_refusal_ends_the_request_at_once(make_world: MakeWorld, code: str) -> None:
+def test_quota_or_refusal_ends_the_request_at_once(
+    make_world: MakeWorld, way: str, code: str
+) -> None:
     """What another subnet cannot help ends the request after one call, with AWS's code, however
     many chunks were to come."""
-    world = make_world(templates=[TWO_SUBNETS])
-    world.sandbox.add_fault("error", action="RunInstances", times=-1, code=code)
+    world = make_world(way=way, templates=[TWO_SUBNETS])
+    world.sandbox.add_fault("error", action=world.action, times=-1, code=code)
     world.start_worker()
     request_id = world.request(350)
 
@@ -122,7 +161,7 @@ def test_quota_or_refusal_ends_the_request_at_once(make_world: MakeWorld, code: 
     assert answer["status"] == "complete_with_error"
     assert code in answer["message"]
     assert len(world.launches()) == 1
-    world.assert_agreement()
+    leave_nothing(world)
 
 
 def test_definite_rejection_gets_the_next_epoch(world: World) -> None:
@@ -152,26 +191,33 @@ def test_min_count_is_one(world: World) -> None:
     assert (call.params["MinCount"], call.params["MaxCount"]) == ("1", "5")
 
 
-def test_all_or_nothing(make_world: MakeWorld) -> None:
+@at_once
+def test_all_or_nothing(make_world: MakeWorld, way: str) -> None:
     """A template of all or nothing: three of five are none, and nothing runs meanwhile."""
-    world = make_world(templates=[{**TEMPLATE, "allOrNothing": True}], boot_time=20.0)
-    world.sandbox.add_fault("cap", action="RunInstances", limit=3)
+    world = make_world(way=way, templates=[{**TEMPLATE, "allOrNothing": True}], boot_time=20.0)
+    world.sandbox.set_capacity(3)
     world.start_worker()
     request_id = world.request(5)
 
     world.run(60)
     assert world.live() == set()
+    world.sandbox.set_capacity(None)
 
-    assert succeeded(world.run_until_final(request_id)) == 5
-    assert {(c.params["MinCount"], c.params["MaxCount"]) for c in world.launches()} == {("5", "5")}
-    world.assert_agreement()
+    assert succeeded(final(world, request_id)) == 5
+    counts = ("MinCount", "MaxCount", "OnDemandOptions.MinTargetCapacity")
+    assert {c.params[name] for c in world.launches() for name in counts if name in c.params} == {
+        "5"
+    }
+    leave_nothing(world)
 
 
-def test_retry_attempts(world: World) -> None:
+@every_way
+def test_retry_attempts(way_world: World) -> None:
     """AWS_REQUEST_RETRY_ATTEMPTS: a failed launch is tried so often again in the same turn, with
     its token."""
+    world = way_world
     world.write_config({"AWS_REGION": "us-east-1", "AWS_REQUEST_RETRY_ATTEMPTS": 3})
-    world.sandbox.add_fault("e503", action="RunInstances", times=3)
+    world.sandbox.add_fault("e503", action=world.action, times=3)
     world.start_worker()
     world.request(2)
 
@@ -194,20 +240,28 @@ def with_user_data(world: World) -> str:
     return hashlib.sha256(SCRIPT).hexdigest()
 
 
-def test_user_data_is_named_by_digest(world: World) -> None:
+@every_way
+def test_user_data_is_named_by_digest(way_world: World, way: str) -> None:
     """EC2 gets the body; the events have its digest only; the body lies in a table of a file that
     its owner alone can read."""
+    world = way_world
     digest = with_user_data(world)
     world.start_worker()
     assert world.run_until_final(world.request(1))["status"] == "complete"
 
-    (intent,) = world.events("LaunchIntended")
-    assert intent["payload"]["UserData"] == {"sha256": digest}
+    if way == "RunInstances":
+        (intent,) = world.events("LaunchIntended")
+        assert intent["payload"]["UserData"] == {"sha256": digest}
+        sent = [call.params["UserData"] for call in world.launches()]
+    else:
+        (intent,) = world.events("LaunchTemplateIntended")
+        assert intent["payload"]["LaunchTemplateData"]["UserData"] == {"sha256": digest}
+        made = world.calls_of("CreateLaunchTemplate")
+        sent = [call.params["LaunchTemplateData.UserData"] for call in made]
     assert "swordfish" not in json.dumps(world.query("SELECT metadata, data FROM events"))
     assert world.query("SELECT body FROM bodies WHERE digest = ?", digest) == [(SCRIPT,)]
     assert stat.S_IMODE(Path(world.path).stat().st_mode) == 0o600
-    (call,) = world.launches()
-    assert base64.b64decode(call.params["UserData"]) == SCRIPT
+    assert [base64.b64decode(data) for data in sent] == [SCRIPT]
 
 
 def test_missing_user_data_body_is_an_operators_error(world: World) -> None:
@@ -253,8 +307,10 @@ def test_unreadable_user_data_ends_the_request(world: World) -> None:
 # -- cancel and surplus ---------------------------------------------------------------------------
 
 
-def test_cancel_before_the_intent(world: World) -> None:
+@every_way
+def test_cancel_before_the_intent(way_world: World) -> None:
     """Nothing is launched for a request that was cancelled before the worker saw it."""
+    world = way_world
     request_id = world.request(3)
     world.cancel(request_id)
 
@@ -263,47 +319,57 @@ def test_cancel_before_the_intent(world: World) -> None:
 
     assert world.launches() == []
     assert world.status(request_id)["status"] == "complete_with_error"
+    world.assert_nothing_left()
 
 
-def test_cancel_after_the_intent(world: World) -> None:
-    """What arrives for a closed claim is surplus: recorded, dealt to nobody, terminated."""
-    world.sandbox.add_fault("lost_response", action="RunInstances")
+@every_way
+def test_cancel_after_the_intent(way_world: World) -> None:
+    """What arrives for a closed claim is surplus: recorded, dealt to nobody, terminated; or, in
+    a group that is not in service yet, taken away by AWS."""
+    world = way_world
+    world.sandbox.add_fault("lost_response", action=world.action)
     world.start_worker()
     request_id = world.request(3)
     world.run(0.5)
     assert len(world.live()) == 3
     world.cancel(request_id)
 
-    world.run(60)
+    world.run(120)
 
-    (accepted,) = world.events("LaunchAccepted")
-    assert accepted["deal"] == [] and len(accepted["surplus"]) == 3
+    outcomes = world.events("LaunchAccepted") + world.events("LaunchSettled")
+    assert [outcome["deal"] for outcome in outcomes if outcome["deal"]] == []
+    assert sum(len(outcome.get("surplus", ())) for outcome in outcomes) == 3
     assert world.status(request_id)["machines"] == []
-    assert world.live() == set()
-    world.assert_agreement()
+    leave_nothing(world)
 
 
-def test_cancel_returns_what_came(world: World) -> None:
+@every_way
+def test_cancel_returns_what_came(way_world: World) -> None:
     """Machines that the request has already are returned in the same command; a final request
     cannot be cancelled."""
+    world = way_world
     world.start_worker()
     request_id = world.request(3)
-    world.run(3)
+    world.run(5)
+    assert len(world.owned()) == 3
     before = len(world.topics())
     return_id = world.cancel(request_id)
 
     assert world.topics()[before:] == ["RequestCancelled", "MachinesReturned"]
-    assert world.run_until_final(return_id)["status"] == "complete"
+    assert final(world, return_id)["status"] == "complete"
     assert world.live() == set()
     with pytest.raises(RequestIsFinal):
         world.cancel(request_id)
-    world.assert_agreement()
+    leave_nothing(world)
 
 
-def test_surplus_is_dealt_to_open_demand(make_world: MakeWorld) -> None:
+@at_once
+def test_surplus_is_dealt_to_open_demand(make_world: MakeWorld, way: str) -> None:
     """A cancelled request's machines go to another that waits for the same payload."""
-    world = make_world(boot_time=20.0, settings={"HOSTLEDGER_PROVIDER__AWS__MAX_INFLIGHT": "1"})
-    world.sandbox.add_fault("lost_response", action="RunInstances")
+    world = make_world(
+        way=way, boot_time=20.0, settings={"HOSTLEDGER_PROVIDER__AWS__MAX_INFLIGHT": "1"}
+    )
+    world.sandbox.add_fault("lost_response", action=world.action)
     world.start_worker()
     first = world.request(5)
     world.run(0.5)
@@ -320,30 +386,37 @@ def test_surplus_is_dealt_to_open_demand(make_world: MakeWorld) -> None:
     world.assert_agreement()
 
 
-def test_one_request_is_filled_before_the_next(world: World) -> None:
+@every_way
+def test_one_request_is_filled_before_the_next(way_world: World) -> None:
     """Fewer machines than asked go to the older requests first, and the rest is topped up."""
+    world = way_world
     requests = [world.request(2) for _ in range(3)]
-    world.sandbox.add_fault("cap", action="RunInstances", limit=3)
+    world.sandbox.set_capacity(3)
     world.write_templates([TWO_SUBNETS])
     world.start_worker()
-    world.run(1)
+    world.run(5)
 
-    accepted = world.events("LaunchAccepted")[0]
-    assert [(r, len(ids)) for r, ids in accepted["deal"]] == [(requests[0], 2), (requests[1], 1)]
+    outcomes = world.events("LaunchAccepted") + world.events("LaunchSettled")
+    dealt = next(outcome["deal"] for outcome in outcomes if outcome["deal"])
+    assert [(r, len(ids)) for r, ids in dealt] == [(requests[0], 2), (requests[1], 1)]
+    world.sandbox.set_capacity(None)
     for request_id in requests:
-        assert succeeded(world.run_until_final(request_id)) == 2
-    world.assert_agreement()
+        assert succeeded(final(world, request_id)) == 2
+    assert len(world.live()) == 6
+    leave_nothing(world)
 
 
 # -- many -----------------------------------------------------------------------------------------
 
 
-def test_never_more_succeed_than_were_asked(make_world: MakeWorld) -> None:
+@every_way
+def test_never_more_succeed_than_were_asked(make_world: MakeWorld, way: str) -> None:
     """At every poll, whatever is lost, late or replaced meanwhile: `succeed` is at most what was
     asked, and a final answer never changes."""
-    world = make_world(templates=[TWO_SUBNETS], boot_time=20.0, shutdown_time=15.0)
-    world.sandbox.add_fault("cap", action="RunInstances", limit=4, subnet="subnet-a1")
-    world.sandbox.add_fault("lost_response", action="RunInstances", from_call=2)
+    world = make_world(way=way, templates=[TWO_SUBNETS], boot_time=20.0, shutdown_time=15.0)
+    world.sandbox.add_fault("cap", action=world.action, limit=4, subnet="subnet-a1")
+    second = 2 if way == "RunInstances" else 1
+    world.sandbox.add_fault("lost_response", action=world.action, from_call=second)
     world.start_worker()
     request_id = world.request(8)
     finals: list[str] = []
@@ -357,7 +430,8 @@ def test_never_more_succeed_than_were_asked(make_world: MakeWorld) -> None:
         elif world.clock.seconds in (1023.0, 1026.0):
             world.sandbox.terminate_behind_back(sorted(world.live())[:1])
 
-    world.run(300, poll=poll)
+    world.run(30, poll=poll)
+    world.run(270, poll=poll, step=3.0)
 
     assert finals and len(set(finals)) == 1
     assert len(world.live()) == 8

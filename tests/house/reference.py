@@ -21,6 +21,8 @@ from domain.event_sourced import Aggregate
 from infrastructure import settings as settings_module
 from infrastructure.settings import Settings, environment_name
 from interfaces.cli.main import COMMANDS, _parser
+from tests import features
+from tests.world import WAYS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs/reference"
@@ -242,7 +244,57 @@ def _described(title: str, parser: argparse.ArgumentParser) -> list[str]:
     return lines
 
 
+def aws_page() -> str:
+    """What a template may say by each way to launch, from the table that the tests drive."""
+    heads = {
+        "RunInstances": "`RunInstances`",
+        "fleet-instant": "`EC2Fleet` instant",
+        "fleet-request": "`EC2Fleet` request",
+        "fleet-maintain": "`EC2Fleet` maintain",
+        "spot-fleet-request": "`SpotFleet` request",
+        "spot-fleet-maintain": "`SpotFleet` maintain",
+        "group": "`ASG`",
+    }
+    assert heads.keys() == WAYS.keys()
+    lines = [
+        "# What each way to launch can do",
+        "",
+        GENERATED,
+        "",
+        "A row is what a template may say (see [Templates](templates.md)), a column an API with",
+        "its `fleetType`. 🟩: a test launches such a template, from HostFactory's call to AWS's",
+        "stand-in, the sandbox, and looks there at the machine, its launch template or the fleet",
+        "(`tests/application/test_template_features.py`). It says nothing of AWS itself. no: the",
+        "template is refused when it is read, by the field and for the reason below. idle: the",
+        "field is without effect there, and `hostledger templates validate` says so.",
+        "",
+        f"| | fields | {' | '.join(heads.values())} |",
+        f"|---|---|{'---|' * len(heads)}",
+    ]
+    reasons: dict[str, int] = {}
+    for feature in features.FEATURES:
+        cells = []
+        for way in heads:
+            told = features.told(feature.template, way)
+            if not told.offered:
+                field, problem = told.problems[0]
+                reason = f"`{field}`: {problem}"
+                cells.append(f"no ({reasons.setdefault(reason, len(reasons) + 1)})")
+            elif features.field_of(features.IDLE, feature.template, way):
+                cells.append("idle")
+            else:
+                cells.append("🟩")
+        fields = ", ".join(
+            f"`{name}`" + (f" {value}" if value else "")
+            for name, _, value in (said.partition(" ") for said in feature.fields.split(", "))
+        )
+        lines.append(f"| {feature.title} | {fields} | {' | '.join(cells)} |")
+    lines += ["", *(f"{number}. {reason}" for reason, number in reasons.items()), ""]
+    return "\n".join(lines)
+
+
 PAGES = {
+    "aws.md": aws_page,
     "events.md": events_page,
     "configuration.md": configuration_page,
     "commands.md": commands_page,

@@ -99,6 +99,7 @@ def test_a_file_of_ibms_shape() -> None:
                 "ncpus": ["Numeric", "1"],
                 "nram": ["Numeric", "3072"],
                 "awshost": ["Boolean", "1"],
+                "mem": ["Numeric", "3072"],
             },
             "image_id": "ami-4c01",
             "subnet_ids": ["subnet-9d21"],
@@ -117,6 +118,7 @@ def test_a_file_of_ibms_shape() -> None:
                 "ncpus": ["Numeric", "2"],
                 "nram": ["Numeric", "61440"],
                 "awshost": ["Boolean", "1"],
+                "mem": ["Numeric", "61440"],
             },
             "image_id": "ami-4c02",
             "subnet_ids": ["subnet-9d22"],
@@ -512,15 +514,18 @@ def test_attributes(tmp_path: Path, name: str, value: Any, pair: list[str]) -> N
 
 
 def test_mem_stands_in_for_nram(tmp_path: Path) -> None:
-    """LSF's `mem` is HostFactory's `nram`, and is not emitted itself."""
-    document = served(tmp_path, attributes=attributes(nram=ABSENT, mem=["Numeric", "512"]))
+    """LSF's `mem` is HostFactory's `nram`; both are answered, since LSF looks for its own."""
+    document = served(tmp_path, attributes=attributes(nram=ABSENT, mem=["Numeric", 512.0]))
 
-    assert {**PLAIN["attributes"], "nram": ["Numeric", "512"]} == document["attributes"]
+    both = {"nram": ["Numeric", "512"], "mem": ["Numeric", "512"]}
+    assert {**PLAIN["attributes"], **both} == document["attributes"]
 
 
 def test_nram_counts_before_mem(tmp_path: Path) -> None:
-    """Where both stand, HostFactory's own name counts."""
-    assert served(tmp_path, attributes=attributes(mem=["Numeric", "512"])) == PLAIN_DOCUMENT
+    """Where both stand, each is answered as it is said."""
+    document = served(tmp_path, attributes=attributes(mem=["Numeric", "512"]))
+
+    assert {**PLAIN["attributes"], "mem": ["Numeric", "512"]} == document["attributes"]
 
 
 @pytest.mark.parametrize("absent", [ABSENT, None])
@@ -797,5 +802,16 @@ def test_wire_template() -> None:
             "ncpus": ["Numeric", "1"],
             "nram": ["Numeric", "3072"],
             "awshost": ["Boolean", "1"],
+            "mem": ["Numeric", "3072"],
         },
+    }
+
+
+def test_lsf_is_told_the_memory_by_its_own_name(tmp_path: Path) -> None:
+    """Where LSF calls, `mem` is answered although the file has `nram` only."""
+    document = served(tmp_path)
+
+    assert wire_template(document, lsf=True)["attributes"] == {
+        **wire_template(document)["attributes"],
+        "mem": document["attributes"]["nram"],
     }

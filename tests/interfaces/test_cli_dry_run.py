@@ -73,6 +73,9 @@ def test_a_dry_run_says_what_is_sent_and_sends_nothing(make_world: MakeWorld, wa
     else:
         assert answers["CreateLaunchTemplate"] == "would succeed"
         assert batch["launch_template"].startswith("hostledger-")
+        made = batch["launch_template_payload"]
+        assert made["LaunchTemplateName"] == batch["launch_template"]
+        assert made["LaunchTemplateData"]["ImageId"] == TEMPLATE["imageId"]
         assert batch["launch_template_exists"] is False
     assert answers[world.action] == ("has no dry run" if way == "group" else "would succeed")
 
@@ -133,6 +136,17 @@ def test_what_aws_would_refuse_is_told(make_world: MakeWorld) -> None:
 
     assert batch["dry_run"][0]["answer"].startswith("not authorized: ")
     assert "ec2:RunInstances" in batch["dry_run"][0]["answer"]
+
+
+def test_what_a_plan_needs_and_aws_does_not_answer_is_told(make_world: MakeWorld) -> None:
+    """The image's parameter cannot be read: nothing is planned, for that reason."""
+    world = make_world(templates=[{**TEMPLATE, "imageId": "/site/image"}])
+    world.sandbox.add_fault("refused", action="GetParameter", times=-1)
+
+    document = dry_run(world, 2)
+
+    assert (document["missing"], document["batches"]) == (2, [])
+    assert document["shortages"][0]["reason"] == "EndpointConnectionError"
 
 
 def test_a_pause_is_told_and_what_would_be_sent_all_the_same(world: World, run: Run) -> None:

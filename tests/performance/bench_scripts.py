@@ -89,7 +89,7 @@ class Site:
                     request_id=request_id, batch_id="bat-0", provider="bench", template_id="A",
                     revision="r", account="default", region="us-east-1", zone="us-east-1a",
                     instance_type="t3.medium", price_type="ondemand", name="",
-                    private_ip_address="", launch_time=1_800_000_000,
+                    private_ip_address="", launch_time=1_800_000_000, units=1,
                 )  # fmt: skip
                 machine.run(name, address, 1_800_000_000)
                 machines.append(machine)

@@ -64,8 +64,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.server.sent.append((action_of(self.headers.get("X-Amz-Target"), body),
-                                 self.server.seconds()))
+        self.server.sent.append(
+            (action_of(self.headers.get("X-Amz-Target"), body), self.server.seconds())
+        )
         self._upstream.request("POST", self.path, body, dict(self.headers.items()))
         answer = self._upstream.getresponse()
         content = answer.read()

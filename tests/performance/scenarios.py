@@ -12,6 +12,7 @@ from typing import Any
 from dependency_injector import providers
 
 from application.version import VERSION
+from infrastructure.aws.client import LAUNCHED_INSTANCES
 from infrastructure.sandbox.ec2 import Quotas
 from infrastructure.sandbox.server import listen
 from interfaces.worker.loop import Worker
@@ -22,9 +23,7 @@ ZONES = ("a", "b", "c")
 POLLED_EVERY = 30.0
 """Seconds between HostFactory's rounds of calls."""
 
-LAUNCHES = frozenset(
-    {"RunInstances", "CreateFleet", "RequestSpotFleet", "CreateAutoScalingGroup"}
-)
+LAUNCHES = frozenset({"RunInstances", "CreateFleet", "RequestSpotFleet", "CreateAutoScalingGroup"})
 
 
 def templates(zones: tuple[str, ...] = ZONES) -> list[dict[str, Any]]:
@@ -163,23 +162,18 @@ def waiting_requests(world: CountedWorld, count: int) -> Cost:
     return cost
 
 
-def fleet(world: CountedWorld, count: int, each: int = 1000) -> Cost:
-    """`count` machines over three zones, in requests of `each`, one after the other as fast as
-    AWS's bucket of launched instances lets it."""
+def fleet(world: CountedWorld, count: int, each: int = 500) -> Cost:
+    """`count` machines over three zones, in requests of `each`, one after the other as AWS's bucket
+    of launched instances admits them."""
     world.start_worker()
     with Counting(world) as cost:
         for number in range(count // each):
             world.request(each, f"Zone-{ZONES[number % len(ZONES)]}")
             world.run_until_done(900)
-            refill(world)
+            # Until the bucket has so many again; nobody looks meanwhile.
+            _, rate = world.workers[0].side.settings().provider.aws.buckets[LAUNCHED_INSTANCES]
+            world.clock.advance(each / rate)
     return cost
-
-
-def refill(world: CountedWorld) -> None:
-    """Wait until the bucket of launched instances is full: at the rate of default settings."""
-    connection: Any = world.workers[0].side.settings().provider.aws
-    size, rate = connection.buckets["RunInstances:instances"]
-    world.run(size / rate, step=10.0, poll=world.poll)
 
 
 def steady(world: CountedWorld, seconds: float) -> Cost:
