@@ -43,6 +43,8 @@ AVOIDED_FOR = 180.0
 """Seconds in which a pool that had no capacity is left alone."""
 
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
+HOPELESS = 4
+"""Failures in a row after which a call that was never sent is left to another account."""
 
 ONLY_ACCOUNT = "default"
 """The name of the account of a site that has named none."""
@@ -162,8 +164,9 @@ class Provisioning:
         if failed.kind in ("throttled", "unreachable", "ambiguous"):
             attempts.ambiguous |= failed.kind == "ambiguous"
             attempts.failures += 1
-            is_down = failed.kind == "unreachable" and turn.cloud.is_down(row["api"])
-            if is_down and not attempts.ambiguous and self._elsewhere(self, row):
+            is_down = turn.cloud.is_down(row["api"]) or attempts.failures >= HOPELESS
+            unsent = failed.kind == "unreachable" and not attempts.ambiguous
+            if is_down and unsent and self._elsewhere(self, row):
                 # Nothing of it was ever sent: another account may have the demand.
                 self._reject(row, failed.code, failed.message, True)
                 return True

@@ -359,7 +359,8 @@ def test_an_answer_lost_in_one_account_is_settled_there(make_site: MakeSite, way
     request = world.request(2)
     assert world.run(30, lambda: bool(world.launches()))
     site.down("home")
-    world.run(600, step=10.0)
+    world.run(60)
+    world.run(540, step=10.0)
     assert world.status(request)["status"] == "running"
     world.sandbox.clear_faults()
     world.run(700, step=10.0)

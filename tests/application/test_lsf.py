@@ -48,19 +48,23 @@ def test_requests_of_two_accounts_share_no_launch(make_world: MakeWorld, way: st
 def test_a_late_machine_goes_to_nobody_elses_account(make_world: MakeWorld) -> None:
     """One whose request was cancelled while its launch was doubtful is not dealt to demand that
     would be billed to another account."""
-    settings = {"HOSTLEDGER_PROVIDER__AWS__TOKEN_SAFE_AGE": "0"}
+    settings = {
+        "HOSTLEDGER_PROVIDER__AWS__TOKEN_SAFE_AGE": "0",
+        "HOSTLEDGER_PROVIDER__AWS__SETTLE_GAP": "60",
+        "HOSTLEDGER_PROVIDER__FULFILMENT_DEADLINE": "1000",
+    }
     world = make_world(settings=settings, **CYCLE)
     world.start_worker()
     world.sandbox.add_fault("lost_response", action="RunInstances")
     first = ask(world, 1, "desk-7")
     assert world.run(30, lambda: bool(world.launches()))
     world.cancel(first)
-    world.sandbox.set_capacity(1)
+    world.sandbox.set_capacity(0)
     second = ask(world, 1)
-    world.run(280, step=5.0)
+    assert world.run(400, lambda: bool(world.events("LaunchSettled")), step=5.0)
     assert world.status(second)["status"] == "running"
     world.sandbox.set_capacity(None)
     answer = world.run_until_final(second)
-    assert tags_of(world, answer["machines"]) <= {""}
-    world.run(500, step=10.0)
+    assert tags_of(world, answer["machines"]) == {""}
+    world.run(200, step=10.0)
     world.assert_agreement()

@@ -77,11 +77,15 @@ def test_pending_too_long_is_replaced(way_world: World) -> None:
     assert answer["status"] == "complete"
     assert succeeded(answer) == 3
     assert stuck not in world.live()
+    world.run(130, step=10.0)  # a fleet that maintains its target has launched one as well
     assert len(world.live()) == 3
     ended = [t for t in world.events("TerminationIntended") if stuck in t["machine_ids"]]
-    assert [(t["machine_ids"], t["reason"]) for t in ended] == [
-        ([stuck], "pending for longer than 180 s")
-    ]
+    if world.way == "group":
+        assert ended == [], "Auto Scaling finds it unhealthy and replaces it before that"
+    else:
+        assert [(t["machine_ids"], t["reason"]) for t in ended] == [
+            ([stuck], "pending for longer than 180 s")
+        ]
     leave_nothing(world)
 
 

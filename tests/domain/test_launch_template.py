@@ -48,7 +48,11 @@ COMMANDS: dict[str, tuple[Any, Happened, set[str]]] = {
     "create": (lambda t: t.create("lt-0abcd290751193123"), CREATED, {"open"}),
     "reject": (lambda t: t.reject("UnauthorizedOperation", "not authorized"), REJECTED, {"open"}),
     "miss": (lambda t: t.miss(), MISSED, {"created"}),
-    "intend_deletion": (lambda t: t.intend_deletion("unused"), DOOMED, {"open", "created", "missed"}),
+    "intend_deletion": (
+        lambda t: t.intend_deletion("unused"),
+        DOOMED,
+        {"open", "created", "missed"},
+    ),
     "delete": (lambda t: t.delete(), DELETED, {"deleting", "deleting, unsure"}),
 }
 """Command -> itself, what it leads to, and in which of LIVES: in the others it is no news."""
