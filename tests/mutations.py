@@ -267,9 +267,9 @@ MUTATIONS = (
     Mutation(
         "missed launch template left at AWS",
         "30",
-        "domain/launch_template.py",
-        "if self.state in (OPEN, CREATED, MISSED):",
-        "if self.state in (OPEN, CREATED):",
+        "application/projections/launches.py",
+        '"LaunchTemplateMissed": _template_is("missed")',
+        '"LaunchTemplateMissed": _template_is("deleted")',
         (ANSWERS + "test_fault_30_gone_inside_the_errors_of_a_fleet",),
     ),
     Mutation(

@@ -207,6 +207,25 @@ def test_least_cost_by_the_templates_own_prices(make_site: MakeSite) -> None:
     assert site.chosen()[-1] == ("home", "costs 0.3 an hour; nothing to be had in away")
 
 
+def test_spend_is_counted_by_the_accounts_prices(make_site: MakeSite) -> None:
+    """A price that only the account gives holds for the machines that live there, too."""
+    template = {
+        "accounts": {"home": {"price": 0.2}, "away": {"price": 0.5}},
+        "fulfilmentDeadline": 30,
+    }
+    site = make_site(
+        {"home": {}, "away": {}},
+        template=template,
+        settings={"HOSTLEDGER_PROVIDER__LIMITS__SPEND_PER_HOUR": "0.5"},
+    )
+    site.world.start_worker()
+    site.world.fulfilled(2)
+    answer = site.world.run_until_final(site.world.request(2))
+    assert answer["status"] == "complete_with_error"
+    assert "spend_per_hour allows 0.5 an hour" in answer["message"]
+    assert site.lives() == {"home": 2}
+
+
 def test_a_template_names_its_accounts(make_site: MakeSite) -> None:
     """Without any it runs in the first; what it has for one of them holds there alone."""
     template = {"accounts": {"away": {"subnetId": "subnet-away", "imageId": "ami-0aaa"}}}
