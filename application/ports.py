@@ -223,6 +223,10 @@ class Cloud(Protocol):
         not fail it. Raises CallFailed."""
         ...
 
+    def may_terminate(self, machines: int) -> bool:
+        """Whether the buckets and the breaker let so many be terminated at once; takes nothing."""
+        ...
+
     def terminate(
         self, machine_ids: Sequence[str], before_each: Callable[[], object] = ...
     ) -> Terminated:

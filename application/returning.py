@@ -100,7 +100,9 @@ class Returning:
             return
         now = self._turn.now()[2]
         for row in self._turn.work.open_terminations():
-            if self._due.get(row["termination_id"], 0.0) <= now:
+            due = self._due.get(row["termination_id"], 0.0) <= now
+            # An own bucket that is empty is no failure to back off from.
+            if due and self._turn.cloud.may_terminate(len(row["machine_ids"])):
                 self._send(row)
         self._terminate_owed()
 
@@ -130,9 +132,10 @@ class Returning:
         size = turn.aws["batch_sizes"]["terminate_instances"]
         for zone, rows in zones.items():
             for start in range(0, len(rows), size):
-                if turn.paused():
+                part = rows[start : start + size]
+                if turn.paused() or not turn.cloud.may_terminate(len(part)):
                     return
-                self._intend(zone, rows[start : start + size])
+                self._intend(zone, part)
 
     def _aws_takes(self, row: dict[str, Any]) -> bool:
         """AWS is about to end it itself, and the site lets it (AWS_SPOT_TERMINATE_ON_RECLAIM)."""

@@ -111,6 +111,9 @@ class CloudWithin:
         self._refuse_late()
         return self._cloud.find(machine_ids, names, batches)
 
+    def may_terminate(self, machines: int) -> bool:
+        return self._has_time() and self._cloud.may_terminate(machines)
+
     def terminate(
         self, machine_ids: Sequence[str], before_each: Callable[[], object] = lambda: None
     ) -> Terminated:

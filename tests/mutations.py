@@ -328,7 +328,7 @@ MUTATIONS = (
         "domain/launch_batch.py",
         "owed[request_id] -= counts",
         "owed[request_id] -= 1",
-        (ANSWERS + "test_fault_36_weights",),
+        (ANSWERS + "test_fault_36_weights_of_two_requests",),
     ),
     Mutation(
         "spot fleet fills on until the deadline",
@@ -542,10 +542,18 @@ MUTATIONS = (
     ),
     Mutation(
         "group and pending machine wait for each other",
-        "59",
+        "",
         "application/returning.py",
         'and (row["batch_id"] not in self._unlowered or machine_id in self.slow_to_start)',
         'and row["batch_id"] not in self._unlowered',
+        (POLICIES + "launching.py::test_pending_too_long_beside_a_return",),
+    ),
+    Mutation(
+        "machines of a fleet may start for ever",
+        "59",
+        "application/reconciliation.py",
+        '            self._slow_to_start.add(row["machine_id"])',
+        "            pass",
         (FLEETS + "test_fault_59_pending_too_long",),
     ),
     Mutation(

@@ -228,6 +228,10 @@ class Ec2:
         """Those of these instances that exist, and all of these batches. Raises CallFailed."""
         return self._instances.find(machine_ids, names, batches)
 
+    def may_terminate(self, machines: int) -> bool:
+        """Whether buckets and breaker let so many be terminated at once; takes nothing."""
+        return self._connection.may_call("TerminateInstances", machines)
+
     def terminate(
         self, machine_ids: Sequence[str], before_each: Callable[[], object] = lambda: None
     ) -> Terminated:

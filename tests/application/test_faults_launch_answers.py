@@ -433,6 +433,23 @@ def test_fault_36_weights(make_world: MakeWorld, way: str, count: int) -> None:
 
 
 @every_way
+def test_fault_36_weights_of_two_requests(make_world: MakeWorld, way: str) -> None:
+    """Machines of three units are dealt by their units: two requests of six have two each."""
+    template = {**LONG, "vmTypes": {"m5.xlarge": 3}}
+    del template["vmType"]
+    world = make_world(way=way, templates=[template], boot_time=20.0)
+    requests = [world.request(6) for _ in range(2)]
+    world.start_worker()
+
+    for request_id in requests:
+        answer = final(world, request_id)
+        assert answer["status"] == "complete"
+        assert len(answer["machines"]) == 2
+    assert len(world.live()) == 4
+    world.assert_agreement()
+
+
+@every_way
 def test_fault_36_a_heavy_machine_is_replaced(make_world: MakeWorld, way: str) -> None:
     """A machine of three units that never runs is replaced by as many units."""
     template = {**LONG, "vmTypes": {"m5.xlarge": 3}}

@@ -104,6 +104,40 @@ def test_pending_too_long_is_reported(make_world: MakeWorld, way: str) -> None:
     leave_nothing(world)
 
 
+def test_pending_too_long_beside_a_return(make_world: MakeWorld) -> None:
+    """A group is not lowered while a member starts, and a machine of it is not ended before that:
+    a member that does not start is ended all the same, so that neither waits for the other."""
+    world = make_world(
+        way="group",
+        templates=[{**TEMPLATE, "fulfilmentDeadline": 7200}],
+        boot_time=250.0,
+        shutdown_time=15.0,
+    )
+    config = {"AWS_REGION": "us-east-1", "AWS_INSTANCE_PENDING_TIMEOUT_SEC": 1000}
+    world.write_config(config)
+    world.sandbox.set_capacity(1)
+    worker = world.start_worker()
+    request_id = world.request(2)
+    world.run(280, step=10.0)
+    (first,) = world.status(request_id)["machines"]
+    assert first["status"] == "running"
+    world.sandbox.set_capacity(None)
+    world.run(40, step=5.0)
+    (slow,) = world.owned() - {first["machineId"]}
+    world.kill(worker)
+    world.write_config({**config, "AWS_INSTANCE_PENDING_TIMEOUT_SEC": 180})
+    world.start_worker()
+
+    return_id = world.give_back([first])
+    world.run(190, step=5.0)
+
+    ended = [t for t in world.events("TerminationIntended") if slow in t["machine_ids"]]
+    assert [t["reason"] for t in ended] == ["pending for longer than 180 s"]
+    world.cancel(request_id)
+    assert final(world, return_id)["status"] == "complete"
+    leave_nothing(world)
+
+
 @every_way
 def test_pending_is_judged_by_ec2(way_world: World) -> None:
     """No worker lived while the machines started, and EC2 cannot be asked at first: their time

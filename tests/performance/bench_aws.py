@@ -324,7 +324,8 @@ def report(bench: Bench) -> str:
             f"## {bench.machines:,} machines on the simulated clock",
             bench.simulated,
             "Seconds are simulated. CPU and memory are those of one process that holds the worker, "
-            "HostFactory's calls, the proxy and the sandbox.",
+            "HostFactory's calls, the proxy and the sandbox. While the bucket of launched "
+            "instances refills between requests the clock jumps, and nobody looks.",
         ),
         (
             f"## {bench.machines:,} machines in real time",
