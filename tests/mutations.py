@@ -407,8 +407,8 @@ MUTATIONS = (
         "open terminations forgotten at the start",
         "13",
         "application/returning.py",
-        '            if self._due.get(row["termination_id"], 0.0) <= now:',
-        '            if row["termination_id"] in self._due:',
+        'due = self._due.get(row["termination_id"], 0.0) <= now',
+        'due = row["termination_id"] in self._due',
         (RETURNING + "test_fault_13_killed_after_terminate",),
     ),
     Mutation(
