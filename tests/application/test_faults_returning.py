@@ -81,7 +81,7 @@ def test_fault_11_terminate_with_one_unknown_id(way_world: World) -> None:
     return_id = world.give_back(machines)
 
     world.start_worker()
-    world.run(120, lambda: not world.live())
+    world.run(50, lambda: not world.live())  # before sweeps have missed the one
 
     assert world.live() == set()
     assert len(world.calls_of("TerminateInstances")) <= 2 * math.log2(33) + 2

@@ -101,6 +101,8 @@ def test_pending_too_long_is_reported(make_world: MakeWorld, way: str) -> None:
 
     assert answer["status"] == "complete_with_error"
     assert succeeded(answer) == 0
+    world.run(100, step=10.0)
+    assert world.live() == set()
     leave_nothing(world)
 
 
@@ -378,6 +380,7 @@ def test_cancel_after_the_intent(way_world: World) -> None:
     assert [outcome["deal"] for outcome in outcomes if outcome["deal"]] == []
     assert sum(len(outcome.get("surplus", ())) for outcome in outcomes) == 3
     assert world.status(request_id)["machines"] == []
+    assert world.live() == set()
     leave_nothing(world)
 
 
