@@ -85,7 +85,8 @@ def test_fault_11_terminate_with_one_unknown_id(way_world: World) -> None:
     world.run(50, lambda: not world.live() & named)  # before sweeps have missed the one
 
     assert not world.live() & named
-    assert len(world.calls_of("TerminateInstances")) <= 2 * math.log2(33) + 2
+    # Of 33: a fleet may have put one in the place of the lost one, and it ends with the others.
+    assert len(world.calls_of("TerminateInstances")) <= 2 * math.ceil(math.log2(33)) + 1
     assert final(world, return_id)["status"] == "complete"
     leave_nothing(world)
 
