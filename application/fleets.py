@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from application import ports
-from application.backoff import jittered
+from application.backoff import Backoff
 from application.instants import Instant, seconds_between
 from application.ports import CallFailed, Instance
 from application.provisioning import market_for, may_still_launch
@@ -31,8 +31,7 @@ Row = dict[str, Any]
 class Fleets:
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
-        self._failures: dict[str, int] = {}
-        self._due: dict[str, float] = {}
+        self._backoff = Backoff(turn, FIRST_RETRY, LONGEST_RETRY)
         self._stopped: dict[str, Instant] = {}
         """batch id -> when its fleet was seen to launch no more; a sweep since then closes it."""
         self._swept: Instant | None = None
@@ -128,10 +127,10 @@ class Fleets:
         try:
             turn.cloud.set_target(row["api"], row["fleet_id"], target, on_demand)
         except CallFailed as failed:
-            self._wait(row["batch_id"])
+            self._backoff.failed(row["batch_id"])
             turn.journal.info("target not set", fleet_id=row["fleet_id"], code=failed.code)
             return False
-        self._failures.pop(row["batch_id"], None)
+        self._backoff.succeeded(row["batch_id"])
         fleet.set_target()
         self._save(row, fleet)
         row |= {"target": target, "intended": None}
@@ -165,13 +164,10 @@ class Fleets:
 
     def _may_call(self, batch_id: str) -> bool:
         """These calls carry no token: the holder of the lease before us must have ended its own."""
-        due = self._due.get(batch_id, 0.0) <= self._turn.now()[2]
-        return due and self._turn.outlived_others() and not self._turn.paused()
+        return self._backoff.admits(batch_id) and self._may_change()
 
-    def _wait(self, batch_id: str) -> None:
-        failures = self._failures[batch_id] = self._failures.get(batch_id, 0) + 1
-        wait = jittered(failures, FIRST_RETRY, LONGEST_RETRY, self._turn.random)
-        self._due[batch_id] = self._turn.now()[2] + wait
+    def _may_change(self) -> bool:
+        return self._turn.outlived_others() and not self._turn.paused()
 
     def _fleet(self, row: Row) -> Fleet:
         fleet = self._turn.ledger.get(Fleet, row["batch_id"])
@@ -255,7 +251,7 @@ class Fleets:
                         fleet.delete()
                         add(fleet, row["correlation_id"], row["event_id"])
                     else:
-                        self._wait(row["batch_id"])
+                        self._backoff.failed(row["batch_id"])
 
     # -- what AWS has -----------------------------------------------------------------------------
 
@@ -328,7 +324,7 @@ class Fleets:
     def _stop(self, listed: ports.Fleet) -> None:
         """Let it launch no more; its machines live on."""
         turn = self._turn
-        if turn.paused() or not turn.outlived_others():
+        if not self._may_change():
             return
         turn.must_outlive_call()
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from application.backoff import jittered
+from application.backoff import Backoff
 from application.ports import CallFailed, Planned
 from application.turn import Turn
 from domain.identifiers import launch_token
@@ -17,15 +17,14 @@ UNUSED_FOR = 600.0
 which may want it."""
 
 
-CREATION = "creation"
-"""What is waited for when none can be made; beside the keys of those that are to be deleted."""
+STRAYS = "strays"
+"""What is backed off from when AWS does not list them; beside the keys of launch templates."""
 
 
 class LaunchTemplates:
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
-        self._failures: dict[str, int] = {}
-        self._due: dict[str, float] = {}
+        self._backoff = Backoff(turn, FIRST_RETRY, LONGEST_RETRY)
         self._restored = turn.incarnation > 1
 
     def ensure(self, planned: Planned, request: dict[str, Any]) -> str | None:
@@ -44,8 +43,7 @@ class LaunchTemplates:
         )
         if template.state == CREATED:
             return name
-        if template.state == DELETING or self._due.get(CREATION, 0.0) > turn.now()[2]:
-            # Another name each time would be another intent each turn.
+        if template.state == DELETING or not self._backoff.admits(key):
             return None
         if template.state != OPEN:
             self._intend(template, planned, name, request)
@@ -91,12 +89,11 @@ class LaunchTemplates:
             )
         except CallFailed as failed:
             if failed.kind in ("throttled", "unreachable", "ambiguous"):
-                self._wait(CREATION)
+                self._backoff.failed(row["template_key"])
                 return False
             self._record(row, failed)
             raise
-        self._due.pop(CREATION, None)
-        self._failures.pop(CREATION, None)
+        self._backoff.succeeded(row["template_key"])
         self._record(row, launch_template_id)
         return True
 
@@ -110,11 +107,6 @@ class LaunchTemplates:
         self._turn.save(
             template, correlation_id=row["correlation_id"], causation_id=row["event_id"]
         )
-
-    def _wait(self, key: str) -> None:
-        failures = self._failures[key] = self._failures.get(key, 0) + 1
-        wait = jittered(failures, FIRST_RETRY, LONGEST_RETRY, self._turn.random)
-        self._due[key] = self._turn.now()[2] + wait
 
     def miss(self, name: str) -> LaunchTemplate | None:
         """The launch template of this name, which AWS does not know any more; to be saved."""
@@ -137,7 +129,7 @@ class LaunchTemplates:
             return
         wanted = bool(turn.work.open_requests())
         for row in rows:
-            if self._due.get(row["template_key"], 0.0) > turn.now()[2]:
+            if not self._backoff.admits(row["template_key"]):
                 continue
             if wanted and row["state"] != "deleting" and turn.age(row) < UNUSED_FOR:
                 continue
@@ -147,7 +139,7 @@ class LaunchTemplates:
         """The log was restored from a backup: AWS may have launch templates with our tag that it
         has never heard of. Nothing is launched by them any more. Raises LeaseLost."""
         turn = self._turn
-        if self._due.get("", 0.0) > turn.now()[2]:
+        if not self._backoff.admits(STRAYS):
             return
         known = {row["name"] for row in turn.work.launch_templates()}
         try:
@@ -157,7 +149,7 @@ class LaunchTemplates:
                     turn.cloud.delete_launch_template(name)
                     turn.journal.info("launch template of no launch of ours removed", name=name)
         except CallFailed as failed:
-            self._wait("")
+            self._backoff.failed(STRAYS)
             turn.journal.info("launch templates not compared", code=failed.code)
         else:
             self._restored = False
@@ -175,7 +167,7 @@ class LaunchTemplates:
         try:
             turn.cloud.delete_launch_template(row["name"])
         except CallFailed as failed:
-            self._wait(row["template_key"])
+            self._backoff.failed(row["template_key"])
             turn.journal.info("launch template not removed", name=row["name"], code=failed.code)
             return
         template.delete()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from application.backoff import jittered
+from application.backoff import Backoff
 from application.turn import Turn
 from domain.identifiers import RETURN, TERMINATION, new_id
 from domain.machine import Machine
@@ -86,8 +86,8 @@ class Returning:
         self._turn = turn
         self._unlowered = unlowered
         self._refusals = refusals
-        self._failures: dict[str, int] = {}
-        self._due: dict[str, float] = {}
+        self._backoff = Backoff(turn, FIRST_RETRY, LONGEST_RETRY)
+        """By machine, and by termination."""
         self.unheeded: set[str] = set()
         """Machines that EC2 accepted to terminate and that run on (reconciliation says)."""
         self.slow_to_start: set[str] = set()
@@ -98,9 +98,8 @@ class Returning:
         """End what is owed. Raises LeaseLost."""
         if self._turn.paused():
             return
-        now = self._turn.now()[2]
         for row in self._turn.work.open_terminations():
-            due = self._due.get(row["termination_id"], 0.0) <= now
+            due = self._backoff.admits(row["termination_id"])
             # An own bucket that is empty is no failure to back off from.
             if due and self._turn.cloud.may_terminate(len(row["machine_ids"])):
                 self._send(row)
@@ -109,7 +108,6 @@ class Returning:
     def _terminate_owed(self) -> None:
         """Merge what all returns owe, by zone: one protected machine saves all of its zone."""
         turn = self._turn
-        now = turn.now()[2]
         under_way = {
             machine_id for row in turn.work.open_terminations() for machine_id in row["machine_ids"]
         }
@@ -124,7 +122,7 @@ class Returning:
                 and not row["protected"]
                 and (row["batch_id"] not in self._unlowered or machine_id in self.slow_to_start)
                 and machine_id not in under_way
-                and self._due.get(machine_id, 0.0) <= now
+                and self._backoff.admits(machine_id)
                 and (row["status"] != "shutting-down" or machine_id in self.unheeded)
                 and not self._aws_takes(row)
             ):
@@ -176,7 +174,7 @@ class Returning:
         refused = [[m, PROTECTED_SINCE if m in kept else NOT_SENT] for m in row["machine_ids"]]
         batch.conclude([], refused, "")
         turn.save(batch, correlation_id=row["correlation_id"], causation_id=row["event_id"])
-        self._due.pop(row["termination_id"], None)
+        self._backoff.succeeded(row["termination_id"])
 
     def _send(self, row: dict[str, Any]) -> None:
         turn = self._turn
@@ -190,21 +188,18 @@ class Returning:
         self.unheeded.difference_update(answer.accepted)
         self.slow_to_start.difference_update(row["machine_ids"])
         for machine_id in answer.accepted:
-            self._failures.pop(machine_id, None)
-            self._due.pop(machine_id, None)
+            self._backoff.succeeded(machine_id)
             self._refusals.pop(machine_id, None)
-        now = turn.now()[2]
         for machine_id in [machine_id for machine_id, _ in answer.refused] + answer.retry:
-            failures = self._failures[machine_id] = self._failures.get(machine_id, 0) + 1
-            wait = jittered(failures, FIRST_RETRY, LONGEST_RETRY, turn.random)
-            self._due[machine_id] = self._due[row["termination_id"]] = now + wait
+            self._backoff.failed(machine_id)
         if not answer.accepted and not answer.refused:
+            self._backoff.failed(row["termination_id"])
             return  # not known: the same intent is sent again
         batch = turn.ledger.get(TerminationBatch, row["termination_id"])
         assert batch is not None
         batch.conclude(answer.accepted, answer.refused, answer.aws_request_id)
         turn.save(batch, correlation_id=row["correlation_id"], causation_id=row["event_id"])
-        self._due.pop(row["termination_id"], None)
+        self._backoff.succeeded(row["termination_id"])
         for machine_id, code in answer.refused:
             self._refusals[machine_id] = code
             turn.journal.warn("termination refused", machine_id=machine_id, code=code)

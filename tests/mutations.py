@@ -407,8 +407,8 @@ MUTATIONS = (
         "open terminations forgotten at the start",
         "13",
         "application/returning.py",
-        'due = self._due.get(row["termination_id"], 0.0) <= now',
-        'due = row["termination_id"] in self._due',
+        'due = self._backoff.admits(row["termination_id"])',
+        "due = False",
         (RETURNING + "test_fault_13_killed_after_terminate",),
     ),
     Mutation(
@@ -504,8 +504,8 @@ MUTATIONS = (
         "call without a token before the old one ended",
         "54",
         "application/fleets.py",
-        "return due and self._turn.outlived_others() and not self._turn.paused()",
-        "return due and not self._turn.paused()",
+        "return self._turn.outlived_others() and not self._turn.paused()",
+        "return not self._turn.paused()",
         (FLEETS + "test_fault_54_no_target_before_the_old_call_has_ended",),
     ),
     Mutation(
