@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from application.terminate_orphans import refuse_others
+from application.turn import MOST_STREAMS
 from domain.machine import Machine
 from domain.refusals import NotAdoptable
 
@@ -11,9 +12,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from application.ports import Ledger
-
-MOST = 30
-"""Machines in one commit."""
 
 
 class AdoptOrphans:
@@ -56,8 +54,8 @@ def adopt_orphans(command: AdoptOrphans, ledger: Ledger) -> None:
         "be ended with `hostledger orphans terminate`",
     )
     machines = [_adopted(command, orphans[machine_id]) for machine_id in ids]
-    for start in range(0, len(machines), MOST):
-        ledger.save(*machines[start : start + MOST], correlation_id=command.command_id)
+    for start in range(0, len(machines), MOST_STREAMS):
+        ledger.save(*machines[start : start + MOST_STREAMS], correlation_id=command.command_id)
 
 
 def _adopted(command: AdoptOrphans, row: dict[str, Any]) -> Machine:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from application.provisioning import pool_name
+from application.demand import pool_name
 from application.turn import Turn
 from domain.launch_batch import LaunchBatch
 from domain.machine import Machine

@@ -10,15 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from application.provisioning import (
-    LAUNCHED,
-    NOT_HERE,
-    NOT_NOW,
-    Provisioning,
-    content_here,
-    market_for,
-    still_wanted,
-)
+from application.demand import content_here, market_for, still_wanted
+from application.provisioning import LAUNCHED, NOT_HERE, NOT_NOW, Provisioning
 from application.turn import Turn
 from domain.template import Template
 

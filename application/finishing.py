@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from application.demand import still_wanted
 from application.ports import CallFailed, Instance
 from application.projections.machines import PROTECTED
-from application.provisioning import still_wanted
 from application.turn import Turn
 from domain.identifiers import TERMINATION, new_id
 from domain.machine_request import MachineRequest

@@ -13,9 +13,9 @@ from typing import Any
 
 from application import ports
 from application.backoff import Backoff
+from application.demand import market_for, may_still_launch
 from application.instants import Instant, seconds_between
 from application.ports import CallFailed, Instance
-from application.provisioning import market_for, may_still_launch
 from application.turn import Turn
 from domain.brake import LAUNCHING
 from domain.capacity import CREATE_GROUP, MAINTAIN, RUN_INSTANCES, SPOT
@@ -303,17 +303,7 @@ class Fleets:
             return  # its call is made again, and answers with this fleet
         fleet = turn.ledger.get(Fleet, listed.batch_id)
         if fleet is None:
-            fleet = Fleet(Fleet.stream(listed.batch_id))
-            fleet.create(
-                api=listed.api,
-                fleet_id=listed.fleet_id,
-                fleet_type=MAINTAIN,
-                target=listed.target,
-                account=turn.cloud.account,
-                region=turn.cloud.region,
-                provider=batch["provider"],
-                launch_template=batch["launch_template"],
-            )
+            fleet = fleet_of(turn, batch, listed.fleet_id, MAINTAIN, listed.target)
             if listed.api != CREATE_GROUP:
                 fleet.intend_deletion("the answer to its call was lost")
             # A group with members cannot be deleted: its target is lowered to what is kept.
@@ -334,3 +324,20 @@ class Fleets:
             turn.cloud.delete_fleets(listed.api, MAINTAIN, [listed.fleet_id])
         except CallFailed as failed:
             turn.journal.info("fleet not deleted", fleet_id=listed.fleet_id, code=failed.code)
+
+
+def fleet_of(turn: Turn, batch: Row, fleet_id: str, fleet_type: str, target: int) -> Fleet:
+    """The fleet that the call of a batch made, recorded when it is not yet; to be saved."""
+    batch_id = batch["batch_id"]
+    fleet = turn.ledger.get(Fleet, batch_id) or Fleet(Fleet.stream(batch_id))
+    fleet.create(
+        api=batch["api"],
+        fleet_id=fleet_id,
+        fleet_type=fleet_type,
+        target=target,
+        account=batch["account"],
+        region=batch["region"],
+        provider=batch["provider"],
+        launch_template=batch["launch_template"],
+    )
+    return fleet

@@ -13,46 +13,34 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from application.avoiding import AVOIDED_FOR, Avoided
 from application.backoff import jittered
+from application.demand import content_here, facts, open_claims, pool_name, still_wanted
+from application.fleets import fleet_of
 from application.launch_templates import LaunchTemplates
 from application.limits import Reached, least_room
-from application.ports import CallFailed, Instance, Launched, Shortage
+from application.ports import CallFailed, Launched, Shortage
 from application.turn import Turn
 from domain.capacity import (
     ANY,
-    HETEROGENEOUS,
     INSTANT,
-    ON_DEMAND,
     RUN_INSTANCES,
-    SPOT,
     Pool,
     fleet_type,
     launch_api,
     machines_for,
     pools_of,
-    price_type,
-    units_of,
 )
-from domain.fleet import Fleet
 from domain.identifiers import BATCH, launch_token, new_id
 from domain.launch_batch import LaunchBatch
 from domain.machine_request import MachineRequest
 from domain.template import Template
 
-AVOIDED_FOR = 180.0
-"""Seconds in which a pool that had no capacity is left alone."""
-
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
 HOPELESS = 4
 """Failures in a row after which a call that was never sent is left to another account."""
 
-ONLY_ACCOUNT = "default"
-"""The name of the account of a site that has named none."""
-
 TEMPLATE_GONE = "template_gone"
-
-GIVES_NOTHING = ("quota", "refused")
-"""Classes of reasons that a pool's next launch would hear as well."""
 
 
 @dataclass
@@ -84,9 +72,7 @@ class Provisioning:
         self._elsewhere = elsewhere
         self._useless: dict[tuple[str, ...], float] = {}
         self._attempts: dict[str, _Attempts] = {}
-        self._avoided: dict[str, float] = {}
-        self._hopeless: dict[str, float] = {}
-        """Quota or pool -> until when it is of no use to try it."""
+        self._avoided = Avoided(turn)
         self._forgotten: set[tuple[str, ...]] = set()
         """Templates whose launch template AWS did not know: it is made again, but once."""
         self._reserved: dict[tuple[str, ...], str] = {}
@@ -226,18 +212,7 @@ class Provisioning:
         )
         saved: list[Any] = [batch]
         if kind:
-            fleet = Fleet(Fleet.stream(row["batch_id"]))
-            fleet.create(
-                api=row["api"],
-                fleet_id=launched.fleet_id,
-                fleet_type=kind,
-                target=asked,
-                account=row["account"],
-                region=row["region"],
-                provider=row["provider"],
-                launch_template=row["launch_template"],
-            )
-            saved.append(fleet)
+            saved.append(fleet_of(turn, row, launched.fleet_id, kind, asked))
         self._save(row, *saved)
         self._attempts.pop(row["batch_id"], None)
 
@@ -248,42 +223,22 @@ class Provisioning:
     ) -> bool:
         """Learn from the reasons of a shortage; True when trying on is of no use: no permission, a
         bad parameter, or a quota that every pool of the template draws on. `some`: it gave some."""
-        until = self.turn.now()[2] + AVOIDED_FOR
-        useless = False
-        pools = {str(pool): pool for pool in _all_pools(content)}
-        for shortage in shortages:
-            named = [shortage.pool]
-            if shortage.pool not in pools:
-                market = shortage.pool.rpartition("/")[2]
-                named = [name for name, pool in pools.items() if pool.market == market]
-            if shortage.kind in ("shortage", *GIVES_NOTHING):
-                self._avoided |= dict.fromkeys(named, until)
-            if shortage.kind in GIVES_NOTHING:
-                self._hopeless |= dict.fromkeys(named, until)
-            if shortage.kind == "quota" and shortage.pool in pools:
-                self._hopeless[pools[shortage.pool].quota] = until
-            elif shortage.kind == TEMPLATE_GONE:
-                useless |= _what(row) in self._forgotten
-                self._forgotten.add(_what(row))
-                if (template := self._templates.miss(row["launch_template"])) is not None:
-                    self._save(row, template)
+        self._avoided.learn(content, shortages)
         kinds = {shortage.kind for shortage in shortages}
-        if not some and kinds == {"refused"}:
-            useless = True
-        elif "quota" in kinds:
-            useless |= all(self._is_hopeless(pool) for pool in pools.values())
-        return useless and not self._serves_elsewhere(row, until)
+        useless = not some and kinds == {"refused"}
+        if TEMPLATE_GONE in kinds:
+            useless |= _what(row) in self._forgotten
+            self._forgotten.add(_what(row))
+            if (template := self._templates.miss(row["launch_template"])) is not None:
+                self._save(row, template)
+        if "quota" in kinds:
+            useless |= self._avoided.leaves_none(content)
+        return useless and not self._serves_elsewhere(row)
 
-    def _serves_elsewhere(self, row: dict[str, Any], until: float) -> bool:
-        self._useless[_what(row)] = until
+    def _serves_elsewhere(self, row: dict[str, Any]) -> bool:
+        """Nothing can be launched for a template here; whether another account may serve it."""
+        self._useless[_what(row)] = self.turn.now()[2] + AVOIDED_FOR
         return self._elsewhere(self, row)
-
-    def _is_avoided(self, pool: Pool) -> bool:
-        return self._avoided.get(str(pool), 0.0) > self.turn.now()[2] or self._is_hopeless(pool)
-
-    def _is_hopeless(self, pool: Pool) -> bool:
-        now = self.turn.now()[2]
-        return any(self._hopeless.get(what, 0.0) > now for what in (pool.quota, str(pool)))
 
     # -- new batches ------------------------------------------------------------------------------
 
@@ -301,9 +256,7 @@ class Provisioning:
     ) -> str:
         """One batch for as many of the requests, which share a payload, as a call takes, because
         of `reason`. What came of it: LAUNCHED, NOT_HERE or NOT_NOW. Raises LeaseLost."""
-        api = launch_api(content)
-        useless = self._useless.get(_what(requests[0]), 0.0) > self.turn.now()[2]
-        if useless or self.turn.cloud.is_down(api):
+        if not self.is_of_use(requests[0]) or self.turn.cloud.is_down(launch_api(content)):
             return NOT_HERE
         pools = self._pools(content, market, requests[0])
         if not pools:
@@ -317,10 +270,8 @@ class Provisioning:
     def _pools(self, content: dict[str, Any], market: str, request: dict[str, Any]) -> list[Pool]:
         """The pools to launch from: for a fleet all that are not avoided just now, for RunInstances
         the first one, those that have not let the request down before the others."""
-        pools = [pool for pool in pools_of(content, market) if not self._is_avoided(pool)]
-        if launch_api(content) != RUN_INSTANCES or not pools:
-            return pools
-        if len(pools) == 1:
+        pools = [pool for pool in pools_of(content, market) if self._avoided.admits(pool)]
+        if launch_api(content) != RUN_INSTANCES or len(pools) < 2:
             return pools
         asked = self.turn.ledger.get(MachineRequest, request["request_id"])
         assert asked is not None
@@ -401,8 +352,7 @@ class Provisioning:
             launch_template = self._templates.ensure(planned, request)
         except CallFailed as failed:
             if failed.kind in ("refused", "quota"):
-                until = turn.now()[2] + AVOIDED_FOR
-                self._give_up(claims, pool, failed, not self._serves_elsewhere(request, until))
+                self._give_up(claims, pool, failed, not self._serves_elsewhere(request))
             return None
         if launch_template is None:
             return None
@@ -484,70 +434,7 @@ def pool_of_all(pools: list[Pool]) -> str:
     return str(pools[0] if len(pools) == 1 else Pool(ANY, ANY, pools[0].market, 1))
 
 
-def pool_name(account: str, pool: str) -> str:
-    """A pool as people are told of it: with its account, when that has a name of its own."""
-    return pool if account == ONLY_ACCOUNT else " ".join(part for part in (account, pool) if part)
-
-
-def content_here(content: dict[str, Any], account: str) -> dict[str, Any]:
-    """A template's content as it is in one of the accounts that it names."""
-    return {**content, **content.get("accounts", {}).get(account, {})}
-
-
-def _all_pools(content: dict[str, Any]) -> list[Pool]:
-    kind = price_type(content)
-    markets = (SPOT, ON_DEMAND) if kind == HETEROGENEOUS else (kind,)
-    return [pool for market in markets for pool in pools_of(content, market)]
-
-
-def facts(instance: Instance, content: dict[str, Any]) -> dict[str, Any]:
-    """What an outcome event keeps of an instance of a template."""
-    return instance.facts(units_of(content, instance.instance_type, instance.price_type))
-
-
-def still_wanted(turn: Turn, request: dict[str, Any]) -> int:
-    """Units of a request for which no call is under way and none was given, while its deadline
-    lasts; a machine that failed is wanted again, one that was returned is not."""
-    return max(0, -overshot(request)) if may_still_launch(turn, request) else 0
-
-
 def overshot(request: dict[str, Any]) -> int:
     """Units given or asked for beyond what a request wants; negative when it lacks some."""
     given: int = request["dealt"] - request["failed"] + request["claimed"]
     return given - request["machine_count"]  # type: ignore[no-any-return]
-
-
-def market_for(turn: Turn, content: dict[str, Any], request: dict[str, Any]) -> str:
-    """Spot or on demand: a heterogeneous template takes on demand what spot did not give, shortly
-    before the deadline, while a machine can still start."""
-    kind = price_type(content)
-    if kind != HETEROGENEOUS:
-        return kind
-    deadline: float = request["fulfilment_deadline"]
-    lead = min(max(turn.aws["pending_timeout"], deadline / 10), deadline / 2)
-    return ON_DEMAND if turn.age(request) >= deadline - lead else SPOT
-
-
-def may_still_launch(turn: Turn, request: dict[str, Any]) -> bool:
-    return not request["stopped"] and bool(turn.age(request) < request["fulfilment_deadline"])
-
-
-def open_claims(turn: Turn, claims: list[list[Any]], row: dict[str, Any]) -> list[list[Any]]:
-    """Who may have the machines of a batch: its claims of requests that are still open, less what
-    the last machine of another batch overshot, then other open demand for the same payload. What is
-    over goes to nobody."""
-    requests = {r["request_id"]: r for r in turn.work.open_requests()}
-    result: list[list[Any]] = [
-        [request_id, units - max(0, overshot(requests[request_id]))]
-        for request_id, units in claims
-        if request_id in requests
-    ]
-    first = turn.ledger.get(MachineRequest, row["correlation_id"])
-    # The machines have it as a tag.
-    rc_account = first.rc_account if first is not None else ""
-    for request in requests.values():
-        more = still_wanted(turn, request)
-        same = all(request[key] == row[key] for key in ("provider", "template_id", "revision"))
-        if more > 0 and same and request["rc_account"] == rc_account:
-            result.append([request["request_id"], more])
-    return result

@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Any
 
-from application.fleets import Fleets
+from application.demand import facts, open_claims
+from application.fleets import Fleets, fleet_of
 from application.instants import Instant, seconds_between
 from application.ports import CallFailed, Instance
-from application.provisioning import facts, open_claims
 from application.returning import INTERRUPTION
 from application.turn import Turn
 from domain.capacity import RUN_INSTANCES, fleet_type
 from domain.event_sourced import Aggregate
-from domain.fleet import Fleet
 from domain.identifiers import TERMINATION, new_id
 from domain.launch_batch import LaunchBatch
 from domain.machine import Machine
@@ -301,18 +300,7 @@ class Reconciliation:
         fleet_id = next((instance.fleet_id for instance in found if instance.fleet_id), "")
         if fleet_id and row["api"] != RUN_INSTANCES:
             # The answer that named it was lost; an instance tells.
-            fleet = turn.ledger.get(Fleet, batch_id) or Fleet(Fleet.stream(batch_id))
-            fleet.create(
-                api=row["api"],
-                fleet_id=fleet_id,
-                fleet_type=fleet_type(content),
-                target=0,
-                account=row["account"],
-                region=row["region"],
-                provider=row["provider"],
-                launch_template=row["launch_template"],
-            )
-            saved.append(fleet)
+            saved.append(fleet_of(turn, row, fleet_id, fleet_type(content), 0))
         turn.save(*saved, correlation_id=row["correlation_id"], causation_id=row["event_id"])
 
     def _adopt(self, instances: Sequence[Instance]) -> None:

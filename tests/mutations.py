@@ -84,7 +84,7 @@ MUTATIONS = (
     Mutation(
         "pool of a throttled override avoided",
         "2",
-        "application/provisioning.py",
+        "application/avoiding.py",
         'if shortage.kind in ("shortage", *GIVES_NOTHING):',
         'if shortage.kind in ("shortage", "throttled", *GIVES_NOTHING):',
         (ANSWERS + "test_fault_02_throttle_inside_a_fleet",),
@@ -93,8 +93,8 @@ MUTATIONS = (
         "quota beside a throttle asked again and again",
         "3",
         "application/provisioning.py",
-        'elif "quota" in kinds:',
-        'elif kinds == {"quota"}:',
+        'if "quota" in kinds:',
+        'if kinds == {"quota"}:',
         (ANSWERS + "test_fault_03_throttle_and_quota_in_one_fleet",),
     ),
     Mutation(
@@ -152,7 +152,7 @@ MUTATIONS = (
         "empty pool asked again and again",
         "10",
         "application/provisioning.py",
-        "pools = [pool for pool in pools_of(content, market) if not self._is_avoided(pool)]",
+        "pools = [pool for pool in pools_of(content, market) if self._avoided.admits(pool)]",
         "pools = pools_of(content, market)[:1]",
         (LAUNCHING + "test_fault_10_capacity_one_of_n",),
     ),
@@ -241,7 +241,7 @@ MUTATIONS = (
         "launch template made again for ever",
         "30",
         "application/provisioning.py",
-        "                useless |= _what(row) in self._forgotten\n",
+        "            useless |= _what(row) in self._forgotten\n",
         "",
         (
             ANSWERS + "test_fault_30_deleted_as_soon_as_it_is_made",
@@ -310,8 +310,8 @@ MUTATIONS = (
         "refused by all overrides and asked again",
         "34",
         "application/provisioning.py",
-        'if not some and kinds == {"refused"}:',
-        "if False:",
+        'useless = not some and kinds == {"refused"}',
+        "useless = False",
         (ANSWERS + "test_fault_34_every_override_refused",),
     ),
     Mutation(
@@ -341,7 +341,7 @@ MUTATIONS = (
     Mutation(
         "spot until the deadline",
         "37",
-        "application/provisioning.py",
+        "application/demand.py",
         "return ON_DEMAND if turn.age(request) >= deadline - lead else SPOT",
         "return SPOT",
         (ANSWERS + "test_fault_37_the_rest_on_demand[0-RunInstances]",),
@@ -350,14 +350,14 @@ MUTATIONS = (
         "quota of one family taken for all",
         "38",
         "application/provisioning.py",
-        "useless |= all(self._is_hopeless(pool) for pool in pools.values())",
+        "useless |= self._avoided.leaves_none(content)",
         "useless = True",
         (ANSWERS + "test_fault_38_quota_of_one_family",),
     ),
     Mutation(
         "shortage taken for hopeless",
         "38",
-        "application/provisioning.py",
+        "application/avoiding.py",
         "            if shortage.kind in GIVES_NOTHING:",
         '            if shortage.kind in ("shortage", *GIVES_NOTHING):',
         (ANSWERS + "test_fault_38_quota_beside_a_shortage",),
@@ -426,7 +426,7 @@ MUTATIONS = (
     Mutation(
         "dealt to a cancelled claim",
         "15",
-        "application/provisioning.py",
+        "application/demand.py",
         "        [request_id, units - max(0, overshot(requests[request_id]))]\n"
         "        for request_id, units in claims\n"
         "        if request_id in requests\n",
@@ -767,7 +767,7 @@ MUTATIONS = (
     Mutation(
         "deadline ignored",
         "",
-        "application/provisioning.py",
+        "application/demand.py",
         'not request["stopped"] and bool(turn.age(request) < request["fulfilment_deadline"])',
         'not request["stopped"]',
         (POLICIES + "launching.py::test_top_up_until_the_deadline",),
@@ -776,7 +776,7 @@ MUTATIONS = (
         "quota waited for until the deadline",
         "",
         "application/provisioning.py",
-        "useless |= all(self._is_hopeless(pool) for pool in pools.values())",
+        "useless |= self._avoided.leaves_none(content)",
         "pass",
         (POLICIES + "launching.py::test_quota_or_refusal_ends_the_request_at_once",),
     ),
@@ -807,7 +807,7 @@ MUTATIONS = (
     Mutation(
         "surplus ended while somebody waits for it",
         "",
-        "application/provisioning.py",
+        "application/demand.py",
         '        if more > 0 and same and request["rc_account"] == rc_account:',
         "        if False:",
         (POLICIES + "launching.py::test_surplus_is_dealt_to_open_demand",),
