@@ -70,3 +70,9 @@ def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
 def world(make_world: Callable[..., World]) -> World:
     """A site whose machines boot in 20 s and end in 15 s."""
     return make_world(boot_time=20.0, shutdown_time=15.0)
+
+
+@pytest.fixture
+def way_world(make_world: Callable[..., World], way: str) -> World:
+    """The same, of a site that launches one way."""
+    return make_world(way=way, boot_time=20.0, shutdown_time=15.0)

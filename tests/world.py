@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from dependency_injector import providers
 
 from application import crash_points
@@ -65,6 +66,9 @@ ACTIONS = {
     "group": "CreateAutoScalingGroup",
 }
 """Way -> the call that launches."""
+
+every_way = pytest.mark.parametrize("way", WAYS)
+"""For a test with the fixture `way_world`, or that makes its worlds `way` by way."""
 
 VERBS = {**reads.VERBS, **writes.VERBS}
 
@@ -266,6 +270,29 @@ class World:
         done = self.run(seconds, lambda: self.status(request_id)["status"] != "running")
         assert done, self.status(request_id)
         return self.status(request_id)
+
+    def final(self, request_id: str, seconds: float = 3600.0) -> dict[str, Any]:
+        """The final answer, in coarse steps: polled every five seconds."""
+        self.run(10)
+        self.run(seconds, lambda: self.status(request_id)["status"] != "running", step=5.0)
+        answer = self.status(request_id)
+        assert answer["status"] != "running", answer
+        return answer
+
+    def leave_nothing(self, machines: list[dict[str, Any]] | None = None) -> None:
+        """Return these machines, or all that nobody has given back, and see that whatever was made
+        for them goes too."""
+        if machines is None:
+            machines = [
+                {"machineId": machine_id, "name": name}
+                for machine_id, name in self.query(
+                    "SELECT machine_id, name FROM machines WHERE alive = 1 AND owed = ''"
+                )
+            ]
+        if machines:
+            assert self.final(self.give_back(machines))["status"] == "complete"
+        self.run(250, step=5.0)
+        self.assert_nothing_left()
 
     def fulfilled(self, count: int) -> list[dict[str, Any]]:
         """Ask for machines and wait until the request is complete; its machines."""

@@ -11,7 +11,7 @@ import boto3
 import pytest
 
 from application import crash_points
-from tests.world import TEMPLATE, WAYS, World
+from tests.world import TEMPLATE, WAYS, World, every_way
 
 MakeWorld = Callable[..., World]
 
@@ -23,7 +23,6 @@ del TWO_FAMILIES["vmType"]
 CAPACITY, QUOTA = "InsufficientInstanceCapacity", "VcpuLimitExceeded"
 GONE = "InvalidLaunchTemplateName.NotFoundException"
 
-every_way = pytest.mark.parametrize("way", WAYS)
 with_a_template = pytest.mark.parametrize("way", [way for way in WAYS if way != "RunInstances"])
 """Ways that launch by a launch template of ours."""
 
@@ -35,18 +34,9 @@ def site(make_world: MakeWorld, way: str = "fleet-instant", **options: Any) -> W
     return world
 
 
-def final(world: World, request_id: str, seconds: float = 3600.0) -> dict[str, Any]:
-    """The final answer, polled every five seconds."""
-    world.run(10)
-    world.run(seconds, lambda: world.status(request_id)["status"] != "running", step=5.0)
-    answer = world.status(request_id)
-    assert answer["status"] != "running", answer
-    return answer
-
-
 def complete(world: World, request_id: str, count: int = N) -> list[dict[str, Any]]:
     """The machines of the request, which has all and is final; no other lives."""
-    answer = final(world, request_id)
+    answer = world.final(request_id)
     assert answer["status"] == "complete", answer
     assert [m["result"] for m in answer["machines"]] == ["succeed"] * count
     world.run(130, step=10.0)
@@ -58,21 +48,11 @@ def complete(world: World, request_id: str, count: int = N) -> list[dict[str, An
 
 def failed(world: World, request_id: str, *words: str, within: float = 3600.0) -> None:
     """The request ended within so many seconds with none, told why; nothing was left for it."""
-    answer = final(world, request_id, within)
+    answer = world.final(request_id, within)
     assert answer["status"] == "complete_with_error", answer
     for word in words:
         assert answer["message"].count(word) == 1, answer["message"]
     assert not [m for m in answer["machines"] if m["result"] == "succeed"]
-    world.run(200, step=10.0)
-    world.assert_nothing_left()
-
-
-def leave_nothing(world: World) -> None:
-    """Return all that the requests have, and see that whatever was made for it goes too."""
-    rows = world.query("SELECT machine_id, name FROM machines WHERE alive = 1 AND owed = ''")
-    if rows:
-        answer = final(world, world.give_back([{"machineId": i, "name": n} for i, n in rows]))
-        assert answer["status"] == "complete"
     world.run(200, step=10.0)
     world.assert_nothing_left()
 
@@ -104,7 +84,7 @@ def test_fault_02_throttle_inside_a_fleet(make_world: MakeWorld, launched: int) 
     assert second.at - first.at <= 10, "no pool is avoided"
     assert sorted(subnets_of(world)) == ["subnet-a1", "subnet-b1"]
     assert world.events("RequestFellShort") == []
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @pytest.mark.parametrize(
@@ -122,7 +102,7 @@ def test_fault_02_fleets_that_fill_try_again_themselves(make_world: MakeWorld, w
 
     complete(world, request_id)
     assert len(world.launches()) == 1
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 def test_fault_03_throttle_and_quota_in_one_fleet(make_world: MakeWorld) -> None:
@@ -160,7 +140,7 @@ def test_fault_34_every_override_refused(make_world: MakeWorld, code: str) -> No
 
     request_id = world.request(N)
 
-    answer = final(world, request_id, 10)
+    answer = world.final(request_id, 10)
     assert code in answer["message"]
     assert len(world.launches()) == 1
     failed(world, request_id)
@@ -230,7 +210,7 @@ def test_fault_29_launch_template_in_doubt(make_world: MakeWorld, way: str, trou
         assert len({(call.client_token, call.params["LaunchTemplateName"]) for call in made}) == 1
         assert len(world.events("LaunchTemplateIntended")) == 1
     assert len(world.launches()) == 1
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 def stranger(world: World, service: str) -> Any:
@@ -258,7 +238,7 @@ def test_fault_30_launch_template_deleted_by_somebody(make_world: MakeWorld, way
     complete(world, request_id)
 
     assert len(world.calls_of("CreateLaunchTemplate")) == 2
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @with_a_template
@@ -267,10 +247,10 @@ def test_fault_30_deleted_between_two_launches(make_world: MakeWorld, way: str) 
     world = site(make_world, way)
     for count in (2, 4, 6):
         delete_launch_templates(world)
-        complete_now = final(world, world.request(2))
+        complete_now = world.final(world.request(2))
         assert complete_now["status"] == "complete", complete_now
         assert len(world.live()) == count
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @with_a_template
@@ -301,7 +281,7 @@ def test_fault_30_gone_inside_the_errors_of_a_fleet(make_world: MakeWorld, times
 
     if times == 1:
         complete(world, request_id)
-        leave_nothing(world)
+        world.leave_nothing()
     else:
         failed(world, request_id, GONE + " (", within=10)
     assert len(world.launches()) == 2
@@ -375,9 +355,9 @@ def test_fault_32_image_parameter_changed_before_the_resend(
     first, second = world.launches()
     assert first.params == second.params
     assert images(world) == ["ami-0000000a"] * N
-    assert final(world, world.request(1))["status"] == "complete"
+    assert world.final(world.request(1))["status"] == "complete"
     assert images(world) == ["ami-0000000a"] * N + ["ami-0000000b"]
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 def images(world: World) -> list[str]:
@@ -401,9 +381,9 @@ def test_fault_33_template_edited_while_a_request_is_open(make_world: MakeWorld,
     complete(world, request_id)
     assert types(world) == ["t3.medium"] * N
 
-    assert final(world, world.request(1))["status"] == "complete"
+    assert world.final(world.request(1))["status"] == "complete"
     assert types(world) == ["t3.large"] + ["t3.medium"] * N
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 # -- weights ---------------------------------------------------------------------------------------
@@ -421,7 +401,7 @@ def test_fault_36_weights(make_world: MakeWorld, way: str, count: int) -> None:
     world.sandbox.set_capacity(1, instance_type="m5.large")
     request_id = world.request(count)
 
-    answer = final(world, request_id)
+    answer = world.final(request_id)
 
     assert answer["status"] == "complete", answer
     ((units, largest),) = world.query("SELECT sum(units), max(units) FROM machines WHERE alive = 1")
@@ -429,7 +409,7 @@ def test_fault_36_weights(make_world: MakeWorld, way: str, count: int) -> None:
     assert world.query("SELECT machine_count FROM requests") == [(count,)]
     world.run(130, step=10.0)
     assert len(world.live()) == len(answer["machines"])
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @every_way
@@ -442,7 +422,7 @@ def test_fault_36_weights_of_two_requests(make_world: MakeWorld, way: str) -> No
     world.start_worker()
 
     for request_id in requests:
-        answer = final(world, request_id)
+        answer = world.final(request_id)
         assert answer["status"] == "complete"
         assert len(answer["machines"]) == 2
     assert len(world.live()) == 4
@@ -460,13 +440,13 @@ def test_fault_36_a_heavy_machine_is_replaced(make_world: MakeWorld, way: str) -
     assert len(world.live()) == 2
     world.sandbox.stop_behind_back(sorted(world.live())[:1])
 
-    answer = final(world, request_id)
+    answer = world.final(request_id)
 
     assert answer["status"] == "complete"
     assert [m["result"] for m in answer["machines"]].count("succeed") == 2
     world.run(130, step=10.0)
     assert len(world.live()) == 2
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 # -- markets and quotas ----------------------------------------------------------------------------
@@ -487,14 +467,14 @@ def test_fault_37_the_rest_on_demand(make_world: MakeWorld, way: str, spot: int)
     world.run(360, step=5.0)
     assert {one["lifecycle"] for one in world.sandbox.live_instances().values()} <= {"spot"}
     assert len(world.live()) == spot
-    answer = final(world, request_id)
+    answer = world.final(request_id)
     assert answer["status"] == "complete", answer
     world.sandbox.set_capacity(None, market="spot")
 
     complete(world, request_id)
     markets = [one["lifecycle"] for one in world.sandbox.live_instances().values()]
     assert sorted(markets) == ["on-demand"] * (N - spot) + ["spot"] * spot
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @every_way
@@ -507,7 +487,7 @@ def test_fault_38_quota_of_one_family(make_world: MakeWorld, way: str) -> None:
 
     assert types(world) == ["g4dn.xlarge"] * N
     assert world.clock.seconds < 1000 + 60 + 150
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @on_both_markets
@@ -548,7 +528,7 @@ def test_fault_38_quota_of_all(make_world: MakeWorld, way: str) -> None:
     at_once = way in ("RunInstances", "fleet-instant")
     request_id = world.request(N)
 
-    answer = final(world, request_id, 1 if at_once else 400)
+    answer = world.final(request_id, 1 if at_once else 400)
     assert QUOTA in answer["message"]
     assert len(world.launches()) == 1
     failed(world, request_id)
@@ -597,7 +577,7 @@ def test_fault_39_the_reason_is_in_the_log(make_world: MakeWorld) -> None:
     """AWS's words are kept in the outcome, once."""
     world = site(make_world, "RunInstances", templates=[LONG])
     world.sandbox.deny("RunInstances")
-    final(world, world.request(N), 0.1)
+    world.final(world.request(N), 0.1)
 
     (rejected,) = world.events("LaunchRejected")
     assert rejected["code"] == "UnauthorizedOperation"

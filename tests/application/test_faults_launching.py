@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from infrastructure.sandbox.ec2 import Quotas
-from tests.world import TEMPLATE, WAYS, World
+from tests.world import TEMPLATE, WAYS, World, every_way
 
 MakeWorld = Callable[..., World]
 
@@ -21,44 +21,18 @@ TWO_SUBNETS = {**TEMPLATE, "subnetId": "subnet-a1, subnet-b1"}
 AT_ONCE = ("RunInstances", "fleet-instant")
 """Ways whose call answers with the machines; the others' are found by their tags."""
 
-every_way = pytest.mark.parametrize("way", WAYS)
 with_a_token = pytest.mark.parametrize("way", [way for way in WAYS if way != "group"])
-
-
-@pytest.fixture
-def way_world(make_world: MakeWorld, way: str) -> World:
-    """A site that launches one way; its machines boot in 20 s and end in 15 s."""
-    return make_world(way=way, boot_time=20.0, shutdown_time=15.0)
-
-
-def final(world: World, request_id: str, seconds: float = 3600.0) -> dict[str, Any]:
-    """The final answer, polled every five seconds."""
-    world.run(10)
-    world.run(seconds, lambda: world.status(request_id)["status"] != "running", step=5.0)
-    answer = world.status(request_id)
-    assert answer["status"] != "running", answer
-    return answer
 
 
 def assert_exactly(world: World, request_id: str, count: int = N) -> dict[str, Any]:
     """The request is complete with so many machines, and they are all that lives."""
-    answer = final(world, request_id)
+    answer = world.final(request_id)
     assert answer["status"] == "complete", answer
     assert [m["result"] for m in answer["machines"]] == ["succeed"] * count
     world.run(150, step=10.0)  # two sweeps: whatever else lives has been found by now
     assert len(world.live()) == count
     world.assert_agreement()
     return answer
-
-
-def leave_nothing(world: World) -> None:
-    """Return all that the requests have, and see that whatever was made for it goes too."""
-    rows = world.query("SELECT machine_id, name FROM machines WHERE alive = 1 AND owed = ''")
-    if rows:
-        answer = final(world, world.give_back([{"machineId": i, "name": n} for i, n in rows]))
-        assert answer["status"] == "complete"
-    world.run(200, step=10.0)
-    world.assert_nothing_left()
 
 
 def sent(world: World) -> set[str | None]:
@@ -119,7 +93,7 @@ def test_fault_04_lost_launch_response(way_world: World) -> None:
 
     assert [call.outcome for call in world.launches()] == ["lost_response", again(world)]
     assert len(sent(world)) == 1
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @every_way
@@ -155,7 +129,7 @@ def test_fault_06_killed_between_launch_and_event(
     assert_exactly(world, request_id)
     assert sent(world) == intended(world)
     assert [call.outcome for call in world.launches()] == ["ok", again(world)]
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @every_way
@@ -255,7 +229,7 @@ def test_fault_10_capacity_comes_later(make_world: MakeWorld, way: str) -> None:
     world.sandbox.set_capacity(None)
 
     assert_exactly(world, request_id)
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @every_way
@@ -349,7 +323,7 @@ def test_fault_19_rejection_after_unrecorded_launch(make_world: MakeWorld, way: 
     (rejected,) = world.events("LaunchRejected")
     assert rejected["definite"] is False
     assert len(world.events("LaunchSettled")[0]["instances"]) == N
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @every_way
@@ -373,7 +347,7 @@ def test_fault_22_rejection_after_ambiguous_attempt(make_world: MakeWorld, way: 
         m["machineId"] for m in answer["machines"]
     }
     assert len(world.launches()) == 2, "a settled batch is not launched again"
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @every_way
@@ -391,7 +365,7 @@ def test_fault_24_token_forgotten_over_a_weekend(way_world: World) -> None:
     assert_exactly(world, request_id)
     assert len(world.launches()) == 1
     assert [e["code"] for e in world.events("LaunchRejected")] == ["TokenTooOld"]
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @with_a_token
@@ -403,14 +377,14 @@ def test_fault_25_idempotent_parameter_mismatch(way_world: World) -> None:
     world.start_worker()
     request_id = world.request(N)
 
-    answer = final(world, request_id, 900.0)
+    answer = world.final(request_id, 900.0)
 
     assert answer["status"] == "complete_with_error"
     assert len(world.launches()) == 1
     (settled,) = world.events("LaunchSettled")
     assert settled["instances"] == []
     assert world.live() == set()
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @with_a_token

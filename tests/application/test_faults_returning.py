@@ -15,7 +15,7 @@ from infrastructure.compiled import load
 from infrastructure.settings import Settings
 from infrastructure.telemetry.journal import Journal
 from interfaces.hostfactory.wire_format import BadInput
-from tests.world import TEMPLATE, WAYS, World
+from tests.world import TEMPLATE, WAYS, World, every_way
 
 MakeWorld = Callable[..., World]
 
@@ -30,22 +30,6 @@ TWO_ZONES = [
     {**TEMPLATE, "templateId": "Zone-B", "subnetId": "subnet-b1"},
 ]
 
-every_way = pytest.mark.parametrize("way", WAYS)
-
-
-@pytest.fixture
-def way_world(make_world: MakeWorld, way: str) -> World:
-    """A site that launches one way; its machines boot in 20 s and end in 15 s."""
-    return make_world(way=way, boot_time=20.0, shutdown_time=15.0)
-
-
-def final(world: World, request_id: str, seconds: float = 3600.0) -> dict[str, Any]:
-    """The final answer, polled every five seconds."""
-    world.run(seconds, lambda: world.status(request_id)["status"] != "running", step=5.0)
-    answer = world.status(request_id)
-    assert answer["status"] != "running", answer
-    return answer
-
 
 def fulfilled(world: World, count: int, template_id: str = "OnDemand-A") -> list[dict[str, Any]]:
     """The machines of a request that is complete."""
@@ -57,14 +41,6 @@ def fulfilled(world: World, count: int, template_id: str = "OnDemand-A") -> list
 
 def ids(machines: list[dict[str, Any]]) -> set[str]:
     return {machine["machineId"] for machine in machines}
-
-
-def leave_nothing(world: World, machines: list[dict[str, Any]] | None = None) -> None:
-    """Return what is left, and see that all that was made for it goes too."""
-    if machines:
-        assert final(world, world.give_back(machines))["status"] == "complete"
-    world.run(200, step=5.0)
-    world.assert_nothing_left()
 
 
 @every_way
@@ -87,8 +63,8 @@ def test_fault_11_terminate_with_one_unknown_id(way_world: World) -> None:
     assert not world.live() & named
     # Of 33: a fleet may have put one in the place of the lost one, and it ends with the others.
     assert len(world.calls_of("TerminateInstances")) <= 2 * math.ceil(math.log2(33)) + 1
-    assert final(world, return_id)["status"] == "complete"
-    leave_nothing(world)
+    assert world.final(return_id)["status"] == "complete"
+    world.leave_nothing()
 
 
 @every_way
@@ -108,7 +84,7 @@ def test_fault_12_terminate_protected_in_mixed_zones(make_world: MakeWorld, way:
     assert len(world.calls_of("TerminateInstances")) <= 2 * math.log2(8) + 2 + 1
     world.run(20)
     assert world.live() == {protected}
-    answer = final(world, return_id)
+    answer = world.final(return_id)
     assert answer["status"] == "complete_with_error"
     results = {m["machineId"]: (m["result"], m["message"]) for m in answer["machines"]}
     result, message = results.pop(protected)
@@ -119,7 +95,7 @@ def test_fault_12_terminate_protected_in_mixed_zones(make_world: MakeWorld, way:
     world.sandbox.protect([protected], on=False)
     world.run(700, step=5.0)
     assert world.live() == set(), "it stayed owed"
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @every_way
@@ -138,7 +114,7 @@ def test_fault_13_lost_terminate_response(way_world: World, kind: str) -> None:
     assert world.live() == set()
     assert len(world.events("TerminationIntended")) == 1
     assert world.run_until_final(return_id)["status"] == "complete"
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @every_way
@@ -155,9 +131,9 @@ def test_fault_13_killed_after_terminate(way_world: World) -> None:
 
     world.start_worker()
 
-    assert final(world, return_id)["status"] == "complete"
+    assert world.final(return_id)["status"] == "complete"
     assert world.live() == set()
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @pytest.mark.parametrize("way", AT_ONCE)
@@ -179,7 +155,7 @@ def test_fault_14_terminate_not_found_while_running(make_world: MakeWorld, way: 
 
     assert answer["status"] == "complete"
     assert world.live() == set()
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @pytest.mark.parametrize("way", sorted(set(WAYS) - set(AT_ONCE)))
@@ -197,7 +173,7 @@ def test_fault_14_cancelled_while_none_is_visible(make_world: MakeWorld, way: st
 
     assert world.status(request_id)["status"] == "complete_with_error"
     assert world.live() == set()
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @every_way
@@ -223,7 +199,7 @@ def test_fault_15_return_racing_a_launch(make_world: MakeWorld, way: str) -> Non
     world.sandbox.set_capacity(None, subnet="subnet-a1")
     world.sandbox.set_capacity(None, subnet="subnet-b1")
     world.cancel(request_id)
-    assert final(world, return_id)["status"] == "complete"
+    assert world.final(return_id)["status"] == "complete"
     world.run(120, step=2.0)
 
     assert world.live() == set()
@@ -231,7 +207,7 @@ def test_fault_15_return_racing_a_launch(make_world: MakeWorld, way: str) -> Non
     outcomes = world.events("LaunchAccepted") + world.events("LaunchSettled")
     given = [m for outcome in outcomes for _, machines in outcome["deal"] for m in machines]
     assert len(given) == 2, "what came late was dealt to nobody"
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 def small_pages(world: World) -> Ec2:
@@ -276,12 +252,12 @@ def test_fault_17_second_page_of_a_sweep_fails(make_world: MakeWorld, way: str) 
         world.to_give_up(machines)
 
     world.sandbox.clear_faults()
-    answer = final(world, request_id)
+    answer = world.final(request_id)
     assert answer["status"] == "complete"
     assert len(world.live()) == 12
     assert world.to_give_up(machines) == []
     world.assert_agreement()
-    leave_nothing(world, machines + answer["machines"])
+    world.leave_nothing(machines + answer["machines"])
 
 
 @every_way
@@ -303,7 +279,7 @@ def test_fault_18_taken_away_without_notice(way_world: World) -> None:
     world.run(60, step=2.0)
     assert world.live() == world.owned() == ids(machines[2:])
     world.assert_agreement()
-    leave_nothing(world, machines)
+    world.leave_nothing(machines)
 
 
 @every_way
@@ -327,4 +303,4 @@ def test_fault_18_forgotten_by_ec2(way_world: World, way: str) -> None:
         world.run(200, step=5.0)
     assert world.live() == world.owned() == ids(machines[2:])
     world.assert_agreement()
-    leave_nothing(world, machines)
+    world.leave_nothing(machines)

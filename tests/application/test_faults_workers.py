@@ -8,11 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from infrastructure.event_store.sqlite_driver import sqlite
 from infrastructure.event_store.sqlite_setup import activate_store
-from tests.world import TEMPLATE, WAYS, World
+from tests.world import TEMPLATE, World, every_way
 
 MakeWorld = Callable[..., World]
 
@@ -21,24 +19,6 @@ LONG = {**TEMPLATE, "fulfilmentDeadline": 50_000}
 
 AT_ONCE = ("RunInstances", "fleet-instant")
 """Ways whose call does not go through a launch template of its own."""
-
-every_way = pytest.mark.parametrize("way", WAYS)
-
-
-@pytest.fixture
-def way_world(make_world: MakeWorld, way: str) -> World:
-    """A site that launches one way; its machines boot in 20 s and end in 15 s."""
-    return make_world(way=way, boot_time=20.0, shutdown_time=15.0)
-
-
-def leave_nothing(world: World) -> None:
-    """Return all that the requests have, and see that whatever was made for it goes too."""
-    rows = world.query("SELECT machine_id, name FROM machines WHERE alive = 1 AND owed = ''")
-    return_id = world.give_back([{"machineId": i, "name": name} for i, name in rows])
-    world.run(600, lambda: world.status(return_id)["status"] != "running", step=5.0)
-    assert world.status(return_id)["status"] == "complete"
-    world.run(200, step=5.0)
-    world.assert_nothing_left()
 
 
 @every_way
@@ -60,7 +40,7 @@ def test_fault_20_two_workers_started(way_world: World) -> None:
     assert world.run_until_final(world.request(N))["status"] == "complete"
     assert len(world.launches()) == 2 and len(world.live()) == 2 * N
     world.assert_agreement()
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @every_way
@@ -92,7 +72,7 @@ def test_fault_21_answer_of_request_machines_lost(way_world: World) -> None:
     reasons = [event["reason"] for event in world.events("MachinesReturned")]
     assert len(reasons) == 1 and "its answer was lost" in reasons[0]
     world.assert_agreement()
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @every_way
@@ -126,7 +106,7 @@ def test_fault_23_paused_while_another_settles(make_world: MakeWorld, way: str) 
     assert world.live() == {m["machineId"] for m in answer["machines"]}
     assert len(world.live()) == N
     world.assert_agreement()
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @every_way
@@ -153,7 +133,7 @@ def test_fault_23_outcome_of_a_lost_lease_is_refused(way_world: World) -> None:
     assert world.run_until_final(request_id)["status"] == "complete"
     assert len(world.live()) == N
     world.assert_agreement()
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @every_way
@@ -260,7 +240,7 @@ def test_fault_28_newer_release_takes_over(way_world: World) -> None:
     assert world.run_until_final(request_id)["status"] == "complete"
     assert len(world.live()) == N
     world.assert_agreement()
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 def test_fault_28_older_release_waits(world: World) -> None:

@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from interfaces.hostfactory.wire_format import BadInput
-from tests.world import TEMPLATE, WAYS, World
+from tests.world import TEMPLATE, World, every_way
 
 MakeWorld = Callable[..., World]
 
@@ -42,7 +42,6 @@ FILLING = (*REQUESTS, *TARGETS)
 N = 5
 LONG = {**TEMPLATE, "fulfilmentDeadline": 7200}
 
-every_way = pytest.mark.parametrize("way", WAYS)
 refilling = pytest.mark.parametrize("way", TARGETS)
 filling = pytest.mark.parametrize("way", FILLING)
 
@@ -58,29 +57,11 @@ def ids(machines: list[dict[str, Any]]) -> set[str]:
     return {machine["machineId"] for machine in machines}
 
 
-def final(world: World, request_id: str, seconds: float = 3600.0) -> dict[str, Any]:
-    """The final answer, polled every five seconds."""
-    world.run(seconds, lambda: world.status(request_id)["status"] != "running", step=5.0)
-    answer = world.status(request_id)
-    assert answer["status"] != "running", answer
-    return answer
-
-
 def assert_exactly(world: World, machine_ids: set[str]) -> None:
     """These live, and no other, now and when AWS has had time to launch more."""
     world.run(250, step=5.0)
     assert world.live() == machine_ids
     world.assert_agreement()
-
-
-def leave_nothing(world: World) -> None:
-    """Return all that the requests have, and see that whatever was made for it goes too."""
-    rows = world.query("SELECT machine_id, name FROM machines WHERE alive = 1 AND owed = ''")
-    if rows:
-        answer = final(world, world.give_back([{"machineId": i, "name": n} for i, n in rows]))
-        assert answer["status"] == "complete"
-    world.run(250, step=5.0)
-    world.assert_nothing_left()
 
 
 # -- returns of some -------------------------------------------------------------------------------
@@ -92,10 +73,10 @@ def test_fault_50_partial_return(make_world: MakeWorld, way: str) -> None:
     world = site(make_world, way)
     machines = world.fulfilled(N)
 
-    assert final(world, world.give_back(machines[:2]))["status"] == "complete"
+    assert world.final(world.give_back(machines[:2]))["status"] == "complete"
 
     assert_exactly(world, ids(machines[2:]))
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @filling
@@ -112,12 +93,12 @@ def test_fault_50_partial_return_while_others_are_pending(make_world: MakeWorld,
     assert [m["status"] for m in machines].count("pending") == 2
     returned = [m for m in machines if m["status"] == "running"][:2]
 
-    assert final(world, world.give_back(returned))["status"] == "complete"
+    assert world.final(world.give_back(returned))["status"] == "complete"
 
     assert ids(returned).isdisjoint(world.live())
-    final(world, request_id)
+    world.final(request_id)
     assert_exactly(world, ids(machines) - ids(returned))
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 def machines_of(world: World, request_id: str) -> list[dict[str, Any]]:
@@ -143,10 +124,10 @@ def test_fault_51_refill_racing_a_return(make_world: MakeWorld, way: str) -> Non
     world.run(1)
     assert len(world.live()) == N, "AWS has launched others"
 
-    assert final(world, return_id)["status"] == "complete"
+    assert world.final(return_id)["status"] == "complete"
 
     assert_exactly(world, ids(machines[3:]))
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @refilling
@@ -162,8 +143,8 @@ def test_fault_51_refill_of_all_that_is_returned(make_world: MakeWorld, way: str
         world.run(3)
 
     assert world.live() == set()
-    assert final(world, return_id)["status"] == "complete"
-    leave_nothing(world)
+    assert world.final(return_id)["status"] == "complete"
+    world.leave_nothing()
 
 
 # -- target calls ----------------------------------------------------------------------------------
@@ -184,7 +165,7 @@ def test_fault_52_late_stale_target(make_world: MakeWorld, way: str) -> None:
         world.start_worker()
         returns.append(world.give_back(machines[2:4]))
         for return_id in returns:
-            assert final(world, return_id)["status"] == "complete"
+            assert world.final(return_id)["status"] == "complete"
         assert world.live() == ids(machines[4:])
 
     with world.pausing_at(f"aws.{TARGETS[way]}.before", meanwhile):
@@ -196,7 +177,7 @@ def test_fault_52_late_stale_target(make_world: MakeWorld, way: str) -> None:
     assert_exactly(world, ids(machines[4:]))
     reasons = [event["reason"] for event in world.events("FleetTargetIntended")]
     assert reasons[-1] == "AWS had another target"
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @refilling
@@ -217,9 +198,9 @@ def test_fault_53_answer_of_the_target_call_lost(
     assert [call.outcome for call in calls] == [kind, kind, "ok"]
     assert calls[-1].at <= world.calls_of("TerminateInstances")[0].at
     assert len(world.events("FleetTargetIntended")) == 1
-    assert final(world, return_id)["status"] == "complete"
+    assert world.final(return_id)["status"] == "complete"
     assert_exactly(world, ids(machines[2:]))
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @refilling
@@ -258,9 +239,9 @@ def test_fault_54_no_target_before_the_old_call_has_ended(
     quiet = call_time.connect_timeout + call_time.read_timeout
     assert world.calls_of(TARGETS[way])[0].at >= began[0] + quiet
     assert world.calls_of("TerminateInstances")[0].at >= began[0] + quiet
-    assert final(world, return_id)["status"] == "complete"
+    assert world.final(return_id)["status"] == "complete"
     assert_exactly(world, ids(machines[2:]))
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 def test_fault_62_a_lowered_fleet_stays_on_demand(make_world: MakeWorld) -> None:
@@ -277,14 +258,14 @@ def test_fault_62_a_lowered_fleet_stays_on_demand(make_world: MakeWorld) -> None
     world.run(5)
     world.sandbox.set_capacity(None)
 
-    machines = final(world, kept)["machines"]
+    machines = world.final(kept)["machines"]
     (call,) = world.calls_of("ModifyFleet")
     specification = "TargetCapacitySpecification."
     assert call.params[specification + "TotalTargetCapacity"] == "3"
     assert call.params[specification + "OnDemandTargetCapacity"] == "3"
     assert {m["priceType"] for m in machines} == {"ondemand"}
     assert_exactly(world, ids(machines))
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 # -- launches in doubt -----------------------------------------------------------------------------
@@ -300,7 +281,7 @@ def test_fault_55_launch_forgotten_by_us_and_aws(make_world: MakeWorld, way: str
     world.clock.advance(2 * 3600.0)
     world.start_worker()
 
-    answer = final(world, request_id)
+    answer = world.final(request_id)
 
     assert answer["status"] == "complete"
     assert len(world.launches()) == 1
@@ -309,7 +290,7 @@ def test_fault_55_launch_forgotten_by_us_and_aws(make_world: MakeWorld, way: str
     world.sandbox.terminate_behind_back(ids(machines[:1]))
     assert_exactly(world, ids(machines[1:]))
     assert world.calls_of("TerminateInstances") == [], "AWS launched nothing in its place"
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @filling
@@ -332,13 +313,13 @@ def test_fault_55_forgotten_before_it_was_full(make_world: MakeWorld, way: str) 
     world.run(600, poll=lambda: most.append(len(world.live())), step=5.0)
     world.sandbox.set_capacity(None)
 
-    answer = final(world, request_id)
+    answer = world.final(request_id)
 
     assert answer["status"] == "complete"
     assert max(most) == 2
     assert len(world.launches()) == 2
     assert_exactly(world, ids(answer["machines"]))
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 # -- the end of filling ----------------------------------------------------------------------------
@@ -352,14 +333,14 @@ def test_fault_56_partly_filled_at_the_deadline(make_world: MakeWorld, way: str)
     world.sandbox.set_capacity(2)
     request_id = world.request(N)
 
-    answer = final(world, request_id, 300.0)
+    answer = world.final(request_id, 300.0)
 
     assert answer["status"] == "complete_with_error"
     assert [m["result"] for m in answer["machines"]] == ["succeed"] * 2
     assert "InsufficientInstanceCapacity" in answer["message"]
     world.sandbox.set_capacity(None)
     assert_exactly(world, ids(answer["machines"]))
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @filling
@@ -378,12 +359,12 @@ def test_fault_56_late_machines(make_world: MakeWorld, way: str, lag: float) -> 
         assert len(world.live()) == N
 
     with world.pausing_at(f"aws.{TARGETS.get(way, DELETES[way])}.before", come):
-        answer = final(world, request_id, 400.0)
+        answer = world.final(request_id, 400.0)
 
     assert answer["status"] == ("complete_with_error" if lag else "complete")
     assert [m["result"] for m in answer["machines"]] == ["succeed"] * (2 if lag else N)
     assert_exactly(world, ids(answer["machines"]))
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @every_way
@@ -393,11 +374,11 @@ def test_fault_57_pending_at_the_deadline(make_world: MakeWorld, way: str) -> No
     world = site(make_world, way, templates=[template], boot_time=100.0)
     request_id = world.request(N)
 
-    answer = final(world, request_id, 300.0)
+    answer = world.final(request_id, 300.0)
 
     assert answer["status"] == "complete"
     assert_exactly(world, ids(answer["machines"]))
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @filling
@@ -416,7 +397,7 @@ def test_fault_58_cancelled_while_filling(make_world: MakeWorld, way: str) -> No
 
     assert world.status(request_id)["status"] == "complete_with_error"
     assert_exactly(world, set())
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @every_way
@@ -427,12 +408,12 @@ def test_fault_59_pending_too_long(make_world: MakeWorld, way: str) -> None:
     world = site(make_world, way, templates=[template], boot_time=3000.0)
     request_id = world.request(2)
 
-    answer = final(world, request_id, 900.0)
+    answer = world.final(request_id, 900.0)
 
     assert answer["status"] == "complete_with_error"
     assert {m["result"] for m in answer["machines"]} == {"fail"}
     assert_exactly(world, set())
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 # -- the end of a fleet ----------------------------------------------------------------------------
@@ -448,9 +429,9 @@ def test_fault_60_delete_refused(make_world: MakeWorld, way: str) -> None:
     world.sandbox.add_fault("error", action=DELETES[way], times=2, code=code)
     world.sandbox.add_fault("lost_response", action=DELETES[way], from_call=3)
 
-    assert final(world, world.give_back(machines))["status"] == "complete"
+    assert world.final(world.give_back(machines))["status"] == "complete"
 
-    leave_nothing(world)
+    world.leave_nothing()
     assert len(world.calls_of(DELETES[way])) >= 3
     assert len(world.events("FleetDeletionIntended")) == 1
     assert len(world.events("FleetDeleted")) == 1
@@ -471,11 +452,11 @@ def test_fault_60_a_group_that_is_raised_while_it_goes(make_world: MakeWorld) ->
 
     return_id = world.give_back(machines)
     with world.pausing_at("aws.DeleteAutoScalingGroup.before", raise_it):
-        assert final(world, return_id)["status"] == "complete"
+        assert world.final(return_id)["status"] == "complete"
         world.run(300, lambda: bool(world.events("FleetDeletionIntended")), step=5.0)
         assert len(world.live()) == 2
 
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @pytest.mark.parametrize("way", LISTS)
@@ -496,4 +477,4 @@ def test_fault_61_fleets_cannot_be_listed(make_world: MakeWorld, way: str) -> No
     world.run(130, step=5.0)
     assert ids(world.to_give_up(machines)) == ids(machines[:1])
     assert_exactly(world, ids(machines[1:]))
-    leave_nothing(world)
+    world.leave_nothing()

@@ -11,15 +11,13 @@ from typing import Any
 import boto3
 import pytest
 
-from tests.world import TEMPLATE, WAYS, World
+from tests.world import TEMPLATE, World, every_way
 
 MakeWorld = Callable[..., World]
 
 SPOT = {**TEMPLATE, "priceType": "spot", "fulfilmentDeadline": 300}
 QUEUE = "HOSTLEDGER_PROVIDER__AWS__INTERRUPTION_QUEUE"
 N = 3
-
-every_way = pytest.mark.parametrize("way", WAYS)
 
 
 def site(make_world: MakeWorld, way: str = "RunInstances", **options: Any) -> World:
@@ -39,21 +37,6 @@ def quiet_site(make_world: MakeWorld, way: str, **options: Any) -> World:
 
 def ids(machines: list[dict[str, Any]]) -> set[str]:
     return {machine["machineId"] for machine in machines}
-
-
-def final(world: World, request_id: str) -> dict[str, Any]:
-    """The final answer, polled every five seconds."""
-    world.run(1800.0, lambda: world.status(request_id)["status"] != "running", step=5.0)
-    answer = world.status(request_id)
-    assert answer["status"] != "running", answer
-    return answer
-
-
-def leave_nothing(world: World, machines: list[dict[str, Any]]) -> None:
-    """Return these, and see that all that was made for them goes too."""
-    assert final(world, world.give_back(machines))["status"] == "complete"
-    world.run(250, step=5.0)
-    world.assert_nothing_left()
 
 
 def waiting(world: World) -> int:
@@ -94,7 +77,7 @@ def test_fault_63_told_with_the_seconds_that_are_left(make_world: MakeWorld, way
     world.run(100)
     assert first["machineId"] in world.live(), "AWS ends it"
     assert world.status(return_id)["status"] == "running"
-    assert final(world, return_id)["status"] == "complete"
+    assert world.final(return_id)["status"] == "complete"
     world.run(200, step=5.0)
     assert world.live() == world.owned() == ids(others)
     assert waiting(world) == 0
@@ -102,7 +85,7 @@ def test_fault_63_told_with_the_seconds_that_are_left(make_world: MakeWorld, way
         value for call in world.calls_of("TerminateInstances") for value in call.params.values()
     }
     world.assert_agreement()
-    leave_nothing(world, machines)
+    world.leave_nothing(machines)
 
 
 @every_way
@@ -119,7 +102,7 @@ def test_fault_63_nobody_returns_it(make_world: MakeWorld, way: str) -> None:
     assert (told["machineId"], told["gracePeriod"]) == (machines[0]["machineId"], 0)
     assert world.live() == world.owned() == ids(machines[1:])
     world.assert_agreement()
-    leave_nothing(world, machines)
+    world.leave_nothing(machines)
 
 
 def test_fault_64_duplicates_and_junk(make_world: MakeWorld) -> None:
@@ -198,7 +181,7 @@ def test_fault_65_queue_in_trouble(make_world: MakeWorld, trouble: str) -> None:
     assert "interruption queue not read" in Path(world.site.log_file).read_text()
     assert world.live() == world.owned() == ids(machines[1:])
     world.assert_agreement()
-    leave_nothing(world, machines)
+    world.leave_nothing(machines)
 
 
 @every_way
@@ -218,7 +201,7 @@ def test_fault_66_no_queue(make_world: MakeWorld, way: str) -> None:
     world.run(150, step=5.0)
     assert world.live() == world.owned() == ids(machines[1:])
     world.assert_agreement()
-    leave_nothing(world, machines)
+    world.leave_nothing(machines)
 
 
 def test_fault_66_seen_while_it_goes(make_world: MakeWorld) -> None:
@@ -259,11 +242,11 @@ def test_fault_67_terminate_on_reclaim(make_world: MakeWorld, way: str, at_once:
 
     waited = world.clock.seconds - began
     assert waited < 10 if at_once == "true" else 265 < waited < 280
-    assert final(world, return_id)["status"] == "complete"
+    assert world.final(return_id)["status"] == "complete"
     world.run(150, step=5.0)
     assert world.live() == ids(machines[1:])
     world.assert_agreement()
-    leave_nothing(world, machines)
+    world.leave_nothing(machines)
 
 
 @every_way
@@ -278,7 +261,7 @@ def test_fault_68_interrupted_before_its_request_is_final(
     taken = sorted(world.live())[:1]
     world.sandbox.interrupt(taken, notice=notice)
 
-    answer = final(world, request_id)
+    answer = world.final(request_id)
 
     assert answer["status"] == "complete"
     good = [m for m in answer["machines"] if m["result"] == "succeed"]
@@ -286,7 +269,7 @@ def test_fault_68_interrupted_before_its_request_is_final(
     world.run(250, step=5.0)
     assert world.live() == ids(good)
     world.assert_agreement()
-    leave_nothing(world, good)
+    world.leave_nothing(good)
 
 
 @pytest.mark.parametrize(
@@ -332,9 +315,9 @@ def test_fault_70_rebalance_first(make_world: MakeWorld) -> None:
     return_id = world.give_back(machines[:1])
     world.run(60)
     assert world.calls_of("TerminateInstances") == []
-    assert final(world, return_id)["status"] == "complete"
+    assert world.final(return_id)["status"] == "complete"
     world.assert_agreement()
-    leave_nothing(world, machines)
+    world.leave_nothing(machines)
 
 
 def test_fault_70_rebalance_alone(make_world: MakeWorld) -> None:
@@ -350,5 +333,5 @@ def test_fault_70_rebalance_alone(make_world: MakeWorld) -> None:
     world.run(3)
 
     assert world.live() == ids(machines[1:])
-    assert final(world, return_id)["status"] == "complete"
-    leave_nothing(world, machines)
+    assert world.final(return_id)["status"] == "complete"
+    world.leave_nothing(machines)

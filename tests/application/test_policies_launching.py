@@ -15,7 +15,7 @@ import pytest
 
 from domain.refusals import RequestIsFinal
 from infrastructure.sandbox.ec2 import Quotas
-from tests.world import TEMPLATE, WAYS, World
+from tests.world import TEMPLATE, World, every_way
 
 MakeWorld = Callable[..., World]
 
@@ -25,33 +25,7 @@ TWO_SUBNETS = {**TEMPLATE, "subnetId": "subnet-a1, subnet-b1"}
 AT_ONCE = ("RunInstances", "fleet-instant")
 """Ways whose call answers with the machines; the others' are found by their tags."""
 
-every_way = pytest.mark.parametrize("way", WAYS)
 at_once = pytest.mark.parametrize("way", AT_ONCE)
-
-
-@pytest.fixture
-def way_world(make_world: MakeWorld, way: str) -> World:
-    """A site that launches one way; its machines boot in 20 s and end in 15 s."""
-    return make_world(way=way, boot_time=20.0, shutdown_time=15.0)
-
-
-def final(world: World, request_id: str, seconds: float = 3600.0) -> dict[str, Any]:
-    """The final answer, polled every five seconds."""
-    world.run(10)
-    world.run(seconds, lambda: world.status(request_id)["status"] != "running", step=5.0)
-    answer = world.status(request_id)
-    assert answer["status"] != "running", answer
-    return answer
-
-
-def leave_nothing(world: World) -> None:
-    """Return all that the requests have, and see that whatever was made for it goes too."""
-    rows = world.query("SELECT machine_id, name FROM machines WHERE alive = 1 AND owed = ''")
-    if rows:
-        answer = final(world, world.give_back([{"machineId": i, "name": n} for i, n in rows]))
-        assert answer["status"] == "complete"
-    world.run(200, step=10.0)
-    world.assert_nothing_left()
 
 
 def succeeded(answer: dict[str, Any]) -> int:
@@ -86,7 +60,7 @@ def test_pending_too_long_is_replaced(way_world: World) -> None:
         assert [(t["machine_ids"], t["reason"]) for t in ended] == [
             ([stuck], "pending for longer than 180 s")
         ]
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @every_way
@@ -97,13 +71,13 @@ def test_pending_too_long_is_reported(make_world: MakeWorld, way: str) -> None:
     world.start_worker()
     request_id = world.request(3)
 
-    answer = final(world, request_id, 300 + 180 + 30)
+    answer = world.final(request_id, 300 + 180 + 30)
 
     assert answer["status"] == "complete_with_error"
     assert succeeded(answer) == 0
     world.run(100, step=10.0)
     assert world.live() == set()
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 def test_pending_too_long_beside_a_return(make_world: MakeWorld) -> None:
@@ -136,8 +110,8 @@ def test_pending_too_long_beside_a_return(make_world: MakeWorld) -> None:
     ended = [t for t in world.events("TerminationIntended") if slow in t["machine_ids"]]
     assert [t["reason"] for t in ended] == ["pending for longer than 180 s"]
     world.cancel(request_id)
-    assert final(world, return_id)["status"] == "complete"
-    leave_nothing(world)
+    assert world.final(return_id)["status"] == "complete"
+    world.leave_nothing()
 
 
 @every_way
@@ -201,7 +175,7 @@ def test_quota_or_refusal_ends_the_request_at_once(
     assert answer["status"] == "complete_with_error"
     assert code in answer["message"]
     assert len(world.launches()) == 1
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 def test_definite_rejection_gets_the_next_epoch(world: World) -> None:
@@ -243,12 +217,12 @@ def test_all_or_nothing(make_world: MakeWorld, way: str) -> None:
     assert world.live() == set()
     world.sandbox.set_capacity(None)
 
-    assert succeeded(final(world, request_id)) == 5
+    assert succeeded(world.final(request_id)) == 5
     counts = ("MinCount", "MaxCount", "OnDemandOptions.MinTargetCapacity")
     assert {c.params[name] for c in world.launches() for name in counts if name in c.params} == {
         "5"
     }
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @every_way
@@ -381,7 +355,7 @@ def test_cancel_after_the_intent(way_world: World) -> None:
     assert sum(len(outcome.get("surplus", ())) for outcome in outcomes) == 3
     assert world.status(request_id)["machines"] == []
     assert world.live() == set()
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @every_way
@@ -397,11 +371,11 @@ def test_cancel_returns_what_came(way_world: World) -> None:
     return_id = world.cancel(request_id)
 
     assert world.topics()[before:] == ["RequestCancelled", "MachinesReturned"]
-    assert final(world, return_id)["status"] == "complete"
+    assert world.final(return_id)["status"] == "complete"
     assert world.live() == set()
     with pytest.raises(RequestIsFinal):
         world.cancel(request_id)
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 @at_once
@@ -442,9 +416,9 @@ def test_one_request_is_filled_before_the_next(way_world: World) -> None:
     assert [(r, len(ids)) for r, ids in dealt] == [(requests[0], 2), (requests[1], 1)]
     world.sandbox.set_capacity(None)
     for request_id in requests:
-        assert succeeded(final(world, request_id)) == 2
+        assert succeeded(world.final(request_id)) == 2
     assert len(world.live()) == 6
-    leave_nothing(world)
+    world.leave_nothing()
 
 
 # -- many -----------------------------------------------------------------------------------------
