@@ -9,7 +9,7 @@ from typing import Any
 from application.json_text import dumps
 from domain.identifiers import sha256
 from infrastructure.compiled import file_facts
-from infrastructure.settings import ConfigurationProblem, read_settings
+from infrastructure.configuration import ConfigurationProblem, read_settings
 from infrastructure.site import Site, is_lsf
 from infrastructure.telemetry.journal import Journal
 from infrastructure.templates.ibm import Known, read_templates, revision, wire_template

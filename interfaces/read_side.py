@@ -244,7 +244,7 @@ def read_templates(
     """
     from dataclasses import asdict
 
-    from infrastructure.settings import ConfigurationProblem
+    from infrastructure.configuration import ConfigurationProblem
     from infrastructure.templates.ibm import Known, read_templates
 
     known = Known(_known_types(site), _accounts(site, environ)) if site else None
@@ -275,7 +275,7 @@ def _accounts(site: Site, environ: Mapping[str, str]) -> list[str] | None:
 
 def instance_types_named(path: str) -> list[str]:
     """The instance types of a templates file. Raises BrokenConfiguration."""
-    from infrastructure.settings import ConfigurationProblem
+    from infrastructure.configuration import ConfigurationProblem
     from infrastructure.templates.ibm import types_named
 
     try:

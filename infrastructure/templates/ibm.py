@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from infrastructure.settings import ConfigurationProblem, read_document
+from infrastructure.configuration import ConfigurationProblem, read_document
 from infrastructure.templates.attributes import Facts, complete, weights_of
 from infrastructure.templates.combinations import idle, refusals
 from infrastructure.templates.content import content_of

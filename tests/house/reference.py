@@ -19,7 +19,8 @@ from pydantic import BaseModel
 from domain import topics
 from domain.event_sourced import Aggregate
 from infrastructure import settings as settings_module
-from infrastructure.settings import Settings, environment_name
+from infrastructure.configuration import KEYS, environment_name
+from infrastructure.settings import Settings
 from interfaces.cli.main import COMMANDS, _parser
 from tests import features
 from tests.world import WAYS
@@ -101,7 +102,7 @@ class Key(NamedTuple):
 def keys() -> Iterator[Key]:
     """Every key that `read_settings` takes."""
     remarks = _remarks()
-    for name in settings_module._KEYS:
+    for name in KEYS:
         section: Any = Settings()
         *sections, leaf = name.split(".")
         for part in sections:

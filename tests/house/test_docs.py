@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from infrastructure.settings import Settings, environment_name, read_settings
+from infrastructure.configuration import environment_name, read_settings
+from infrastructure.settings import Settings
 from tests.house.reference import DOCS, PAGES, Key, keys
 
 ROOT = Path(__file__).resolve().parents[2]

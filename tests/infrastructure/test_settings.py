@@ -11,17 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from infrastructure.settings import (
-    Account,
-    Aws,
-    Caps,
+from infrastructure.configuration import (
     ConfigurationProblem,
-    Settings,
     environment_name,
     read_document,
     read_settings,
     strip_comments,
 )
+from infrastructure.settings import Account, Aws, Caps, Settings
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "ibm" / "awsprov_config.json"
 REGION = {"AWS_REGION": "eu-west-1"}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infrastructure.settings import ConfigurationProblem
+from infrastructure.configuration import ConfigurationProblem
 from infrastructure.templates.ibm import (
     TemplateProblem,
     read_templates,
