@@ -125,8 +125,9 @@ class SqliteReadModel:
         """Machine id -> when AWS takes it (seconds since the epoch), of those not gone."""
         return dict(
             self.connection.execute(
-                "SELECT machine_id, interrupted_until FROM machines "
-                "WHERE alive = 1 AND interrupted_until > 0"
+                # SQLite would go through all that live.
+                "SELECT machine_id, interrupted_until FROM machines INDEXED BY "
+                "machines_interrupted WHERE alive = 1 AND interrupted_until > 0"
             ).fetchall()
         )
 
