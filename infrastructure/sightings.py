@@ -66,6 +66,17 @@ class Sightings:
                     lines.append(value)
         return lines
 
+    def waiting(self) -> bool:
+        """Whether lines were taken that are not done."""
+        return os.path.exists(self._aside)
+
+    def noted(self) -> float:
+        """A number that is another one when a call has noted something since; 0 for none."""
+        try:
+            return os.stat(self._path).st_mtime
+        except OSError:
+            return 0.0
+
     def done(self) -> None:
         """The taken lines are in the ledger: forget them."""
         try:

@@ -25,16 +25,10 @@ class Site:
         self.log_dir = log_dir
         self.state_dir = work_dir + "/hostledger"
         self.log_file = f"{log_dir}/hostledger.{provider}.log" if log_dir else ""
-        self._lay_out(self.state_dir)
+        self.lay_out(self.state_dir)
 
-    def ledger(self, settings: dict[str, dict[str, dict[str, str]]]) -> str:
-        """The path of the SQLite store. What goes with a store lies beside it, so that the
-        instances that share it share one worker and one sightings file."""
-        path = settings["storage"]["sqlite_strategy"]["path"] or self.state_dir + "/ledger.db"
-        self._lay_out(os.path.dirname(path))
-        return path
-
-    def _lay_out(self, directory: str) -> None:
+    def lay_out(self, directory: str) -> None:
+        """Where what goes with the store lies: sightings, and the worker's status and lock."""
         self.sightings = directory + "/seen.jsonl"
         self.worker_status = directory + "/worker.json"
         self.worker_lock = directory + "/worker.lock"

@@ -13,15 +13,15 @@ from application.instants import seconds_between
 from infrastructure import compiled, worker_start
 from infrastructure.clock import SystemClock
 from infrastructure.site import Site, site_from
+from infrastructure.storage import storage_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from infrastructure.event_store.sqlite import SqliteEventStore
-    from infrastructure.read_models.sqlite import SqliteReadModel
-    from infrastructure.read_models.sqlite_queries import SqliteQueries
+    from infrastructure.read_models.sql_queries import SqlQueries
+    from infrastructure.storage import EventStore, ReadModel
     from infrastructure.telemetry.journal import Journal
 
 __all__ = [
@@ -61,7 +61,7 @@ class Call:
         self.turn_wanted = False
         self.overrides: dict[str, Any] = {}
         """Parts of the write side that an inline turn takes in place of the real ones."""
-        self.ledger_path = self.site.ledger(self.settings)
+        self.storage = storage_of(self.site, self.settings)
 
     def places(self) -> list[str]:
         """Every account and region that is swept; what is asked of one says nothing of another."""
@@ -72,48 +72,34 @@ class Call:
             return [f"default/{region}"]
         return [f"{name}/{account['region'] or region}" for name, account in accounts.items()]
 
-    def read_model(self) -> SqliteReadModel:
+    def read_model(self) -> ReadModel:
         """Raises StoreError."""
-        from infrastructure.read_models.sqlite import SqliteReadModel
+        return self.storage.read_model()
 
-        return SqliteReadModel.look(self.ledger_path)
-
-    def ledger(self) -> tuple[SqliteEventStore, SqliteReadModel]:
+    def ledger(self) -> tuple[EventStore, ReadModel]:
         """The store, open for a command, and its read models. Raises StoreError."""
-        from infrastructure.event_store.sqlite import SqliteEventStore
-        from infrastructure.read_models.sqlite import SqliteReadModel
+        return self.storage.for_command(self.clock, self.site.actor(self.verb))
 
-        store = SqliteEventStore(self.ledger_path, self.clock, self.site.actor(self.verb))
-        return store, SqliteReadModel(store.connection)
-
-    def queries(self) -> SqliteQueries:
+    def queries(self) -> SqlQueries:
         """An operator's look at the read models. Raises StoreError."""
-        from infrastructure.read_models.sqlite_queries import SqliteQueries
+        return self.storage.queries()
 
-        return SqliteQueries.look(self.ledger_path)
-
-    def log(self) -> SqliteQueries:
+    def log(self) -> SqlQueries:
         """An operator's look at the log, whatever became of the read models. Raises StoreError."""
-        from infrastructure.read_models.sqlite_queries import SqliteQueries
+        return self.storage.log()
 
-        return SqliteQueries.look_at_log(self.ledger_path)
-
-    def any_store(self) -> SqliteQueries:
+    def any_store(self) -> SqlQueries:
         """An operator's look at a store that may be inert. Raises StoreError."""
-        from infrastructure.read_models.sqlite_queries import SqliteQueries
-
-        return SqliteQueries.look_at_any(self.ledger_path)
+        return self.storage.any_store()
 
     def journal(self) -> Journal:
         from infrastructure.telemetry.journal import Journal
 
         return Journal(self.site.log_file, self.settings["logging"])
 
-    def note(self, facts: dict[str, object]) -> None:
-        """Append one line to the sightings; see `sightings.py`."""
-        from infrastructure.sightings import note
-
-        note(self.site.sightings, self.now, facts)
+    def note(self, facts: dict[str, object], model: ReadModel) -> None:
+        """Leave for the worker what this call named; see `sightings.py`."""
+        self.storage.note(self.now, facts, model)
 
     def worker_lives(self) -> bool:
         """Whether a worker of this release or a later one has said so just now."""
@@ -123,7 +109,7 @@ class Call:
             return False
         return not worker_start.is_outdated(facts)
 
-    def look_after(self, model: SqliteReadModel, *, wanted: bool = False) -> str:
+    def look_after(self, model: ReadModel, *, wanted: bool = False) -> str:
         """See to it that something open or alive is worked on; what to tell about it.
 
         `wanted`: there is work beyond what is open or alive. Returns the sentences for the answer's
@@ -134,8 +120,8 @@ class Call:
         told.append(self._see_to_worker(model, wanted))
         return "; ".join(sentence for sentence in told if sentence)
 
-    def _see_to_worker(self, model: SqliteReadModel, wanted: bool) -> str:
-        if self.mode != "inline" and self.worker_lives():
+    def _see_to_worker(self, model: ReadModel, wanted: bool) -> str:
+        if self.mode != "inline" and (self.worker_lives() or model.holder_lives()):
             return ""
         if not wanted and not model.anything_open_or_alive():
             return ""
@@ -171,7 +157,7 @@ class Call:
         failures = 1 if reason else 0
         worker_start.write_status(self.site, {**facts, "failures": failures, "reason": reason})
 
-    def _missed(self, facts: dict[str, Any], model: SqliteReadModel) -> float:
+    def _missed(self, facts: dict[str, Any], model: ReadModel) -> float:
         """Seconds without a living worker in which there was something for one to do."""
         ago = worker_start.lived_ago(facts, self.now)
         # None: not since this boot.
@@ -179,9 +165,7 @@ class Call:
         if model.anything_alive():
             return missed
         oldest = model.oldest_open()
-        if oldest is None:
-            return 0.0
-        return min(missed, seconds_between((self.now[0], oldest[0], oldest[1]), self.now))
+        return 0.0 if oldest is None else min(missed, seconds_between(oldest, self.now))
 
     def _why(self, facts: dict[str, Any]) -> str:
         if worker_start.is_alive(self.site):
@@ -197,7 +181,8 @@ class Call:
 
 
 def store_errors() -> tuple[type[Exception], ...]:
-    """What asking a store raises, the driver's own errors (a damaged file, a failing disk) too."""
+    """What asking a store raises, the embedded driver's own errors (a damaged file, a failing disk)
+    too."""
     from infrastructure.event_store.sqlite_driver import sqlite
 
     return (StoreError, sqlite.Error)
@@ -219,7 +204,7 @@ def register(environ: Mapping[str, str], site: Site) -> str:
 
 def worker_status(call: Call) -> dict[str, object]:
     """What is known of the instance's worker; `lives` is whether a process holds its lock."""
-    from infrastructure.event_store.sqlite import iso
+    from infrastructure.event_store.commit import iso
 
     facts = worker_start.status(call.site)
     ago = worker_start.lived_ago(facts, call.now)

@@ -6,6 +6,7 @@ tests override `clock` and `on_client`.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,9 +24,13 @@ __all__ = ["Site", "WriteSide", "check_start", "site_from", "tell_failed_start"]
 def _compiled(site: Site, environ: Any) -> Any:
     from infrastructure.compiled import load
 
-    compiled = load(site, environ)
-    site.ledger(compiled.settings)
-    return compiled
+    return load(site, environ)
+
+
+def _storage(site: Site, compiled: Any) -> Any:
+    from infrastructure.storage import storage_of
+
+    return storage_of(site, compiled.settings)
 
 
 def _write_status(site: Site, facts: dict[str, Any]) -> None:
@@ -46,17 +51,15 @@ def _journal(site: Site, compiled: Any) -> Any:
     return Journal(site.log_file, compiled.settings["logging"])
 
 
-def _store(site: Site, compiled: Any, clock: Any, process: str) -> Any:
-    from infrastructure.event_store.sqlite import SqliteEventStore
-
-    return SqliteEventStore(site.ledger(compiled.settings), clock, site.actor(process))
+def _store(storage: Any, site: Site, clock: Any, process: str) -> Any:
+    return storage.event_store(clock, site.actor(process))
 
 
 def _ledger(store: Any) -> Any:
     from application.event_sourcing import Ledger
-    from infrastructure.event_store.recorders import SqliteFactory
+    from infrastructure.event_store.recorders import StoreFactory
 
-    return Ledger(SqliteFactory(store))
+    return Ledger(StoreFactory(store))
 
 
 def _clouds(settings: Any, clock: Any, journal: Any, on_client: Any) -> Any:
@@ -69,11 +72,9 @@ def _clouds(settings: Any, clock: Any, journal: Any, on_client: Any) -> Any:
     }
 
 
-def _works(store: Any, settings: Any) -> Any:
-    from infrastructure.read_models.sqlite_work import SqliteWork
-
+def _works(storage: Any, store: Any, settings: Any) -> Any:
     return {
-        name: SqliteWork(store, name, aws.region or "")
+        name: storage.work(store, name, aws.region or "")
         for name, aws in settings.provider.places().items()
     }
 
@@ -82,19 +83,21 @@ def _first(by_account: Any) -> Any:
     return next(iter(by_account.values()))
 
 
-def _queries(store: Any) -> Any:
-    from infrastructure.read_models.sqlite_queries import SqliteQueries
-
-    return SqliteQueries(store.connection, store.path)
+def _queries(storage: Any, store: Any) -> Any:
+    return storage.view_of(store)
 
 
 def _leases(
-    store: Any, settings: Any, clock: Any, site: Site, process: str, program_version: str
+    storage: Any,
+    store: Any,
+    settings: Any,
+    clock: Any,
+    site: Site,
+    process: str,
+    program_version: str,
 ) -> Any:
-    from infrastructure.event_store.lease import SqliteLease
-
     return {
-        name: SqliteLease(
+        name: storage.lease(
             store,
             f"{name}/{aws.region}",
             f"{process}[{os.getpid()}]",
@@ -115,6 +118,7 @@ def _lease(leases: Any) -> Any:
 
 def _turns(
     ledger: Any,
+    storage: Any,
     works: Any,
     clouds: Any,
     clock: Any,
@@ -126,13 +130,12 @@ def _turns(
     random: Any,
 ) -> Any:
     from application.turn import Turn
-    from infrastructure.event_store.notebook import SqliteNotebook
 
     return [
         Turn(
             ledger=ledger,
             work=works[name],
-            notebook=SqliteNotebook(store, name, aws.region or ""),
+            notebook=storage.notebook(store, name, aws.region or ""),
             cloud=clouds[name],
             clock=clock,
             lease=leases[name],
@@ -146,11 +149,14 @@ def _turns(
     ]
 
 
-def _policies(turns: Any, site: Site) -> Any:
-    from application.policies import Policies
-    from infrastructure.sightings import Sightings
+def _sightings(storage: Any, store: Any) -> Any:
+    return storage.sightings(store)
 
-    return Policies(turns, site.provider, Sightings(site.sightings))
+
+def _policies(turns: Any, site: Site, sightings: Any) -> Any:
+    from application.policies import Policies
+
+    return Policies(turns, site.provider, sightings)
 
 
 class WriteSide(containers.DeclarativeContainer):
@@ -169,50 +175,46 @@ class WriteSide(containers.DeclarativeContainer):
     write_status: Any = providers.Callable(_write_status, site)
     settings: Any = providers.Singleton(_settings, compiled)
     journal: Any = providers.Singleton(_journal, site, compiled)
-    store: Any = providers.Singleton(_store, site, compiled, clock, process)
+    storage: Any = providers.Singleton(_storage, site, compiled)
+    store: Any = providers.Singleton(_store, storage, site, clock, process)
     ledger: Any = providers.Singleton(_ledger, store)
-    works: Any = providers.Singleton(_works, store, settings)
+    works: Any = providers.Singleton(_works, storage, store, settings)
     work: Any = providers.Singleton(_first, works)
-    queries: Any = providers.Singleton(_queries, store)
+    queries: Any = providers.Singleton(_queries, storage, store)
     clouds: Any = providers.Singleton(_clouds, settings, clock, journal, on_client)
     leases: Any = providers.Singleton(
-        _leases, store, settings, clock, site, process, program_version
+        _leases, storage, store, settings, clock, site, process, program_version
     )
     lease: Any = providers.Singleton(_lease, leases)
     turns: Any = providers.Singleton(
-        _turns, ledger, works, clouds, clock, leases, journal, compiled, settings, store, random
-    )
-    policies: Any = providers.Singleton(_policies, turns, site)
+        _turns, ledger, storage, works, clouds, clock, leases, journal, compiled, settings, store,
+        random,
+    )  # fmt: skip
+    sightings: Any = providers.Singleton(_sightings, storage, store)
+    policies: Any = providers.Singleton(_policies, turns, site, sightings)
 
 
 def check_start(side: WriteSide) -> None:
     """Find out at the start what would fail later. Raises StoreError, CallFailed,
     BrokenConfiguration."""
-    from infrastructure.event_store.sqlite_setup import refuse_network_file_system
-
-    refuse_network_file_system(side.store().path)
+    side.storage().check()
+    side.store()
     side.clouds()
 
 
 def create(side: WriteSide) -> tuple[str, str]:
     """Make the instance's store; its deployment id and path. Raises StoreError."""
-    from infrastructure.event_store.sqlite_setup import create_store
-
-    site = side.site()
-    path: str = site.ledger(side.compiled().settings)
-    made_by = site.actor(side.process())
+    site, storage = side.site(), side.storage()
     make_state_directory(site)
-    return create_store(path, side.clock(), made_by, side.program_version()), path
+    made_by = site.actor(side.process())
+    return storage.create(side.clock(), made_by, side.program_version()), storage.name
 
 
 def activate(side: WriteSide, reason: str) -> tuple[int, str]:
     """Make a copied store the living one; its new incarnation and path. Raises StoreError."""
-    from infrastructure.event_store.sqlite_setup import activate_store
-
-    site = side.site()
-    path: str = site.ledger(side.compiled().settings)
-    made_by = site.actor(side.process())
-    return activate_store(path, side.clock(), made_by, reason), path
+    storage = side.storage()
+    made_by = side.site().actor(side.process())
+    return storage.activate(side.clock(), made_by, reason), storage.name
 
 
 @contextmanager
@@ -221,13 +223,13 @@ def rehearsal(side: WriteSide) -> Iterator[WriteSide]:
     OSError."""
     from tempfile import TemporaryDirectory
 
-    from infrastructure.event_store.sqlite import SqliteEventStore
-    from infrastructure.event_store.sqlite_setup import copy_to_rehearse
+    from infrastructure.storage.sqlite import SqliteStorage
 
     site, compiled = side.site(), side.compiled()
     with TemporaryDirectory(prefix="hostledger-") as directory:
-        copy = copy_to_rehearse(site.ledger(compiled.settings), directory)
-        store = SqliteEventStore(copy, side.clock(), site.actor(side.process()))
+        copied = {"sqlite_strategy": {"path": side.storage().rehearse(directory)}}
+        storage = SqliteStorage(copy.copy(site), copied)
+        store = storage.event_store(side.clock(), site.actor(side.process()))
         try:
             yield WriteSide(
                 site=site,
@@ -237,6 +239,7 @@ def rehearsal(side: WriteSide) -> Iterator[WriteSide]:
                 clock=side.clock(),
                 on_client=providers.Object(side.on_client()),
                 random=providers.Object(side.random()),
+                storage=providers.Object(storage),
                 store=providers.Object(store),
             )
         finally:

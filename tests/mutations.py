@@ -674,7 +674,7 @@ MUTATIONS = (
     Mutation(
         "fence off",
         "23",
-        "infrastructure/event_store/sqlite.py",
+        "infrastructure/event_store/sql.py",
         "        if row is None or row[0] != fence:",
         "        if False:",
         (WORKERS + "test_fault_23_outcome_of_a_lost_lease_is_refused",),
@@ -698,9 +698,9 @@ MUTATIONS = (
     Mutation(
         "recorded time goes back",
         "27",
-        "infrastructure/event_store/sqlite.py",
-        "        recorded_at = max(recorded_at, iso(instant[0]))",
-        "        recorded_at = iso(instant[0])",
+        "infrastructure/event_store/commit.py",
+        "    recorded_at = max(recorded_at, iso(instant[0]))",
+        "    recorded_at = iso(instant[0])",
         (WORKERS + "test_fault_27_wall_clock_steps",),
     ),
     Mutation(
@@ -815,7 +815,7 @@ MUTATIONS = (
     Mutation(
         "returned machine asked for again",
         "",
-        "infrastructure/read_models/sqlite_work.py",
+        "infrastructure/read_models/sql_work.py",
         "coalesce(sum((m.result = 'fail' AND m.return_id = '') * m.units), 0) AS failed",
         "coalesce(sum((m.result = 'fail') * m.units), 0) AS failed",
         (POLICIES + "returning.py::test_returned_before_it_runs",),
@@ -856,8 +856,8 @@ MUTATIONS = (
         "stale sweep trusted",
         "",
         "interfaces/hostfactory/reads.py",
-        "        return boot_id == call.now[1] and call.now[2] - boot_seconds < longest",
-        "        return True",
+        "model.last_sweep(place, call.now) < longest",
+        "model.last_sweep(place, call.now) >= 0",
         (POLICIES + "returning.py::test_stale_sweep_is_an_error",),
     ),
     Mutation(
@@ -882,7 +882,7 @@ MUTATIONS = (
     Mutation(
         "machines that were never named kept",
         "",
-        "infrastructure/read_models/sqlite_work.py",
+        "infrastructure/read_models/sql_work.py",
         "AND r.answered_final = 1 AND r.source = 'hostfactory'",
         "AND r.answered_final = 2 AND r.source = 'hostfactory'",
         (POLICIES + "worker.py::test_machines_that_are_never_named_are_returned",),

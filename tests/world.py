@@ -22,7 +22,7 @@ from application.instants import Instant
 from application.version import VERSION
 from infrastructure.event_store.sqlite import SqliteEventStore
 from infrastructure.event_store.sqlite_setup import create_store
-from infrastructure.read_models.sqlite_work import SqliteWork
+from infrastructure.read_models.sql_work import SqlWork
 from infrastructure.sandbox.ec2 import Call as SandboxCall
 from infrastructure.sandbox.ec2 import Sandbox
 from infrastructure.site import Site
@@ -170,7 +170,7 @@ class World:
         """What `hostledger requests cancel` does; the id of the return of its machines, or ""."""
         store = SqliteEventStore(self.path, self.clock, {"user": "test"})
         try:
-            living = SqliteWork(store, "default", "us-east-1").living_machines_of(request_id)
+            living = SqlWork(store, "default", "us-east-1").living_machines_of(request_id)
             command = CancelRequest(
                 request_id, self.site.provider, living, reason, "operator", self.random(16)
             )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from application.instants import Instant
 from application.json_text import dumps
 from application.ports import Instance
-from infrastructure.event_store.sqlite import SqliteEventStore
+from infrastructure.event_store.sql import SqlEventStore
 
 LONGEST_GAP = 120.0
 """Seconds between two calls of HostFactory after which it counts as stopped in between."""
@@ -18,10 +18,10 @@ FORGOTTEN_AFTER = 3600.0
 """Seconds after which a state that EC2 was seen in is dropped, unless it is seen again."""
 
 
-class SqliteNotebook:
+class SqlNotebook:
     """The port `Notebook` in the store's file."""
 
-    def __init__(self, store: SqliteEventStore, account: str, region: str) -> None:
+    def __init__(self, store: SqlEventStore, account: str, region: str) -> None:
         self._store = store
         self._account = account
         self._region = region
@@ -54,8 +54,10 @@ class SqliteNotebook:
             self._write(
                 *(
                     (
-                        "INSERT OR REPLACE INTO cloud_states VALUES (?, ?, ?, ?, ?)",
-                        (*state, now[1], now[2]),
+                        "INSERT OR REPLACE INTO cloud_states "
+                        "(machine_id, name, state, wall, boot_id, boot_seconds) "
+                        "VALUES (?, ?, ?, ?, ?, ?)",
+                        (*state, *now),
                     )
                     for state in states
                 )

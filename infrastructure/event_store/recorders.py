@@ -1,6 +1,6 @@
 """The eventsourcing library's recorder over our SQLite store: for the worker and the operator.
 
-Everything is stored by `SqliteEventStore.append`, so that what the library writes and what a
+Everything is stored by `SqlEventStore.append`, so that what the library writes and what a
 HostFactory call writes is one format. Ours and not the library's own, because its file has no
 metadata, no fence and re-uses positions (a deleted last row's id is given again).
 """
@@ -29,7 +29,7 @@ from eventsourcing.utils import register_topic
 
 from application.failures import AlreadyTracked, Conflict, UnknownEvent
 from domain.topics import TOPICS
-from infrastructure.event_store.sqlite import SqliteEventStore
+from infrastructure.event_store.sql import SqlEventStore
 
 for _topic, _event_class in TOPICS.items():
     register_topic(_topic, _event_class)
@@ -58,10 +58,10 @@ def _class_version(state: bytes) -> int:
     return int(json.loads(state).get("class_version", 1))
 
 
-class SqliteProcessRecorder(ProcessRecorder):
+class StoreRecorder(ProcessRecorder):
     """Events, notifications and tracking in our file, as the library's interfaces want them."""
 
-    def __init__(self, store: SqliteEventStore) -> None:
+    def __init__(self, store: SqlEventStore) -> None:
         self.store = store
 
     def insert_events(
@@ -172,10 +172,10 @@ class SqliteProcessRecorder(ProcessRecorder):
         return row[0] if row else None
 
 
-class SqliteFactory(InfrastructureFactory[TrackingRecorder]):
+class StoreFactory(InfrastructureFactory[TrackingRecorder]):
     """Hands the library's Application our mapper and our recorder over an open store."""
 
-    def __init__(self, store: SqliteEventStore) -> None:
+    def __init__(self, store: SqlEventStore) -> None:
         super().__init__({})
         self.store = store
 
@@ -184,16 +184,16 @@ class SqliteFactory(InfrastructureFactory[TrackingRecorder]):
     ) -> StrictMapper:
         return StrictMapper(transcoder or JSONTranscoder())
 
-    def aggregate_recorder(self, purpose: str = "events") -> SqliteProcessRecorder:
-        return SqliteProcessRecorder(self.store)
+    def aggregate_recorder(self, purpose: str = "events") -> StoreRecorder:
+        return StoreRecorder(self.store)
 
-    def application_recorder(self) -> SqliteProcessRecorder:
-        return SqliteProcessRecorder(self.store)
+    def application_recorder(self) -> StoreRecorder:
+        return StoreRecorder(self.store)
 
     def tracking_recorder(
         self, tracking_recorder_class: type[TrackingRecorder] | None = None
     ) -> TrackingRecorder:
-        return SqliteProcessRecorder(self.store)
+        return StoreRecorder(self.store)
 
-    def process_recorder(self) -> SqliteProcessRecorder:
-        return SqliteProcessRecorder(self.store)
+    def process_recorder(self) -> StoreRecorder:
+        return StoreRecorder(self.store)

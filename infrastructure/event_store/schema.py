@@ -315,6 +315,10 @@ CREATE TABLE brake (
 CREATE INDEX launch_templates_there ON launch_templates (position)
     WHERE state IN ('open', 'created', 'missed', 'deleting');
 """,
+    3: """
+ALTER TABLE cloud_states ADD COLUMN wall REAL NOT NULL DEFAULT 0;
+ALTER TABLE store ADD COLUMN moved_to TEXT NOT NULL DEFAULT '';
+""",
 }
 
 NOTEBOOK_TABLES = (

@@ -123,7 +123,10 @@ def _build(path: str, deployment: str) -> None:
         f"BEGIN;{schema.LOG}{schema.READ_MODELS}{schema.NOTEBOOK}PRAGMA user_version = 1;COMMIT;"
     )
     bring_up_to_date(connection)
-    connection.execute("INSERT INTO store VALUES (1, ?, 1, ?)", (deployment, inode))
+    connection.execute(
+        "INSERT INTO store (one, deployment, incarnation, inode) VALUES (1, ?, 1, ?)",
+        (deployment, inode),
+    )
     connection.close()
 
 

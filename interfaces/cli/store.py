@@ -95,17 +95,16 @@ def _join(arguments: argparse.Namespace, site: Any) -> tuple[str, str]:
     from interfaces.write_side import make_state_directory
 
     call = options.reading(arguments, site)
-    wanted = os.path.realpath(arguments.join)
-    if os.path.realpath(call.ledger_path) != wanted:
+    if not call.storage.is_at(arguments.join):
         raise StoreError(
-            f"the configuration of {site.provider} has its store at {call.ledger_path}, not at "
-            f"{wanted}: set storage.sqlite_strategy.path to {wanted} in "
+            f"the configuration of {site.provider} has its store at {call.storage.name}, not at "
+            f"{arguments.join}: set {call.storage.place_key} to it in "
             f"{site.own_configuration(call.environ)[0]}, then join again"
         )
     with closing(call.log()) as view:
         deployment = queries.store_status(view, call.now, call.places())["deployment"]
     make_state_directory(site)
-    return deployment, call.ledger_path
+    return deployment, call.storage.name
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -127,7 +126,7 @@ def activate(arguments: argparse.Namespace) -> int:
         inert = view.inert
     if not inert and not arguments.again:
         raise StoreError(
-            f"{call.ledger_path} lives already: only a copy needs to be activated; --again raises "
+            f"{call.storage.name} lives already: only a copy needs to be activated; --again raises "
             "its incarnation all the same"
         )
     incarnation, path = make_live(options.writing(arguments, call.site), arguments.reason)

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from infrastructure.read_models.sqlite import SqliteReadModel
+    from infrastructure.storage import ReadModel
     from interfaces.read_side import Call
 
 GONE = ("terminated", "stopped", "shutting-down", "stopping", "absent")
@@ -43,7 +43,7 @@ def get_available_templates(call: Call, document: dict[str, Any], path: str) -> 
 
 def _see_to_worker(call: Call) -> str:
     if call.mode != "inline" and call.worker_lives():
-        return ""
+        return ""  # without a look at the store
     try:
         return call.look_after(call.read_model())
     except store_errors():
@@ -75,12 +75,13 @@ def get_request_status(call: Call, document: dict[str, Any], path: str) -> str:
             "provider": call.site.provider,
             "requests": first_seen,
             "final": first_final,
-        }
+        },
+        model,
     )
     return _answer(f'"requests":[{",".join(entries)}]', call.look_after(model))
 
 
-def _unknown(model: SqliteReadModel, request_id: str) -> str:
+def _unknown(model: ReadModel, request_id: str) -> str:
     """Unknown only when the log itself has no such request; else the read model lags."""
     entry: dict[str, object] = {"requestId": request_id}
     if model.is_in_log(request_id):
@@ -100,7 +101,7 @@ def get_return_requests(call: Call, document: dict[str, Any], path: str) -> str:
     hosts = wire_format.named_machines(document, path)
     model = call.read_model()
     if not hosts:
-        call.note({"verb": call.verb, "provider": call.site.provider})
+        call.note({"verb": call.verb, "provider": call.site.provider}, model)
         return _answer('"requests":[]', call.look_after(model))
     listed, unseen, strangers, fresh = _compare(call, model, hosts, path)
     call.note(
@@ -111,7 +112,8 @@ def get_return_requests(call: Call, document: dict[str, Any], path: str) -> str:
             "strangers": strangers,
             "stale": not fresh,
             "hosts": len(hosts),
-        }
+        },
+        model,
     )
     began = call.now[2]
     turned = False
@@ -141,18 +143,15 @@ def get_return_requests(call: Call, document: dict[str, Any], path: str) -> str:
 
 
 def _compare(
-    call: Call, model: SqliteReadModel, hosts: list[tuple[str, str]], path: str
+    call: Call, model: ReadModel, hosts: list[tuple[str, str]], path: str
 ) -> tuple[list[tuple[str, str, int]], list[str], list[list[str]], bool]:
     """(hosts to give up with the seconds that are left of them, machines named for the first time,
     hosts not known, sweep is fresh)."""
     longest = call.settings["worker"]["sweep_max_age"]
 
-    def is_fresh(boot_id: str, boot_seconds: float) -> bool:
-        return boot_id == call.now[1] and call.now[2] - boot_seconds < longest
-
     healthy = model.healthy_machines()
     unseen = model.unseen_machines()
-    states = model.cloud_states()
+    states = model.cloud_states(call.now)
     taken = {machine_id for machine_id, noted in states.items() if noted[0] in GONE}
     listed: list[tuple[str, str]] = []
     named: list[str] = []
@@ -178,12 +177,11 @@ def _compare(
                 listed.append((machine_id, name))
                 continue
             noted = states.get(given or name)
-            if noted is None or not is_fresh(noted[1], noted[2]):
+            if noted is None or noted[1] >= longest:
                 strangers.append([given, name])
             elif noted[0] in GONE:
                 listed.append((given, name))
-    sweeps = [model.last_sweep(place) for place in call.places()]
-    fresh = all(sweep is not None and is_fresh(*sweep) for sweep in sweeps)
+    fresh = all(model.last_sweep(place, call.now) < longest for place in call.places())
     given_up = [(machine_id, name, 0) for machine_id, name in dict.fromkeys(listed)]
     until = model.interrupted_machines()
     if until:

@@ -159,18 +159,14 @@ class Worker:
 
     def _something_changed(self) -> bool:
         """Whether another process wrote to the store or noted a sighting."""
-        (changes,) = self.store.connection.execute("PRAGMA data_version").fetchone()
-        try:
-            noted = os.stat(self._site.sightings).st_mtime
-        except OSError:
-            noted = 0.0
+        changes, noted = self.store.changes(), self.side.sightings().noted()
         changed = (changes, noted) != (self._changes, self._noted) and noted + changes > 0
         self._changes, self._noted = changes, noted
         return changed
 
     def _may_end(self, now: tuple[float, str, float]) -> bool:
         work = self.side.work()
-        if work.anything_open() or os.path.exists(self._site.sightings + ".taken"):
+        if work.anything_open() or self.side.sightings().waiting():
             self._idle_since = None
             return False
         if self._drain:
@@ -236,11 +232,11 @@ class Worker:
     def _gather(self, sleep: Callable[[float], None]) -> None:
         """Let a burst of commands come in: they share launches when they share a turn."""
         waited = 0.0
-        (before,) = self.store.connection.execute("PRAGMA data_version").fetchone()
+        before = self.store.changes()
         while before != self._changes and waited < GATHER:
             sleep(TICK)
             waited += TICK
-            (after,) = self.store.connection.execute("PRAGMA data_version").fetchone()
+            after = self.store.changes()
             if after == before:
                 return
             before = after

@@ -338,7 +338,7 @@ def test_each_commit_and_each_aws_call_has_a_point_before_and_after() -> None:
     assert sorted(commits) == [
         "infrastructure/event_store/sqlite.py",
         "infrastructure/event_store/sqlite_file.py",
-        "infrastructure/read_models/sqlite.py",
+        "infrastructure/read_models/sql.py",
     ]
     store = places["infrastructure/event_store/sqlite.py"]
     assert store.count('execute("COMMIT")') == 1

@@ -218,6 +218,8 @@ READ = {
     "infrastructure.clock",
     "infrastructure.compiled",
     "infrastructure.site",
+    "infrastructure.storage",
+    "infrastructure.storage.sqlite",
     "infrastructure.worker_start",
     "interfaces",
     "interfaces.hostfactory",
@@ -231,7 +233,7 @@ STORE = {
     "infrastructure.event_store.sqlite_driver",
     "infrastructure.event_store.sqlite_file",
     "infrastructure.read_models",
-    "infrastructure.read_models.sqlite",
+    "infrastructure.read_models.sql",
 }
 OURS = {
     "getAvailableTemplates": READ | STORE,

@@ -11,59 +11,30 @@ from typing import Any
 
 import pytest
 
-from application.json_text import dumps, loads
-from application.projections import PROJECTIONS, Record
+from application.json_text import dumps
+from application.projections import Record
 from domain.brake import EVERYTHING, LAUNCHING, Brake
-from domain.event_sourced import DomainEvent
 from infrastructure.event_store import schema
+from infrastructure.event_store.commit import COLUMNS, Rows, decompose
 from infrastructure.event_store.digest import chain, digest
-from infrastructure.event_store.sqlite import Rows, SqliteEventStore, to_event
+from infrastructure.event_store.sql import SqlEventStore
+from infrastructure.event_store.sqlite import SqliteEventStore
 from infrastructure.event_store.sqlite_file import open_for_reading, sqlite
 from tests.domain.samples import BATCH, OTHER, REQUEST, machine_id
+from tests.fakes.clock import FakeClock
 from tests.world import TEMPLATE, WAYS, World
 
 Tables = dict[str, list[tuple[Any, ...]]]
 
 MakeWorld = Callable[..., World]
 
-
-def fields_of(event: DomainEvent) -> dict[str, Any]:
-    """The event's own fields, as a projection gets them."""
-    return {name: value for name, value in vars(event).items() if not name.startswith("originator")}
+SCHEMA = schema.LOG + schema.READ_MODELS + schema.NOTEBOOK + "".join(schema.MIGRATIONS.values())
 
 
 def records(connection: Any) -> list[Record]:
     """The whole log as projections see it, from what is stored alone."""
-    found = []
-    for (
-        position,
-        event_id,
-        stream,
-        version,
-        topic,
-        class_version,
-        at,
-        text,
-        data,
-    ) in connection.execute(
-        "SELECT position, event_id, stream, version, topic, class_version, recorded_at, "
-        "metadata, data FROM events ORDER BY position"
-    ):
-        metadata = loads(text)
-        boot_id, boot_seconds = metadata["boot"]
-        found.append(
-            Record(
-                position,
-                event_id,
-                stream,
-                topic,
-                at,
-                (0.0, boot_id, boot_seconds),
-                metadata["correlation_id"],
-                fields_of(to_event(stream, version, topic, class_version, data)),
-            )
-        )
-    return found
+    rows = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM events ORDER BY position")
+    return [decompose(row) for row in rows]
 
 
 def read_tables(connection: Any) -> Tables:
@@ -76,18 +47,13 @@ def read_tables(connection: Any) -> Tables:
 def rebuild(log: list[Record], together: int) -> Tables:
     """The read tables in a store of their own, built from these records, so many at a time."""
     scratch = sqlite.connect(":memory:", isolation_level=None)
-    scratch.executescript(schema.READ_MODELS)
-    for migration in schema.MIGRATIONS.values():
-        scratch.executescript(migration)
+    scratch.executescript(SCHEMA)
+    store = SqlEventStore("scratch", FakeClock(), {})
+    store.connection = scratch
+    store.unfit = ()
     for start in range(0, len(log), together):
-        rows = Rows(scratch)
-        for record in log[start : start + together]:
-            for name, handlers in PROJECTIONS.items():
-                if record.topic in handlers:
-                    rows.writer = name
-                    handlers[record.topic](record, rows)
-        for name in rows.writers():
-            rows.flush(name)
+        store._project(log[start : start + together])
+    assert scratch.execute("SELECT * FROM projections").fetchall() == []
     tables = read_tables(scratch)
     scratch.close()
     return tables
@@ -371,10 +337,12 @@ def test_the_golden_events_of_the_release_before_are_projected() -> None:
     for position, (topic, identifier) in enumerate(OLD_LIFE, start=1):
         form = json.loads((GOLDEN / f"{topic}.v1.json").read_text())
         stream = form["stream"].partition("-")[0] + "-" + identifier
-        happened = to_event(stream, 1, topic, 1, form["data"])
+        metadata = dumps({"correlation_id": REQUEST, "boot": ["boot-1", 1.0]})
         log.append(
-            Record(position, f"{position:032x}", stream, topic, "2027-01-15T08:00:00.000000Z",
-                   (0.0, "boot-1", 1.0), REQUEST, fields_of(happened))
+            decompose(
+                (position, f"{position:032x}", stream, 1, topic, 1,
+                 "2027-01-15T08:00:00.000000Z", metadata, form["data"])
+            )
         )  # fmt: skip
 
     tables = rebuild(log, 1)
@@ -393,7 +361,7 @@ def test_the_golden_events_of_the_release_before_are_projected() -> None:
 
 def columns_of(table: str) -> list[str]:
     scratch = sqlite.connect(":memory:")
-    scratch.executescript(schema.READ_MODELS + "".join(schema.MIGRATIONS.values()))
+    scratch.executescript(SCHEMA)
     columns = [row[1] for row in scratch.execute(f"PRAGMA table_info({table})")]
     scratch.close()
     return columns

@@ -18,8 +18,8 @@ from eventsourcing.utils import register_topic
 from application.failures import UnknownEvent
 from domain.event_sourced import DomainEvent
 from domain.topics import TOPICS
+from infrastructure.event_store.commit import to_event, to_record
 from infrastructure.event_store.recorders import StrictMapper
-from infrastructure.event_store.sqlite import to_event, to_record
 from tests.domain.samples import every_event
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "events"

@@ -23,8 +23,8 @@ from eventsourcing.persistence import (
 )
 
 from infrastructure.event_store.recorders import (
-    SqliteFactory,
-    SqliteProcessRecorder,
+    StoreFactory,
+    StoreRecorder,
     StrictMapper,
 )
 from infrastructure.event_store.sqlite import SqliteEventStore
@@ -50,7 +50,7 @@ class _Here(threading.local):
             self.store.close()
 
 
-class RecorderOfManyThreads(SqliteProcessRecorder):
+class RecorderOfManyThreads(StoreRecorder):
     """The recorder, with a store for each thread: a connection belongs to the thread that opened
     it, and the library's cases write from ten."""
 
@@ -130,7 +130,7 @@ def test_the_factory_hands_out_our_parts() -> None:
     with tempfile.TemporaryDirectory() as place:
         _build(place + "/ledger.db", "conformance")
         store = SqliteEventStore(place + "/ledger.db", FakeClock(), {})
-        factory = SqliteFactory(store)
+        factory = StoreFactory(store)
         mapper = factory.mapper()
         assert type(mapper) is StrictMapper
         assert (mapper.cipher, mapper.compressor) == (None, None)
@@ -141,7 +141,7 @@ def test_the_factory_hands_out_our_parts() -> None:
             factory.tracking_recorder(),
             factory.process_recorder(),
         ):
-            assert type(recorder) is SqliteProcessRecorder
+            assert type(recorder) is StoreRecorder
             assert recorder.store is store
         with pytest.raises(NotImplementedError, match="select_notifications"):
             factory.application_recorder().subscribe(0)

@@ -27,9 +27,9 @@ from infrastructure.event_store.sqlite_setup import (
     create_store,
     refuse_network_file_system,
 )
-from infrastructure.read_models.sqlite import SqliteReadModel
 from tests.domain.samples import OTHER, REQUEST
 from tests.fakes.clock import FakeClock
+from tests.stores import look
 
 ACTOR = {"user": "test"}
 
@@ -201,7 +201,7 @@ def test_a_copy_is_inert(path: str, open_store: Open, tmp_path: Path) -> None:
     assert copy in said
     assert "hostledger store activate" in said
     with pytest.raises(StoreInert):
-        SqliteReadModel.look(copy)
+        look(copy)
     open_store(path).save(ask(OTHER))
 
 
@@ -235,7 +235,7 @@ def test_an_activated_copy_lives(path: str, open_store: Open, tmp_path: Path) ->
     for table in schema.NOTEBOOK_TABLES:
         assert living.connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
     living.save(ask(OTHER))
-    SqliteReadModel.look(copy).connection.close()
+    look(copy).connection.close()
     assert activate_store(copy, FakeClock(), ACTOR, "again") == 3
 
 
@@ -245,7 +245,7 @@ def test_a_moved_file_is_the_store(path: str, open_store: Open, tmp_path: Path) 
     os.rename(path, moved)
     store = open_store(moved)
     store.save(ask())
-    assert SqliteReadModel.look(moved).request(REQUEST) is not None
+    assert look(moved).request(REQUEST) is not None
 
 
 def test_a_store_without_its_deployment_is_not_activated(tmp_path: Path, path: str) -> None:
@@ -264,7 +264,7 @@ def test_a_store_without_its_deployment_is_not_activated(tmp_path: Path, path: s
 def test_reading_makes_no_table_and_writes_nothing(path: str) -> None:
     """The schema and every byte of the file are as before, and the connection cannot write."""
     before = Path(path).read_bytes()
-    model = SqliteReadModel.look(path)
+    model = look(path)
     assert model.request(REQUEST) is None
     model.again()
     with pytest.raises(sqlite.OperationalError, match="readonly"):
@@ -276,7 +276,7 @@ def test_reading_makes_no_table_and_writes_nothing(path: str) -> None:
 def test_a_look_is_one_moment(path: str, open_store: Open) -> None:
     """What is committed meanwhile is seen in the next look."""
     store = open_store(path)
-    model = SqliteReadModel.look(path)
+    model = look(path)
     store.save(ask())
     assert model.request(REQUEST) is None
     model.again()
@@ -310,7 +310,7 @@ def fill(place):
 
 from application.failures import StoreError
 from infrastructure.event_store.sqlite import SqliteEventStore
-from infrastructure.read_models.sqlite import SqliteReadModel
+from tests.stores import look
 from domain.machine_request import MachineRequest
 from tests.fakes.clock import FakeClock
 
@@ -318,7 +318,7 @@ path, answers = sys.argv[1], []
 
 def read():
     try:
-        model = SqliteReadModel.look(path)
+        model = look(path)
     except StoreError as error:
         answers.append(f"{type(error).__name__}: {error}")
     else:

@@ -14,12 +14,13 @@ from application.failures import AlreadyTracked, Conflict, LogDamaged, Projectio
 from application.projections import PROJECTIONS
 from domain.machine_request import MachineRequest
 from domain.return_request import ReturnRequest
-from infrastructure.event_store.sqlite import SqliteEventStore, iso
+from infrastructure.event_store.commit import iso
+from infrastructure.event_store.sqlite import SqliteEventStore
 from infrastructure.event_store.sqlite_file import sqlite
 from infrastructure.event_store.sqlite_setup import create_store
-from infrastructure.read_models.sqlite import SqliteReadModel
 from tests.domain.samples import OTHER, REQUEST, RETURN, every_event, launched, machine_id
 from tests.fakes.clock import FakeClock
+from tests.stores import look
 
 ACTOR = {"user": "symphony", "provider": "awsinst", "process": "test"}
 
@@ -317,10 +318,10 @@ def test_an_event_is_kept_when_a_projection_fails(store: SqliteEventStore, path:
 
 def test_reads_end_while_a_projection_is_behind(store: SqliteEventStore, path: str) -> None:
     """No answer rather than an old one: the message has the name, the position and what to do."""
-    SqliteReadModel.look(path).connection.close()
+    look(path).connection.close()
     store.append([("request-none", 1, "RequestFulfilled", 1, "{}", {})])
     with pytest.raises(ProjectionFailed) as caught:
-        SqliteReadModel.look(path)
+        look(path)
     for part in (path, "requests", "position 2", "rebuilt"):
         assert part in str(caught.value)
 

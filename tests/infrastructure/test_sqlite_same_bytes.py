@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from application.event_sourcing import Ledger
 from domain.event_sourced import Aggregate, DomainEvent
 from domain.topics import TOPICS
-from infrastructure.event_store.recorders import SqliteFactory, StrictMapper
-from infrastructure.event_store.sqlite import Rows, SqliteEventStore, to_event, to_record
+from infrastructure.event_store.commit import Rows, to_event, to_record
+from infrastructure.event_store.recorders import StoreFactory, StrictMapper
+from infrastructure.event_store.sqlite import SqliteEventStore
 from infrastructure.event_store.sqlite_setup import create_store
 from tests.domain.samples import every_event
 from tests.fakes.clock import FakeClock
@@ -94,7 +95,7 @@ class Pair:
             create_store(path, self.clock, {"user": "test"}, "0.1.0")
             self.stores.append(SqliteEventStore(path, self.clock, {"user": "test"}))
         self.thin, self.library = self.stores
-        self.ledger = Ledger(SqliteFactory(self.library))
+        self.ledger = Ledger(StoreFactory(self.library))
 
     def save(self, *lives: list[DomainEvent], **metadata: Any) -> None:
         self.thin.save(*(Told(events) for events in lives), **metadata)

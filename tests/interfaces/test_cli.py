@@ -13,7 +13,7 @@ import botocore.session
 import pytest
 from dependency_injector import providers
 
-from infrastructure.read_models.sqlite_work import SqliteWork
+from infrastructure.read_models.sql_work import SqlWork
 from infrastructure.templates.instance_types import learn_types, types_file
 from interfaces.cli.main import COMMANDS, main
 from interfaces.cli.requests import end_request, wait_until_final
@@ -201,7 +201,7 @@ def test_requests_cancel_returns_what_has_come(world: World, run: Run) -> None:
     world.assert_agreement()
 
 
-class LookedTooEarly(SqliteWork):
+class LookedTooEarly(SqlWork):
     """Sees no machine of a request at the first look: the worker recorded them right after it."""
 
     looks = 0
@@ -561,7 +561,7 @@ def test_store_status_counts_what_there_is(world: World, run: Run) -> None:
     document = run("store", "status", "--output", "json").document
 
     assert (document["path"], document["deployment"]) == (world.path, world.deployment)
-    assert (document["incarnation"], document["schema"], document["inert"]) == (1, 2, None)
+    assert (document["incarnation"], document["schema"], document["inert"]) == (1, 3, None)
     assert document["events"] == document["head"]["position"] == len(world.topics())
     assert document["open"] == {"requests": 1, "returns": 1, "batches": 0, "terminations": 0}
     assert (document["live_machines"], document["orphans"]) == (2, 0)

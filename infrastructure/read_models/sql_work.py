@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from calendar import timegm
 from collections.abc import Sequence
 from typing import Any
 
 from application.json_text import dumps, loads
-from infrastructure.event_store.sqlite import SqliteEventStore, to_event
+from infrastructure.event_store.commit import seconds, to_event
+from infrastructure.event_store.sql import SqlEventStore
 
 Row = dict[str, Any]
 
@@ -73,11 +73,11 @@ NONE_SEEN = "NOT EXISTS (SELECT 1 FROM machines s WHERE s.request_id = r.request
 # A machine that HostFactory names is known to it, however it came to know it, and its request too.
 
 
-class SqliteWork:
+class SqlWork:
     """The port `Work` over the store's own tables, for one account and region: what lies elsewhere
     cannot be seen from here, and nothing may be concluded from that."""
 
-    def __init__(self, store: SqliteEventStore, account: str, region: str) -> None:
+    def __init__(self, store: SqlEventStore, account: str, region: str) -> None:
         self._store = store
         self._place = (account, region)
 
@@ -381,7 +381,7 @@ class SqliteWork:
         (at,) = self._store.connection.execute(
             "SELECT max(recorded_at) FROM events WHERE stream = 'deployment'"
         ).fetchone()
-        return _seconds(at)
+        return seconds(at)
 
     def anything_open(self) -> bool:
         """Whether a request, return, batch or termination waits for something."""
@@ -408,13 +408,7 @@ def _row(names: list[str], values: Sequence[Any]) -> Row:
     for column in JSON_COLUMNS & row.keys():
         row[column] = loads(row[column])
     if "boot_seconds" in row:
-        row["created"] = (_seconds(row["created_at"]), row["boot_id"], row["boot_seconds"])
+        row["created"] = (seconds(row["created_at"]), row["boot_id"], row["boot_seconds"])
     if "updated_at" in row:
-        row["updated"] = _seconds(row["updated_at"])
+        row["updated"] = seconds(row["updated_at"])
     return row
-
-
-def _seconds(at: str) -> float:
-    """Wall seconds of a recorded time; by hand, since a turn asks this of every living machine."""
-    date = int(at[0:4]), int(at[5:7]), int(at[8:10]), int(at[11:13]), int(at[14:16])
-    return timegm((*date, 0)) + float(at[17:-1])

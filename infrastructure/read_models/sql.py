@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from application.failures import ProjectionFailed, StoreError
+from application.failures import ProjectionFailed
 from application.json_text import dumps
-from infrastructure.event_store.sqlite_file import open_for_reading, sqlite
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from application.instants import Instant
 
 REQUEST_MACHINES = """
 SELECT group_concat(fragment) FROM (
@@ -25,29 +26,35 @@ SELECT group_concat(fragment) FROM (
 """
 
 
-class SqliteReadModel:
-    """The questions, over an open connection."""
+NEVER = float("inf")
 
-    def __init__(self, connection: Any) -> None:
+
+class SqlReadModel:
+    """The questions, over an open connection, within one consistent look at the store.
+
+    `shared`: machines with clocks of their own ask; their wall clocks are compared then.
+    """
+
+    def __init__(self, connection: Any, *, shared: bool = False) -> None:
         self.connection = connection
+        self._shared = shared
 
-    @classmethod
-    def look(cls, path: str) -> SqliteReadModel:
-        """One consistent look at the store. Raises StoreError where it cannot be used."""
-        self = cls(open_for_reading(path))
-        try:
-            self.connection.execute("BEGIN")
-            failed = self.connection.execute(
-                "SELECT name, failed_at, error FROM projections"
-            ).fetchone()
-        except sqlite.DatabaseError as error:
-            raise StoreError(f"{path}: {error}") from None
+    def refuse_failed(self, name: str) -> None:
+        """Raises ProjectionFailed, naming the store `name`, where a read model stands still."""
+        failed = self.connection.execute(
+            "SELECT name, failed_at, error FROM projections"
+        ).fetchone()
         if failed is not None:
             raise ProjectionFailed(
-                f"{path}: the read model {failed[0]} stopped at position {failed[1]} "
+                f"{name}: the read model {failed[0]} stopped at position {failed[1]} "
                 f"({failed[2]}): it must be rebuilt before it can answer"
             )
-        return self
+
+    def _age(self, earlier: Instant, now: Instant) -> float:
+        """Seconds since then; endless when it was on another boot of the only machine."""
+        if earlier[1] == now[1]:
+            return max(0.0, now[2] - earlier[2])
+        return max(0.0, now[0] - earlier[0]) if self._shared else NEVER
 
     def again(self) -> None:
         """End this look and begin a new one."""
@@ -100,11 +107,17 @@ class SqliteReadModel:
             is not None
         )
 
-    def oldest_open(self) -> tuple[str, float] | None:
-        """Boot id and boot seconds of the oldest open request or return."""
-        return self.connection.execute(  # type: ignore[no-any-return]
-            "SELECT boot_id, boot_seconds FROM requests WHERE final = 0 ORDER BY position LIMIT 1"
+    def oldest_open(self) -> Instant | None:
+        """When the oldest open request or return was made."""
+        row = self.connection.execute(
+            "SELECT created_at, boot_id, boot_seconds FROM requests WHERE final = 0 "
+            "ORDER BY position LIMIT 1"
         ).fetchone()
+        if row is None:
+            return None
+        from infrastructure.event_store.commit import seconds
+
+        return seconds(row[0]), row[1], row[2]
 
     def anything_alive(self) -> bool:
         """Whether any machine is not gone."""
@@ -161,24 +174,29 @@ class SqliteReadModel:
             ).fetchall()
         )
 
-    def cloud_states(self) -> dict[str, tuple[str, str, float]]:
-        """id and name -> state, boot id, boot seconds: what the worker saw that the ledger lacks
-        (a stopped machine, a stranger it was asked about)."""
-        states: dict[str, tuple[str, str, float]] = {}
-        for machine_id, name, *seen in self.connection.execute(
-            "SELECT machine_id, name, state, boot_id, boot_seconds FROM cloud_states"
+    def cloud_states(self, now: Instant) -> dict[str, tuple[str, float]]:
+        """id and name -> state and how many seconds ago it was seen: what the worker saw that the
+        ledger lacks (a stopped machine, a stranger it was asked about)."""
+        states: dict[str, tuple[str, float]] = {}
+        for machine_id, name, state, *seen in self.connection.execute(
+            "SELECT machine_id, name, state, wall, boot_id, boot_seconds FROM cloud_states"
         ):
-            states[machine_id] = tuple(seen)
+            states[machine_id] = (state, self._age(tuple(seen), now))
             if name:
-                states[name] = tuple(seen)
+                states[name] = states[machine_id]
         return states
 
-    def last_sweep(self, place: str) -> tuple[str, float] | None:
-        """Boot id and boot seconds at which the last complete sweep of an account and region
-        (`account/region`) began."""
-        return self.connection.execute(  # type: ignore[no-any-return]
-            "SELECT boot_id, boot_seconds FROM sweeps WHERE account = ?", (place,)
+    def last_sweep(self, place: str, now: Instant) -> float:
+        """How many seconds ago the last complete sweep of an account and region
+        (`account/region`) began; endless when none is known."""
+        row = self.connection.execute(
+            "SELECT began_at, boot_id, boot_seconds FROM sweeps WHERE account = ?", (place,)
         ).fetchone()
+        return NEVER if row is None else self._age(row, now)
+
+    def holder_lives(self) -> bool:
+        """Whether a worker on any machine has said so in time, where a worker may be elsewhere."""
+        return False
 
     def template_revision(self, template_key: str) -> str | None:
         """The revision that the ledger has of a template; None for none or a retired one."""

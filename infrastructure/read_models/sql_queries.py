@@ -1,11 +1,10 @@
-"""The operator's questions to the SQLite store: read models, log, notebook; never a write."""
+"""The operator's questions to a store that speaks SQL: its read models, log and notebook."""
 
 from __future__ import annotations
 
-from application.failures import StoreError, StoreInert
+from application.failures import StoreError
 from application.json_text import dumps
-from infrastructure.event_store.sqlite_file import open_for_reading, sqlite, uri
-from infrastructure.read_models.sqlite import SqliteReadModel
+from infrastructure.event_store.sqlite_driver import sqlite
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,36 +44,19 @@ SELECT
 """
 
 
-class SqliteQueries:
-    """The questions, over an open connection; `inert` says why the store is, "" when it lives."""
+class SqlQueries:
+    """The questions, over an open connection to the store that messages call `name`; `inert` says
+    why it is, "" when it lives."""
 
-    def __init__(self, connection: Any, path: str, inert: str = "") -> None:
+    def __init__(self, connection: Any, name: str, schema: int, inert: str = "") -> None:
         self._connection = connection
-        self._path = path
+        self._name = name
+        self._schema = schema
         self.inert = inert
 
-    @classmethod
-    def look(cls, path: str) -> SqliteQueries:
-        """One consistent look at a store whose read models are whole. Raises StoreError."""
-        return cls(SqliteReadModel.look(path).connection, path)
-
-    @classmethod
-    def look_at_log(cls, path: str) -> SqliteQueries:
-        """The same where a read model may have failed: for the log. Raises StoreError."""
-        return cls(open_for_reading(path), path)._begin()
-
-    @classmethod
-    def look_at_any(cls, path: str) -> SqliteQueries:
-        """The same for a store that may be inert. Raises StoreError."""
-        try:
-            return cls.look_at_log(path)
-        except StoreInert as inert:
-            connection = sqlite.connect(uri(path, "mode=ro"), isolation_level=None, uri=True)
-            return cls(connection, path, str(inert))._begin()
-
-    def _begin(self) -> SqliteQueries:
+    def begin(self) -> None:
+        """Make what follows one consistent look. Raises StoreError."""
         self._rows("BEGIN")
-        return self
 
     def close(self) -> None:
         self._connection.close()
@@ -85,7 +67,7 @@ class SqliteQueries:
             values = cursor.fetchall()
         except sqlite.DatabaseError as error:
             raise StoreError(
-                f"{self._path}: {error}; if the file is damaged, restore a backup and run "
+                f"{self._name}: {error}; if the file is damaged, restore a backup and run "
                 "`hostledger store activate`"
             ) from None
         names = [column[0] for column in cursor.description or ()]
@@ -224,10 +206,10 @@ class SqliteQueries:
         counts = self._one(COUNTS)
         brake = self._rows("SELECT scope, reason, since FROM brake WHERE scope <> ''")
         return {
-            "path": self._path,
+            "path": self._name,
             "deployment": store["deployment"],
             "incarnation": store["incarnation"],
-            "schema": self._one("PRAGMA user_version")["user_version"],
+            "schema": self._schema,
             "inert": self.inert or None,
             "events": self._one("SELECT count(*) AS count FROM events")["count"],
             "head": head[0] if head else None,

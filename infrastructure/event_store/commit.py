@@ -1,0 +1,244 @@
+"""One commit before any store has it: the events' records with digest and chain, and the rows that
+the read models make of them. The same for every store, so that their logs are the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from application.failures import UnknownEvent
+from application.json_text import dumps, loads
+from application.projections import PROJECTIONS, Record
+from infrastructure.event_store.digest import chain, digest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from application.instants import Instant
+    from domain.event_sourced import DomainEvent
+
+    Head = tuple[int, str, str]
+    """Position, chain and recorded time of the last event; (0, deployment id, "") before any."""
+
+    Pending = tuple[str, int, str, int, str, Any]
+    """Stream, version, topic, class version, data text and data (None for what no projection
+    takes) of an event that is to be appended."""
+
+COLUMNS = (
+    "position", "event_id", "stream", "version", "topic", "class_version",
+    "recorded_at", "metadata", "data", "digest", "chain",
+)  # fmt: skip
+"""What is stored of an event, in the order of the rows that `compose` makes."""
+
+
+def iso(wall: float) -> str:
+    """A time as it is stored and printed: ISO 8601, UTC, microseconds; sorts as text."""
+    seconds, fraction = divmod(round(wall * 1_000_000), 1_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{fraction:06d}Z"
+
+
+def seconds(at: str) -> float:
+    """Wall seconds of a recorded time; by hand, since a turn asks this of every living machine."""
+    from calendar import timegm
+
+    date = int(at[0:4]), int(at[5:7]), int(at[8:10]), int(at[11:13]), int(at[14:16])
+    return timegm((*date, 0)) + float(at[17:-1])
+
+
+def compose(
+    pending: Sequence[Pending],
+    head: Head,
+    instant: Instant,
+    actor: dict[str, str],
+    cause: tuple[str, str],
+    causes: dict[str, tuple[str, str]],
+) -> tuple[list[tuple[Any, ...]], list[Record]]:
+    """The rows (COLUMNS) of events that follow `head`, and what the projections see of them.
+
+    `cause` is (correlation id, causation id); `causes` has others for single streams.
+    """
+    position, previous, recorded_at = head
+    recorded_at = max(recorded_at, iso(instant[0]))  # recorded time never goes back
+    texts: dict[tuple[str, str], str] = {}
+    rows = []
+    followed = []
+    random = os.urandom(16 * len(pending)).hex()
+    for index, (stream, version, topic, class_version, data, fields) in enumerate(pending):
+        position += 1
+        event_id = random[32 * index : 32 * index + 32]
+        why = causes.get(stream, cause)
+        metadata = texts.get(why)
+        if metadata is None:
+            metadata = texts[why] = dumps(
+                {
+                    "correlation_id": why[0],
+                    "causation_id": why[1],
+                    "actor": actor,
+                    "boot": [instant[1], instant[2]],
+                }
+            )
+        digest_ = digest(
+            event_id, stream, version, topic, class_version, recorded_at, metadata, data
+        )
+        previous = chain(previous, position, digest_)
+        rows.append(
+            (
+                position, event_id, stream, version, topic, class_version,
+                recorded_at, metadata, data, digest_, previous,
+            )
+        )  # fmt: skip
+        followed.append(
+            Record(position, event_id, stream, topic, recorded_at, instant, why[0], fields)
+        )
+    return rows, followed
+
+
+def decompose(row: Sequence[Any]) -> Record:
+    """What the projections see of a stored event (a row of COLUMNS). Raises UnknownEvent."""
+    position, event_id, stream, version, topic, class_version, recorded_at, metadata, data = row[:9]
+    facts = loads(metadata)
+    fields = dict(vars(to_event(stream, version, topic, class_version, data)))
+    del fields["originator_id"], fields["originator_version"]
+    instant = (seconds(recorded_at), *facts["boot"])
+    return Record(
+        position, event_id, stream, topic, recorded_at, instant, facts["correlation_id"], fields
+    )
+
+
+def is_damaged(last: Sequence[Any], before: str) -> bool:
+    """Whether a stored event (a row of COLUMNS) is not what its own digest says, or does not follow
+    the chain of the one before."""
+    position, *canonical, stored, chained = last
+    return bool(digest(*canonical) != stored or chain(before, position, stored) != chained)
+
+
+def project(records: Sequence[Record], rows: Rows, failed: set[str]) -> dict[str, tuple[int, str]]:
+    """Let the read models follow, in the order of the events: what they change is in `rows`.
+
+    `failed` are the projections that stand still. One that fails stops alone, at its position: the
+    events are the truth and are kept. Returns name -> position and error of those that failed now.
+    """
+    errors: dict[str, tuple[int, str]] = {}
+    for record in records:
+        for name, handlers in PROJECTIONS.items():
+            handler = handlers.get(record.topic)
+            if handler is None or name in failed:
+                continue
+            rows.writer = name
+            try:
+                handler(record, rows)
+            except (
+                LookupError,
+                TypeError,
+                ValueError,
+                AttributeError,
+                AssertionError,
+            ) as error:
+                failed.add(name)
+                errors[name] = (record.position, f"{type(error).__name__}: {error}")
+                rows.forget(name)
+    return errors
+
+
+def to_record(event: DomainEvent) -> tuple[str, int, str, int, str, Any]:
+    """An event as `append` takes it: what the library's mapper would store, without the library."""
+    fields = dict(event.__dict__)
+    del fields["originator_id"], fields["originator_version"]
+    data = fields
+    if event.class_version > 1:
+        data = {**fields, "class_version": event.class_version}
+    return (
+        event.originator_id,
+        event.originator_version,
+        event.TOPIC,
+        event.class_version,
+        dumps(data),
+        fields,
+    )
+
+
+def to_event(stream: str, version: int, topic: str, class_version: int, data: str) -> DomainEvent:
+    """A stored event as a domain event. Raises UnknownEvent for a topic or version not known."""
+    from domain.topics import TOPICS
+
+    event_class = TOPICS.get(topic)
+    if event_class is None:
+        raise UnknownEvent(f"{stream} version {version}: no event is called {topic!r} here")
+    if class_version > event_class.class_version:
+        raise UnknownEvent(
+            f"{stream} version {version}: {topic} of class version {class_version} was written by "
+            f"a newer release (this one knows {event_class.class_version})"
+        )
+    fields = loads(data)
+    fields.pop("class_version", None)
+    for old in range(class_version, event_class.class_version):
+        getattr(event_class, f"upcast_v{old}_v{old + 1}")(fields)
+    event = object.__new__(event_class)
+    fields["originator_id"] = stream
+    fields["originator_version"] = version
+    event.__dict__ = fields
+    return event
+
+
+class Rows:
+    """The rows of the read tables within one commit: read once, written once.
+
+    `read` gives a row as the store has it (text where a column holds JSON), or None.
+    """
+
+    KEYS = {
+        "requests": ("request_id",),
+        "machines": ("machine_id",),
+        "returned_machines": ("return_id", "ordinal"),
+        "templates": ("template_key",),
+        "template_revisions": ("revision_key",),
+        "batches": ("batch_id",),
+        "terminations": ("termination_id",),
+        "fleets": ("batch_id",),
+        "brake": ("one",),
+        "launch_templates": ("template_key",),
+    }
+    LISTS = frozenset({"claims", "machine_ids"})
+
+    def __init__(self, read: Callable[[str, tuple[Any, ...]], dict[str, Any] | None]) -> None:
+        self._read = read
+        self._known: dict[tuple[Any, ...], dict[str, Any] | None] = {}
+        self._changed: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = {}
+        self.writer = ""
+        """The projection whose handler runs."""
+
+    def get(self, table: str, *key: Any) -> dict[str, Any] | None:
+        """The row, or None. Change it and `put` it."""
+        full = (table, *key)
+        if full not in self._known:
+            row = self._read(table, key)
+            if row is not None:
+                for column in self.LISTS & row.keys():
+                    row[column] = loads(row[column])
+            self._known[full] = row
+        return self._known[full]
+
+    def put(self, table: str, row: dict[str, Any]) -> None:
+        full = (table, *(row[column] for column in self.KEYS[table]))
+        self._known[full] = row
+        self._changed.setdefault(self.writer, {})[full] = row
+
+    def writers(self) -> list[str]:
+        return list(self._changed)
+
+    def take(self, writer: str) -> list[tuple[str, dict[str, Any]]]:
+        """(table, row as it is stored) of what one projection changed; not given again."""
+        return [
+            (table, {k: dumps(v) if isinstance(v, (dict, list)) else v for k, v in row.items()})
+            for (table, *_), row in self._changed.pop(writer, {}).items()
+        ]
+
+    def forget(self, writer: str) -> None:
+        """Drop what one projection changed: it failed. What the others changed stays known."""
+        self._changed.pop(writer, None)
+        self._known.clear()
+        for changed in self._changed.values():
+            self._known |= changed

@@ -1,0 +1,259 @@
+"""What the event stores that speak SQL have in common: every statement of an append but for how a
+transaction begins, and who may write meanwhile.
+"""
+
+from __future__ import annotations
+
+from application.failures import AlreadyTracked, Fenced, LogDamaged, ProjectionFailed
+from domain.event_sourced import Aggregate, DomainEvent
+from infrastructure.event_store.commit import (
+    COLUMNS,
+    Rows,
+    compose,
+    decompose,
+    is_damaged,
+    project,
+    to_event,
+    to_record,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, TypeVar
+
+    from application.ports import Clock
+    from application.projections import Record
+    from infrastructure.event_store.commit import Head, Pending
+
+    A = TypeVar("A", bound=Aggregate)
+
+INSERT_EVENT = f"INSERT INTO events VALUES ({', '.join('?' * len(COLUMNS))})"
+
+TRACK = (
+    "INSERT INTO tracking VALUES (?, ?) ON CONFLICT (name) DO UPDATE "
+    "SET position = excluded.position WHERE tracking.position < excluded.position"
+)
+KEEP_BODY = "INSERT INTO bodies VALUES (?, ?) ON CONFLICT (digest) DO NOTHING"
+
+
+class SqlEventStore:
+    """The log of one deployment, with its read tables, open for writing.
+
+    `connection` takes SQL as SQLite has it. A subclass says what a write transaction is (`write`),
+    where the log ends (`_head`), and which of the driver's errors a value causes that no column
+    takes (`unfit`).
+    """
+
+    name: str
+    """What messages call the store: its path, or its address without a password."""
+    deployment: str
+    incarnation: int
+    connection: Any
+    unfit: tuple[type[Exception], ...]
+
+    def __init__(self, name: str, clock: Clock, actor: dict[str, str]) -> None:
+        self.name = name
+        self._clock = clock
+        self._actor = actor
+        self._appended: tuple[int, str] | None = None
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def changes(self) -> int:
+        """A number that is another one when another process has written since."""
+        raise NotImplementedError
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def write(self, name: str, work: Callable[[], Any]) -> Any:
+        """Run `work` in one write transaction. `name` names its crash points.
+
+        Raises StoreBusy, StoreError, Conflict.
+        """
+        raise NotImplementedError
+
+    def _head(self) -> Head:
+        """The end of the log within a write, after it was checked. Raises LogDamaged."""
+        raise NotImplementedError
+
+    def refuse_failed_projections(self) -> None:
+        """Raises ProjectionFailed: what is decided on rows that stand still would be wrong."""
+        failed = self.connection.execute(
+            "SELECT name, failed_at, error FROM projections"
+        ).fetchone()
+        if failed is not None:
+            raise ProjectionFailed(
+                f"{self.name}: the read model {failed[0]} stopped at position {failed[1]} "
+                f"({failed[2]}): nothing is decided on it until it is rebuilt"
+            )
+
+    def save(
+        self,
+        *aggregates: Aggregate,
+        **metadata: Any,
+    ) -> list[str]:
+        """Store the pending events of aggregates in one commit; the ids of the events.
+
+        The keywords are those of `append`.
+        """
+        events = [event for aggregate in aggregates for event in aggregate.collect_events()]
+        return self.append([to_record(event) for event in events], **metadata)
+
+    def append(
+        self,
+        records: Sequence[Pending],
+        *,
+        correlation_id: str = "",
+        causation_id: str = "",
+        causes: dict[str, tuple[str, str]] | None = None,
+        command: tuple[str, str] | None = None,
+        bodies: dict[str, bytes] | None = None,
+        fence: tuple[str, int] | None = None,
+        tracking: tuple[str, int] | None = None,
+        positions: list[int] | None = None,
+    ) -> list[str]:
+        """Append (stream, version, topic, class version, data text, data or None) in one commit.
+
+        The correlation id names the command, the causation id the event that led here; `causes`
+        has others for single streams. `command` is (command id, result): the same id again is a
+        Conflict. `bodies` go into the side table by their digests. `fence` is (account, number),
+        `tracking` (policy, position). Raises Conflict, Fenced, AlreadyTracked, StoreError.
+        """
+        ids: list[str] = []
+        causes = causes or {}
+
+        def work() -> None:
+            if fence is not None:
+                self._check_fence(*fence)
+            if tracking is not None:
+                self._track(*tracking)
+            for digest_, body in (bodies or {}).items():
+                self.connection.execute(KEEP_BODY, (digest_, body))
+            last = self._append(records, (correlation_id, causation_id), causes, ids)
+            if positions is not None:
+                positions.extend(range(last - len(records) + 1, last + 1))
+            if command is not None:
+                self.connection.execute("INSERT INTO commands VALUES (?, ?, ?)", (*command, last))
+
+        self.write(records[0][2] if records else "tracking", work)
+        return ids
+
+    def _check_fence(self, account: str, fence: int) -> None:
+        row = self.connection.execute(
+            "SELECT fence FROM leases WHERE account = ?", (account,)
+        ).fetchone()
+        if row is None or row[0] != fence:
+            raise Fenced(f"the lease of {account} is another worker's now")
+
+    def _track(self, name: str, position: int) -> None:
+        changed = self.connection.execute(TRACK, (name, position)).rowcount
+        if changed != 1:
+            raise AlreadyTracked(f"{name} has passed position {position}")
+
+    def _append(
+        self,
+        records: Sequence[Pending],
+        cause: tuple[str, str],
+        causes: dict[str, tuple[str, str]],
+        ids: list[str],
+    ) -> int:
+        head = self._head()
+        rows, followed = compose(records, head, self._clock.now(), self._actor, cause, causes)
+        ids.extend(row[1] for row in rows)
+        self._insert(rows, followed)
+        return head[0] + len(rows)
+
+    def _insert(self, rows: Sequence[Sequence[Any]], followed: Sequence[Record]) -> None:
+        self.connection.executemany(INSERT_EVENT, rows)
+        self._project(followed)
+        if rows:
+            self._appended = (rows[-1][0], rows[-1][10])
+
+    def _project(self, records: Sequence[Record]) -> None:
+        """Let the inline read models follow. What no column takes stops its projection alone."""
+        failed = {name for (name,) in self.connection.execute("SELECT name FROM projections")}
+        rows = Rows(self._read_row)
+        errors = project(records, rows, failed)
+        for name in rows.writers():
+            self.connection.execute("SAVEPOINT projection")
+            try:
+                for table, row in rows.take(name):
+                    self._put_row(table, row)
+            except self.unfit as error:
+                # What is wrong with the disk is not caught here.
+                self.connection.execute("ROLLBACK TO projection")
+                errors[name] = (records[-1].position, f"{type(error).__name__}: {error}")
+            self.connection.execute("RELEASE projection")
+        for name, (position, text) in errors.items():
+            self.connection.execute(
+                "INSERT INTO projections VALUES (?, ?, ?)", (name, position, text)
+            )
+
+    def _read_row(self, table: str, key: tuple[Any, ...]) -> dict[str, Any] | None:
+        where = " AND ".join(f"{column} = ?" for column in Rows.KEYS[table])
+        cursor = self.connection.execute(f"SELECT * FROM {table} WHERE {where}", key)
+        values = cursor.fetchone()
+        if values is None:
+            return None
+        return dict(zip((c[0] for c in cursor.description), values, strict=True))
+
+    def _put_row(self, table: str, row: dict[str, Any]) -> None:
+        self.connection.execute(
+            f"INSERT OR REPLACE INTO {table} ({', '.join(row)}) "
+            f"VALUES ({', '.join('?' * len(row))})",
+            list(row.values()),
+        )
+
+    def take_over(
+        self,
+        events: Sequence[Sequence[Any]],
+        commands: Sequence[tuple[str, str, int]] = (),
+        tracking: Sequence[tuple[str, int]] = (),
+        bodies: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
+        """Within a write: continue the log with events (rows of COLUMNS) of another store of the
+        same deployment, as they are, with (command id, result, position), (policy, position) and
+        (digest, body).
+
+        Raises LogDamaged unless they follow what is here.
+        """
+        position, previous, _ = self._head()
+        for row in events:
+            if row[0] != position + 1 or is_damaged(row, previous):
+                raise LogDamaged(
+                    f"{self.name}: event {row[0]} of the source does not follow event {position} "
+                    "here: it was changed, or is of another log; nothing of it was taken over"
+                )
+            position, previous = row[0], row[10]
+        self._insert(events, [decompose(row) for row in events])
+        for command in commands:
+            self.connection.execute("INSERT INTO commands VALUES (?, ?, ?)", command)
+        for name, tracked in tracking:
+            self.connection.execute(TRACK, (name, tracked))
+        for digest_, body in bodies:
+            self.connection.execute(KEEP_BODY, (digest_, body))
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def get(self, aggregate_class: type[A], identifier: str) -> A | None:
+        """The thing with this id as its events tell it; None when the log has none."""
+        stream = aggregate_class.stream(identifier)
+        return aggregate_class.project(None, self.events_of(stream))
+
+    def events_of(self, stream: str) -> Iterator[DomainEvent]:
+        """The domain events of a stream in their order, brought up to today's class versions."""
+        for version, topic, class_version, data in self.connection.execute(
+            "SELECT version, topic, class_version, data FROM events "
+            "WHERE stream = ? ORDER BY version",
+            (stream,),
+        ):
+            yield to_event(stream, version, topic, class_version, data)
+
+    def command_result(self, command_id: str) -> str | None:
+        """What was answered to a command of this id; None when there was none."""
+        row = self.connection.execute(
+            "SELECT result FROM commands WHERE command_id = ?", (command_id,)
+        ).fetchone()
+        return row[0] if row else None

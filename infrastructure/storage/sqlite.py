@@ -1,0 +1,171 @@
+"""The store of one machine: a SQLite file, on the standard library's driver."""
+
+from __future__ import annotations
+
+import os
+
+from application.failures import StoreError, StoreInert
+from infrastructure.event_store.sqlite_driver import sqlite
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from application.instants import Instant
+    from application.ports import Clock
+    from infrastructure.event_store.lease import SqliteLease
+    from infrastructure.event_store.notebook import SqlNotebook
+    from infrastructure.event_store.sqlite import SqliteEventStore
+    from infrastructure.read_models.sql import SqlReadModel
+    from infrastructure.read_models.sql_queries import SqlQueries
+    from infrastructure.read_models.sql_work import SqlWork
+    from infrastructure.sightings import Sightings
+    from infrastructure.site import Site
+
+
+class SqliteStorage:
+    """`name` is what messages call the store, `place_key` the setting that says where it is."""
+
+    scheme = "sqlite"
+    place_key = "storage.sqlite_strategy.path"
+
+    def __init__(self, site: Site, settings: dict[str, Any]) -> None:
+        self._site = site
+        path = settings["sqlite_strategy"]["path"] or site.state_dir + "/ledger.db"
+        self.name = self.path = path
+        # The instances that share a store share one worker and one sightings file.
+        site.lay_out(os.path.dirname(path))
+
+    def is_at(self, place: str) -> bool:
+        """Whether this is the store that somebody calls so."""
+        return os.path.realpath(self.path) == os.path.realpath(place)
+
+    # -- HostFactory ------------------------------------------------------------------------------
+
+    def read_model(self) -> SqlReadModel:
+        """One consistent look for a HostFactory read. Raises StoreError."""
+        from infrastructure.event_store.sqlite_file import open_for_reading
+        from infrastructure.read_models.sql import SqlReadModel
+
+        model = SqlReadModel(open_for_reading(self.path))
+        try:
+            model.connection.execute("BEGIN")
+            model.refuse_failed(self.name)
+        except sqlite.DatabaseError as error:
+            raise StoreError(f"{self.path}: {error}") from None
+        return model
+
+    def for_command(
+        self, clock: Clock, actor: dict[str, str]
+    ) -> tuple[SqliteEventStore, SqlReadModel]:
+        """The store, open for a HostFactory command, and its read models. Raises StoreError."""
+        from infrastructure.read_models.sql import SqlReadModel
+
+        store = self.event_store(clock, actor)
+        return store, SqlReadModel(store.connection)
+
+    def note(self, now: Instant, facts: dict[str, object], model: Any) -> None:
+        """Leave for the worker what a HostFactory call named (`sightings.py`)."""
+        from infrastructure.sightings import note
+
+        note(self._site.sightings, now, facts)
+
+    # -- worker and operator ----------------------------------------------------------------------
+
+    def event_store(self, clock: Clock, actor: dict[str, str]) -> SqliteEventStore:
+        """The store, open for writing. Raises StoreError."""
+        from infrastructure.event_store.sqlite import SqliteEventStore
+
+        return SqliteEventStore(self.path, clock, actor)
+
+    def queries(self) -> SqlQueries:
+        """One consistent look for an operator, at whole read models. Raises StoreError."""
+        return self._view(self.read_model().connection)
+
+    def log(self) -> SqlQueries:
+        """The same where a read model may have failed: for the log. Raises StoreError."""
+        from infrastructure.event_store.sqlite_file import open_for_reading
+
+        view = self._view(open_for_reading(self.path))
+        view.begin()
+        return view
+
+    def any_store(self) -> SqlQueries:
+        """The same for a store that may be inert. Raises StoreError."""
+        try:
+            return self.log()
+        except StoreInert as inert:
+            from infrastructure.event_store.sqlite_file import uri
+
+            connection = sqlite.connect(uri(self.path, "mode=ro"), isolation_level=None, uri=True)
+            view = self._view(connection, str(inert))
+            view.begin()
+            return view
+
+    def view_of(self, store: SqliteEventStore) -> SqlQueries:
+        """An operator's questions, asked of a store that is open for writing."""
+        return self._view(store.connection)
+
+    def _view(self, connection: Any, inert: str = "") -> SqlQueries:
+        from infrastructure.event_store.sqlite_file import SCHEMA_VERSION
+        from infrastructure.read_models.sql_queries import SqlQueries
+
+        return SqlQueries(connection, self.name, SCHEMA_VERSION, inert)
+
+    def work(self, store: SqliteEventStore, account: str, region: str) -> SqlWork:
+        from infrastructure.read_models.sql_work import SqlWork
+
+        return SqlWork(store, account, region)
+
+    def notebook(self, store: SqliteEventStore, account: str, region: str) -> SqlNotebook:
+        from infrastructure.event_store.notebook import SqlNotebook
+
+        return SqlNotebook(store, account, region)
+
+    def lease(
+        self,
+        store: SqliteEventStore,
+        account: str,
+        owner: str,
+        program_version: str,
+        clock: Clock,
+        lease_time: float,
+        lock_path: str,
+    ) -> SqliteLease:
+        """The lease of `account` ("account/region"), not taken yet; `lock_path` is a file of this
+        machine's that goes with it."""
+        from infrastructure.event_store.lease import SqliteLease
+
+        return SqliteLease(store, account, owner, program_version, clock, lease_time, lock_path)
+
+    def sightings(self, store: SqliteEventStore) -> Sightings:
+        from infrastructure.sightings import Sightings
+
+        return Sightings(self._site.sightings)
+
+    # -- making and moving ------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Find out at a worker's start what would fail later. Raises StoreError."""
+        from infrastructure.event_store.sqlite_setup import refuse_network_file_system
+
+        refuse_network_file_system(self.path)
+
+    def create(self, clock: Clock, actor: dict[str, str], program_version: str) -> str:
+        """Make the store; its deployment id. Raises StoreError."""
+        from infrastructure.event_store.sqlite_setup import create_store
+
+        return create_store(self.path, clock, actor, program_version)
+
+    def activate(self, clock: Clock, actor: dict[str, str], reason: str) -> int:
+        """Make a copied store the living one; its new incarnation. Raises StoreError."""
+        from infrastructure.event_store.sqlite_setup import activate_store
+
+        return activate_store(self.path, clock, actor, reason)
+
+    def rehearse(self, directory: str) -> str:
+        """The path of a living copy as a SQLite store in `directory`, to be thrown away. Nothing is
+        written to this one. Raises StoreError."""
+        from infrastructure.event_store.sqlite_setup import copy_to_rehearse
+
+        return copy_to_rehearse(self.path, directory)
