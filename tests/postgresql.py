@@ -189,7 +189,7 @@ class Server:
                 preexec_fn=_end_with_parent,
                 **_account(),
             )
-        if not _within_patience(lambda: self._ready() or self._has_ended()) or self._has_ended():
+        if not within_patience(lambda: self._ready() or self._has_ended()) or self._has_ended():
             said = log.read_text(errors="replace")
             self.close()
             raise RuntimeError(f"PostgreSQL did not start; its log:\n{said}")
@@ -217,7 +217,7 @@ class Server:
         for pid in processes:
             os.kill(pid, signal.SIGKILL)
         self._wait()
-        assert _within_patience(lambda: not any(map(_lives, processes)))
+        assert within_patience(lambda: not any(map(lives, processes)))
         # Memory goes with a machine too; the seventh line is the key and the id of what it shared.
         shared = (self.directory / "data/postmaster.pid").read_text().splitlines()[6].split()
         _LIBC.shmctl(int(shared[1]), 0, None)  # IPC_RMID; linux/ipc.h
@@ -227,12 +227,14 @@ class Server:
         self._stop_processes()
 
     def resume(self) -> None:
-        for pid in self._processes():
-            os.kill(pid, signal.SIGCONT)
+        if state(self.pid) == "T":
+            for pid in reversed(self._processes()):
+                os.kill(pid, signal.SIGCONT)
 
     def _stop_processes(self) -> list[int]:
-        # The parent first: it begins no more of them then.
+        # The parent first: stopped, it begins no more of them and no pid is another's.
         os.kill(self.pid, signal.SIGSTOP)
+        assert within_patience(lambda: state(self.pid) == "T")
         processes = self._processes()
         for pid in processes:
             os.kill(pid, signal.SIGSTOP)
@@ -308,15 +310,20 @@ def _free_port() -> int:
             return port
 
 
-def _lives(pid: int) -> bool:
-    """Whether a process has not ended; one that nobody has waited for yet has."""
+def state(pid: int) -> str:
+    """Of a process: one letter, proc(5); empty when there is none."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
-def _within_patience(condition: Callable[[], bool]) -> bool:
+def lives(pid: int) -> bool:
+    """Whether a process has not ended; one that nobody has waited for yet has."""
+    return state(pid) not in ("", "Z")
+
+
+def within_patience(condition: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:
