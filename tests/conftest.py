@@ -14,6 +14,7 @@ import pytest
 from botocore.loaders import JSONFileLoader, Loader
 from hypothesis import HealthCheck, settings
 
+from tests.postgresql import Server, server
 from tests.world import World
 
 # Deterministic: the same examples in each run, and no deadline that a busy machine could miss.
@@ -27,7 +28,9 @@ settings.register_profile(
 settings.load_profile("tests")
 
 for _name in list(os.environ):
-    if _name.startswith(("HF_", "PRO_", "HOSTLEDGER_", "AWS_")):
+    if _name == "HOSTLEDGER_TEST_POSTGRESQL":
+        continue
+    if _name.startswith(("HF_", "PRO_", "HOSTLEDGER_", "AWS_", "PG")):
         del os.environ[_name]
 # Nobody checks them in the sandbox, and without them boto3 would look for a metadata service.
 os.environ["AWS_ACCESS_KEY_ID"] = "sandbox"
@@ -76,3 +79,16 @@ def world(make_world: Callable[..., World]) -> World:
 def way_world(make_world: Callable[..., World], way: str) -> World:
     """The same, of a site that launches one way."""
     return make_world(way=way, boot_time=20.0, shutdown_time=15.0)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A server that the tests of one process share; a test that stops one starts its own."""
+    with server() as running:
+        yield running
+
+
+@pytest.fixture
+def database_url(postgresql: Server) -> str:
+    """Of a new and empty PostgreSQL database."""
+    return postgresql.database()
