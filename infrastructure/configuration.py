@@ -30,9 +30,6 @@ _KEYS_TO_COME = (
     "performance",
     "processing",
     "monitoring",
-    "storage.json_strategy",
-    "storage.sql_strategy",
-    "storage.dynamodb_strategy",
 )
 
 

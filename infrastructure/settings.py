@@ -19,6 +19,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from infrastructure.storage.address import sections_of
+
 LEASE_MARGIN = 10
 """Seconds a lease must outlive the longest AWS call by, so that no call outlives its owner."""
 SAFE_SETTLE_GAP = 300
@@ -47,7 +49,6 @@ DEFAULT_BUCKETS: Mapping[str, tuple[float, float]] = {
 """80 % of EC2's: the rest is for everybody else in the account."""
 
 LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
-_STRATEGIES_TO_COME = ("sql", "dynamodb", "json")
 
 
 def _refuse_switch(value: object) -> object:
@@ -85,6 +86,18 @@ def _endpoint(url: str | None) -> str | None:
     if not _is_address(url):
         raise ValueError("a URL such as https://ec2.us-west-2.amazonaws.com is needed")
     return url
+
+
+def _store_place(url: str | None) -> str | None:
+    if url is not None:
+        sections_of(url)
+    return url
+
+
+def _postgresql(url: str | None) -> str | None:
+    if url is None or re.match(r"postgres(ql)?://", url):
+        return url
+    raise ValueError("postgresql://USER@HOST/NAME is needed")
 
 
 def _role(arn: str | None) -> str | None:
@@ -157,6 +170,12 @@ Rate = Annotated[float, BeforeValidator(_refuse_switch), Field(gt=0, allow_inf_n
 Size = Annotated[float, BeforeValidator(_refuse_switch), Field(ge=1, allow_inf_nan=False)]
 Bucket = Annotated[tuple[Size, Rate], BeforeValidator(_bucket)]
 Text = Annotated[str | None, BeforeValidator(_blank_is_none)]
+Percent = Annotated[int, BeforeValidator(_refuse_switch), Field(ge=20, le=90)]
+"""What Application Auto Scaling takes for DynamoDB (its user guide, target tracking)."""
+OfThousandOrZero = Annotated[int, BeforeValidator(_refuse_switch), Field(ge=0, le=1000)]
+TablePrefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,200}$")]
+Region = Annotated[Text, AfterValidator(_region)]
+Endpoint = Annotated[Text, AfterValidator(_endpoint)]
 Path = Annotated[str | None, BeforeValidator(_blank_is_none), AfterValidator(_absolute)]
 Most = Annotated[
     Annotated[int, BeforeValidator(_refuse_switch), Field(ge=0)] | None,
@@ -166,6 +185,10 @@ MostSpend = Annotated[
     Annotated[float, BeforeValidator(_refuse_switch), Field(ge=0, allow_inf_nan=False)] | None,
     BeforeValidator(_blank_is_none),
 ]
+
+
+PostgresqlUrl = Annotated[Text, AfterValidator(_postgresql)]
+StorePlace = Annotated[Text, AfterValidator(_store_place)]
 
 
 class _Section(BaseModel):
@@ -180,21 +203,105 @@ class SqliteStrategy(_Section):
     `$HF_PROVIDER_WORKDIR/hostledger`."""
 
 
+class SqlStrategy(_Section):
+    """PostgreSQL, and SQLAlchemy's pool in worker and server."""
+
+    url: PostgresqlUrl = None
+    """`postgresql://USER@HOST/NAME`, with libpq's parameters after a `?`. None: the file of
+    `sqlite_strategy`. A password is better kept in `~/.pgpass` (libpq reads it) than here."""
+    pool_size: Count = 5
+    """Connections that the pool keeps open."""
+    max_overflow: OfThousandOrZero = 10
+    """Connections beyond those, closed when they are given back."""
+    pool_timeout: Seconds = 10
+    """Seconds to wait for a connection when all are in use."""
+    pool_recycle: Seconds = 1800
+    """Seconds after which a connection is opened anew."""
+    enable_query_cache: bool = True
+    """Whether worker and server keep answers until the log goes on."""
+    query_cache_size: Count = 500
+    """Answers kept."""
+
+
+class AutoScaling(_Section):
+    """Application Auto Scaling of tables with provisioned capacity."""
+
+    enabled: bool = False
+    """Whether `store init` registers the tables with it; only with `billing_mode` PROVISIONED."""
+    target_utilization: Percent = 70
+    """Percent of the capacity in use that is aimed at."""
+    min_read_capacity: Count = 5
+    """Read capacity units, at least."""
+    max_read_capacity: Count = 1000
+    """Read capacity units, at most."""
+    min_write_capacity: Count = 5
+    """Write capacity units, at least."""
+    max_write_capacity: Count = 1000
+    """Write capacity units, at most."""
+
+
+class DynamodbStrategy(_Section):
+    """Tables in DynamoDB."""
+
+    table_prefix: TablePrefix = "hostledger"
+    """Begins the tables' names."""
+    region: Region = None
+    """The tables' region. None: `provider.aws.region`."""
+    endpoint_url: Endpoint = None
+    """Another endpoint than AWS's own."""
+    billing_mode: Literal["PAY_PER_REQUEST", "PROVISIONED"] = "PAY_PER_REQUEST"
+    """How `store init` makes the tables."""
+    auto_scaling: AutoScaling = AutoScaling()
+
+
+class JsonStrategy(_Section):
+    """JSON lines that a person reads with `less`."""
+
+    base_path: Path = None
+    """The directory, an absolute path on a local disk. None: `json` in
+    `$HF_PROVIDER_WORKDIR/hostledger`."""
+    storage_type: Literal["single_file", "split_files"] = "single_file"
+    """`log.jsonl` alone, or a file for each stream beside it too."""
+    enable_compression: bool = False
+    """One gzip member a commit: `zless` reads it."""
+    cache_size: Count = 500
+    """Streams that worker and server keep in memory."""
+    write_buffer_size: Count = 65536
+    """Bytes gathered for one write of a commit."""
+    sync_writes: bool = True
+    """Whether a command waits for the disk. False: a power loss may lose the last ones; launches
+    and their outcomes are always on disk before they are told."""
+
+
 class Storage(_Section):
     """What the ledger is kept in."""
 
-    strategy: Literal["sqlite"] = "sqlite"
-    """What the ledger is kept in."""
+    url: StorePlace = None
+    """Strategy and place in one: `sqlite:/FILE`, `json:/DIR`, `postgresql://USER@HOST/NAME` or
+    `dynamodb://REGION/PREFIX?endpoint=URL`. None: as the keys below say."""
+    strategy: Literal["sqlite", "sql", "dynamodb", "json"] = "sqlite"
+    """What the ledger is kept in: a SQLite file, PostgreSQL (sql; without its url the same SQLite
+    file, through SQLAlchemy), DynamoDB tables, or JSON lines."""
     sqlite_strategy: SqliteStrategy = SqliteStrategy()
+    sql_strategy: SqlStrategy = SqlStrategy()
+    dynamodb_strategy: DynamodbStrategy = DynamodbStrategy()
+    json_strategy: JsonStrategy = JsonStrategy()
 
-    @field_validator("strategy", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _refuse_strategies_to_come(cls, value: object) -> object:
-        if value in _STRATEGIES_TO_COME:
-            raise PydanticCustomError(
-                "to_come", f'strategy "{value}" comes in a later release; this one has "sqlite"'
-            )
-        return value
+    def _follow_url(cls, values: Any) -> Any:
+        """The url stands for strategy and place together, whatever else is said of them."""
+        url = values.get("url") if isinstance(values, dict) else None
+        if not isinstance(url, str) or not url.strip():
+            return values
+        try:
+            said = sections_of(url.strip())
+        except ValueError:
+            return values  # said of the key itself
+        merged = {**values, "strategy": said.pop("strategy")}
+        for section, keys in said.items():
+            merged[section] = {**values.get(section, {}), **keys}
+        return merged
 
 
 class Worker(_Section):

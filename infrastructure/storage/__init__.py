@@ -5,6 +5,8 @@ Every class has the methods of `SqliteStorage`; what they give answers the same 
 
 from __future__ import annotations
 
+from application.failures import BrokenConfiguration
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def storage_of(site: Site, settings: dict[str, Any]) -> Storage:
-    """The store that the settings name."""
+    """The store that the settings name. Raises BrokenConfiguration."""
+    strategy = settings["storage"]["strategy"]
+    if strategy != "sqlite":
+        raise BrokenConfiguration(f"storage.strategy {strategy} comes in a later release")
     from infrastructure.storage.sqlite import SqliteStorage
 
     return SqliteStorage(site, settings["storage"])
