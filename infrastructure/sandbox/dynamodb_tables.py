@@ -28,6 +28,7 @@ from .dynamodb_values import (
 # key, in an index followed by the key of the table's item).
 Place = tuple[Any, tuple[Any, ...]]
 
+_WRITE_UNIT = 1024
 _RANGE = itemgetter(0)
 _INDEXES_MAX = 20
 _TABLE_NAME = re.compile(r"[a-zA-Z0-9_.-]{3,255}")
@@ -251,6 +252,24 @@ class Table:
         for index in self.indexes.values():
             index.keys.check_in_index(index.name, kept)
         return self.keys.place(kept), Row(kept, size)
+
+    def put(self, place: Place, new: Row | None, due: float, now: float) -> list[tuple[Index, int]]:
+        """Set or take away a row, let the indexes follow; the write units that each uses."""
+        old = self.rows.put(place, new)
+        used: list[tuple[Index, int]] = []
+        for index in self.indexes.values():
+            was = index.row(self.keys, old.item if old else None)
+            row = index.row(self.keys, new.item if new else None)
+            if was == row:
+                continue
+            # "Using global secondary indexes": a changed key is a deletion and an insertion.
+            moved = was and row and index.keys.place(was.item) != index.keys.place(row.item)
+            sizes = [one.size for one in (was, row) if one is not None]
+            units = [max(1, -(-size // _WRITE_UNIT)) for size in sizes]
+            used.append((index, sum(units) if moved else max(units)))
+            index.change(place, row, due)
+            index.show(now)
+        return used
 
     def key_of(self, item: Item, index: Index | None = None) -> Item:
         """The key after which a page of the table, or of an index, goes on."""
