@@ -147,6 +147,7 @@ class Writes:
             if not isinstance(item, dict) or len(item) != 1 or item.keys() - ACTION_OF.keys():
                 raise invalid("TransactItems can only contain one of Check, Put, Update or Delete")
             ((kind, body),) = item.items()
+            check_known(kind, body)
             if kind == "Update" and "UpdateExpression" not in body:
                 raise invalid("An Update of a transaction must have an UpdateExpression")
             writes.append(self._prepared(asked, kind, body))
