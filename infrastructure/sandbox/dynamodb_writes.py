@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -70,8 +72,8 @@ class Writes:
     def __init__(self, tables: Tables, settings: Settings) -> None:
         self._tables = tables
         self._settings = settings
-        # What was asked, and when, by request token.
-        self._tokens: dict[str, tuple[float, dict[str, Any]]] = {}
+        # When a transaction was done and a digest of what it asked, by token, the oldest first.
+        self._tokens: dict[str, tuple[float, bytes]] = {}
 
     def _write(self, asked: Asked) -> dict[str, Any]:
         """PutItem, UpdateItem and DeleteItem."""
@@ -139,9 +141,9 @@ class Writes:
         if token is not None:
             if not isinstance(token, str) or not 1 <= len(token) <= _TOKEN_MAX:
                 raise invalid(f"ClientRequestToken has 1 to {_TOKEN_MAX} characters")
-            before = self._tokens.get(token)
-            if before is not None and asked.now < before[0] + _TOKEN_SECONDS:
-                return self._again(asked, before[1])
+            self._forget_tokens(asked.now)
+            if token in self._tokens:
+                return self._again(asked, self._tokens[token][1])
         writes: list[_Write] = []
         for item in items:
             if not isinstance(item, dict) or len(item) != 1 or item.keys() - ACTION_OF.keys():
@@ -169,12 +171,19 @@ class Writes:
         if token is not None:
             # Only what was done is remembered: a transaction that was cancelled did nothing, and
             # is tried again under its token.
-            self._tokens[token] = asked.now, asked.body
+            self._tokens[token] = asked.now, _digest(asked.body)
         return consumed(asked, transact="Write")
 
-    def _again(self, asked: Asked, before: dict[str, Any]) -> dict[str, Any]:
+    def _forget_tokens(self, now: float) -> None:
+        while self._tokens:
+            token, (done, _) = next(iter(self._tokens.items()))
+            if now < done + _TOKEN_SECONDS:
+                return
+            del self._tokens[token]
+
+    def _again(self, asked: Asked, before: bytes) -> dict[str, Any]:
         """A transaction that was done under its token: read, not done again."""
-        if before != asked.body:
+        if before != _digest(asked.body):
             raise AwsError(
                 "IdempotentParameterMismatchException",
                 "The request uses the same client token as a previous, but non-identical request.",
@@ -221,6 +230,10 @@ WRITES: dict[str, Callable[[Writes, Asked], dict[str, Any]]] = {
     "BatchWriteItem": Writes._batch_write,
     "TransactWriteItems": Writes._transact_write,
 }
+
+
+def _digest(asked: Mapping[str, Any]) -> bytes:
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
 
 
 def _judged(write: _Write) -> _Change:

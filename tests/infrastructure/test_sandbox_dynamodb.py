@@ -1,7 +1,7 @@
 """DynamoDB's stand-in keeps what AWS documents, in process and over HTTP.
 
 The rules ask nothing of the stand-in but its answers, so they can be put to any DynamoDB:
-`HOSTLEDGER_DYNAMODB_ENDPOINT=http://127.0.0.1:4566 pytest tests/infrastructure/
+`RULES_DYNAMODB_ENDPOINT=http://127.0.0.1:4566 pytest tests/infrastructure/
 test_sandbox_dynamodb.py -k elsewhere` (docs/decisions/0013-dynamodb-stand-in.md says what came of
 it). What follows them needs the stand-in's clock, settings, faults or record.
 """
@@ -36,7 +36,7 @@ from infrastructure.sandbox.dynamodb_values import normal_item
 from infrastructure.sandbox.server import listen, start_dynamodb, start_process
 
 SESSION = botocore.session.get_session()
-ELSEWHERE = os.environ.get("HOSTLEDGER_DYNAMODB_ENDPOINT")
+ELSEWHERE = os.environ.get("RULES_DYNAMODB_ENDPOINT")
 NAMES = (f"case-{os.getpid()}-{number}" for number in itertools.count(1))
 
 
