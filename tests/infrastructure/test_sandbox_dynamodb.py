@@ -691,6 +691,10 @@ def test_pages_by_limit(ledger: Ledger) -> None:
             break
         start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
     assert pages == [["0", "1", "2"], ["4", "5"], ["6"]]
+    # "If LastEvaluatedKey is not empty, it does not necessarily mean that there is more data".
+    full = ledger.query("PK = :p", {":p": "p"}, Limit=7)
+    rest = ledger.query("PK = :p", {":p": "p"}, ExclusiveStartKey=full["LastEvaluatedKey"])
+    assert rest["Items"] == [] and "LastEvaluatedKey" not in rest
     backward = ledger.query("PK = :p", {":p": "p"}, Limit=2, ScanIndexForward=False)
     assert sort_keys(backward) == ["6", "5"]
     more = {"ExclusiveStartKey": backward["LastEvaluatedKey"], "ScanIndexForward": False}
