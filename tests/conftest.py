@@ -89,6 +89,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if is_wanted(item)]
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """How often the races of `tests/contracts` were really met."""
+    told = [
+        value
+        for report in terminalreporter.stats.get("passed", ())
+        for name, value in getattr(report, "user_properties", ())
+        if name == "race" and report.when == "call"
+    ]
+    if told:
+        terminalreporter.section("races met")
+        for line in sorted(told):
+            terminalreporter.write_line(line)
+
+
 @pytest.fixture
 def make_world(
     tmp_path: Path, store_kind: str, new_place: Callable[[str], Place]

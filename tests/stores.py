@@ -19,6 +19,16 @@ STORES = ("sqlite",)
 """Every store that a site can choose, by a name for the tests."""
 
 
+def crash_points_of(kind: str, topic: str) -> tuple[str, ...]:
+    """Where a commit of an event of this topic can be cut in two, in the order they are reached;
+    nothing is recorded at those that end in `.before`."""
+    return (f"commit.{topic}.before", *BETWEEN.get(kind, ()), f"commit.{topic}.after")
+
+
+BETWEEN: dict[str, tuple[str, ...]] = {}
+"""Store -> points between the event and its read rows, where that is not one write."""
+
+
 @dataclass(frozen=True)
 class Place:
     """A store that a site can be given: `kind` is one of STORES, `settings` its section `storage`

@@ -197,6 +197,12 @@ class SqlQueries:
         )
         return rows[::-1]
 
+    def events_after(self, position: int, limit: int) -> list[Row]:
+        """The events that follow this position, oldest first."""
+        return self._rows(
+            "SELECT * FROM events WHERE position > ? ORDER BY position LIMIT ?", (position, limit)
+        )
+
     # -- the store --------------------------------------------------------------------------------
 
     def facts(self) -> Row:
