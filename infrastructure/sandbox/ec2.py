@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import io
 import itertools
 import os
 import re
@@ -15,17 +14,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from botocore.exceptions import (
-    ConnectionClosedError,
-    EndpointConnectionError,
-    ReadTimeoutError,
-)
-
-from . import instance_types, instances, services, shapes, spot
+from . import clients, dynamodb, instance_types, instances, services, shapes, spot
 from .buckets import Buckets, Quotas
 from .capacity import INSUFFICIENT, Capacity, Limit
-from .faults import WITHIN, Fault
+from .faults import OF_DYNAMODB, WITHIN, Fault
 from .fleet import Surroundings
 from .fleets import Fleets
 from .groups import Groups
@@ -149,6 +141,8 @@ class Sandbox:
         self.region = region
         self.account = account
         self.calls: list[Call] = []
+        # DynamoDB and Application Auto Scaling, with faults and calls of their own.
+        self.dynamodb = dynamodb.DynamoDb(clock, region=region, account=account)
         # Told of every event of EventBridge's.
         self.on_event: list[Callable[[dict[str, Any]], object]] = []
         self._accounts = Accounts(account, dict(accounts or {}))
@@ -173,6 +167,8 @@ class Sandbox:
 
     def handle(self, request: AwsRequest) -> AwsResponse:
         """Carry a request out and answer it. Raises NetworkFault where a fault says so."""
+        if dynamodb.is_for_dynamodb(request):
+            return self.dynamodb.handle(request)
         with self._lock:
             self._advance()
             asked = asked_of(request, self.region)
@@ -207,18 +203,10 @@ class Sandbox:
         Network faults are raised at once, as the exceptions botocore raises for a real network.
         """
         service = client.meta.service_model.service_name
-        if service not in SERVICES:
-            raise ValueError(f"the sandbox speaks {', '.join(SERVICES)}, not {service}")
-
-        def send(request: AWSPreparedRequest, **_: Any) -> AWSResponse:
-            try:
-                response = self.handle(_from_botocore(request))
-            except NetworkFault as fault:
-                raise _as_botocore(fault, request) from fault
-            headers: Any = dict(response.headers)
-            return AWSResponse(request.url, response.status, headers, _Raw(response.body))
-
-        client.meta.events.register_first("before-send", send)
+        known = (*SERVICES, *dynamodb.SERVICES)
+        if service not in known:
+            raise ValueError(f"the sandbox speaks {', '.join(known)}, not {service}")
+        clients.attach(client, self.handle)
 
     # -- faults ----------------------------------------------------------------------------------
 
@@ -251,6 +239,8 @@ class Sandbox:
         calls. Errors are answered as the service called names and shapes them.
         Raises ValueError for an unknown kind or parameter.
         """
+        if kind in OF_DYNAMODB:
+            raise ValueError(f"fault {kind!r} is DynamoDB's: tell it to `dynamodb`")
         fault = Fault(kind, action, from_call, times, params)
         with self._lock:
             self._faults.append(fault)
@@ -714,13 +704,6 @@ class Sandbox:
         return f"00000000-0000-4000-8000-{next(self._requests):012d}"
 
 
-class _Raw(io.BytesIO):
-    """A body as botocore reads one from urllib3."""
-
-    def stream(self, **_: Any) -> Iterator[bytes]:
-        yield self.read()
-
-
 def _token(params: Mapping[str, str]) -> str | None:
     return params.get("ClientToken") or params.get("SpotFleetRequestConfig.ClientToken") or None
 
@@ -746,29 +729,3 @@ def _truth(region: Region, machine: Machine) -> dict[str, Any]:
         "client_token": it.client_token,
         "lifecycle": it.lifecycle or "on-demand",
     }
-
-
-def _from_botocore(request: AWSPreparedRequest) -> AwsRequest:
-    body: Any = request.body
-    if body is None:
-        body = b""
-    elif isinstance(body, str):
-        body = body.encode()
-    elif not isinstance(body, bytes | bytearray):
-        body = body.read()
-    headers = {
-        str(name): value.decode() if isinstance(value, bytes) else str(value)
-        for name, value in request.headers.items()
-    }
-    return AwsRequest(request.method, request.url, headers, bytes(body))
-
-
-def _as_botocore(fault: NetworkFault, request: AWSPreparedRequest) -> Exception:
-    """What botocore's URLLib3Session raises for the fault."""
-    url = request.url
-    match fault.kind:
-        case "timeout":
-            return ReadTimeoutError(endpoint_url=url, error=fault)
-        case "refused":
-            return EndpointConnectionError(endpoint_url=url, error=fault)
-    return ConnectionClosedError(endpoint_url=url, request=request, error=fault)

@@ -22,19 +22,25 @@ KINDS: dict[str, frozenset[str]] = {
     "cap": frozenset({"limit", "subnet", "instance_type", "market", "code"}),
     "fleet_errors": frozenset({"codes", "launch"}),
     "kill": frozenset({"then", "pid"}),
+    "cancelled": frozenset({"reasons"}),
+    "unprocessed": frozenset({"done"}),
 }
 _REQUIRED: dict[str, tuple[str, ...]] = {
     "error": ("code",),
     "cap": ("limit",),
     "fleet_errors": ("codes",),
+    "cancelled": ("reasons",),
+    "unprocessed": ("done",),
 }
 # Kinds that change what a call does, and so go together with any other fault.
 WITHIN = frozenset({"cap", "fleet_errors"})
+# Kinds that only DynamoDB's calls can have.
+OF_DYNAMODB = frozenset({"cancelled", "unprocessed"})
 
 
 @dataclass(eq=False)
 class Fault:
-    """One fault; see Sandbox.add_fault for the kinds and their parameters."""
+    """One fault; see add_fault of Sandbox and of DynamoDb for the kinds and their parameters."""
 
     kind: str
     action: str
@@ -61,16 +67,16 @@ class Fault:
         """Fire no more."""
         self.cleared = True
 
-    def arms(self, action: str, params: Mapping[str, str], account: str) -> bool:
+    def arms(self, action: str, params: Mapping[str, Any], account: str) -> bool:
         """Count a call that this fault is about; True when it may fire on it."""
         if self.cleared or self.action not in ("*", action):
             return False
         if self.params.get("account") not in (None, account):
             return False
-        match: Mapping[str, str] = self.params.get("match") or {}
+        match: Mapping[str, Any] = self.params.get("match") or {}
         if any(params.get(name) != value for name, value in match.items()):
             return False
-        where: Callable[[Mapping[str, str]], bool] | None = self.params.get("where")
+        where: Callable[[Mapping[str, Any]], bool] | None = self.params.get("where")
         if where is not None and not where(params):
             return False
         self.seen += 1

@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from .dynamodb import DynamoDb
 from .wire import AwsRequest, AwsResponse, NetworkFault
 
 if TYPE_CHECKING:  # moto takes a second to import; only the process that serves needs it
@@ -34,7 +35,7 @@ STOP_LIMIT = 10.0
 
 
 def serve(
-    sandbox: Sandbox,
+    sandbox: Sandbox | DynamoDb,
     host: str = "127.0.0.1",
     port: int = 0,
     ready: Callable[[int], None] | None = None,
@@ -54,7 +55,7 @@ def serve(
 
 
 def listen(
-    sandbox: Sandbox, host: str = "127.0.0.1", port: int = 0, *, allow_kill: bool = False
+    sandbox: Sandbox | DynamoDb, host: str = "127.0.0.1", port: int = 0, *, allow_kill: bool = False
 ) -> ThreadingHTTPServer:
     """A bound server that does not serve yet. Raises ValueError for an address off loopback."""
     if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
@@ -66,7 +67,9 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128  # clients come in bursts
 
-    def __init__(self, address: tuple[str, int], sandbox: Sandbox, allow_kill: bool) -> None:
+    def __init__(
+        self, address: tuple[str, int], sandbox: Sandbox | DynamoDb, allow_kill: bool
+    ) -> None:
         self.sandbox = sandbox
         self.allow_kill = allow_kill
         super().__init__(address, _Handler)
@@ -167,44 +170,65 @@ _TOLD = frozenset(
 )
 
 
+# DynamoDb's settings that may be told over HTTP.
+_SETTINGS = frozenset({"index_lag", "stale_reads", "page_size", "table_delay"})
+
+
 def _control(
-    sandbox: Sandbox, method: str, path: str, asked: dict[str, Any], *, allow_kill: bool
+    sandbox: Sandbox | DynamoDb, method: str, path: str, asked: dict[str, Any], *, allow_kill: bool
 ) -> tuple[int, Any]:
     """Answer a control request. Raises KeyError, TypeError or ValueError for a bad one."""
-    match method, path:
+    part, slash, rest = path.partition("/")
+    database = sandbox if isinstance(sandbox, DynamoDb) else sandbox.dynamodb
+    told = database if slash and part == "dynamodb" else sandbox
+    match method, rest if told is database else path:
         case "POST", "faults":
             if asked.get("kind") == "kill" and not allow_kill:
                 return 403, {"error": "this server was not started with allow_kill"}
             if {"then", "where"} & set(asked):
                 return 400, {"error": "functions cannot be sent; use match={parameter: value}"}
-            sandbox.add_fault(asked.pop("kind"), **asked)
+            told.add_fault(asked.pop("kind"), **asked)
             return 200, {}
         case "DELETE", "faults":
-            sandbox.clear_faults()
+            told.clear_faults()
             return 200, {}
         case "GET", "calls":
-            return 200, [asdict(call) for call in list(sandbox.calls)]
+            return 200, [asdict(call) for call in list[Any](told.calls)]
+    if isinstance(told, DynamoDb):
+        match method, rest:
+            case "POST", "settings" if asked.keys() <= _SETTINGS:
+                for name, value in asked.items():
+                    setattr(told, name, value)
+                return 200, {}
+            case "POST", "expire":
+                return 200, told.expire()
+            case "GET", "counts":
+                return 200, told.counts
+        return 404, {"error": f"DynamoDB's stand-in has no {method} {CONTROL}{path}"}
+    match method, path:
         case "GET", "instances":
-            return 200, sandbox.live_instances()
+            return 200, told.live_instances()
         case "POST", "terminate":
-            sandbox.terminate_behind_back(asked["ids"])
+            told.terminate_behind_back(asked["ids"])
             return 200, {}
         case "POST", "stop":
-            sandbox.stop_behind_back(asked["ids"])
+            told.stop_behind_back(asked["ids"])
             return 200, {}
         case "POST", "protect":
-            sandbox.protect(asked["ids"], asked.get("on", True))
+            told.protect(asked["ids"], asked.get("on", True))
             return 200, {}
         case "POST", "network":
-            sandbox.make_network(**asked)
+            told.make_network(**asked)
             return 200, {}
         case "POST", _ if path in _TOLD:
-            return 200, getattr(sandbox, path)(**asked)
+            return 200, getattr(told, path)(**asked)
     return 404, {"error": f"the sandbox has no {method} {CONTROL}{path}"}
 
 
-class Control:
-    """A sandbox that is served at `url`, asked and told over HTTP."""
+class _Control:
+    """A stand-in that is served at `url`, asked and told over HTTP under `path`."""
+
+    path = ""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -214,7 +238,7 @@ class Control:
     def add_fault(
         self, kind: str, *, action: str, from_call: int = 1, times: int = 1, **params: Any
     ) -> None:
-        """As Sandbox.add_fault, without functions. Raises ValueError with the server's words."""
+        """As the stand-in's add_fault, without functions. Raises ValueError with its words."""
         self._ask(
             "POST",
             "faults",
@@ -222,13 +246,51 @@ class Control:
         )
 
     def clear_faults(self) -> None:
-        """As Sandbox.clear_faults."""
+        """As the stand-in's clear_faults."""
         self._ask("DELETE", "faults")
 
     def calls(self) -> list[dict[str, Any]]:
-        """As Sandbox.calls, each as a dictionary."""
+        """As the stand-in's calls, each as a dictionary."""
         found: list[dict[str, Any]] = self._ask("GET", "calls")
         return found
+
+    def _ask(self, method: str, path: str, asked: Mapping[str, Any] | None = None) -> Any:
+        body = None if asked is None else json.dumps(asked).encode()
+        request = urllib.request.Request(
+            f"{self.url}{CONTROL}{self.path}{path}", data=body, method=method
+        )
+        try:
+            with self._opener.open(request, timeout=START_LIMIT) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            raise ValueError(json.load(error)["error"]) from error
+
+
+class DynamoDbControl(_Control):
+    """DynamoDb at `url`, alone or within a Sandbox."""
+
+    path = "dynamodb/"
+
+    def counts(self) -> dict[str, int]:
+        """As DynamoDb.counts."""
+        found: dict[str, int] = self._ask("GET", "counts")
+        return found
+
+    def settings(self, **told: Any) -> None:
+        """Set index_lag, stale_reads, page_size or table_delay."""
+        self._ask("POST", "settings", told)
+
+    def expire(self) -> int:
+        """As DynamoDb.expire."""
+        return int(self._ask("POST", "expire", {}))
+
+
+class Control(_Control):
+    """A Sandbox at `url`; `dynamodb` is the DynamoDb that it has."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.dynamodb = DynamoDbControl(url)
 
     def live_instances(
         self, tags: Mapping[str, str] | None = None, /, **more: str
@@ -291,18 +353,9 @@ class Control:
         found: dict[str, list[str]] = self._ask("POST", "leftovers", {"tags": dict(tags or {})})
         return found
 
-    def _ask(self, method: str, path: str, asked: Mapping[str, Any] | None = None) -> Any:
-        body = None if asked is None else json.dumps(asked).encode()
-        request = urllib.request.Request(self.url + CONTROL + path, data=body, method=method)
-        try:
-            with self._opener.open(request, timeout=START_LIMIT) as response:
-                return json.load(response)
-        except urllib.error.HTTPError as error:
-            raise ValueError(json.load(error)["error"]) from error
-
 
 class SandboxProcess:
-    """A sandbox in a process of its own, stopped at the end of the `with` block.
+    """A sandbox or DynamoDB alone in its own process, stopped at the end of the `with` block.
 
     The process ends by itself when this one does: its standard input closes then.
     """
@@ -355,6 +408,32 @@ def start_process(
     command += ["--fleet-delay", str(fleet_delay), "--fleet-retry", str(fleet_retry)]
     command += ["--accounts", json.dumps(dict(accounts or {}))]
     command += ["--strict-ids"] * strict_ids + ["--allow-kill"] * allow_kill
+    return _started(command)
+
+
+def start_dynamodb(
+    *,
+    region: str = "us-east-1",
+    index_lag: float = 0.0,
+    stale_reads: bool = False,
+    table_delay: float = 0.0,
+    allow_kill: bool = False,
+) -> SandboxProcess:
+    """Start DynamoDB alone in a child process, which then need not import moto.
+
+    See DynamoDb for the settings; tell it more by `control.dynamodb`. Raises RuntimeError when
+    the child does not come up.
+    """
+    command = [sys.executable, "-m", "infrastructure.sandbox.server", "--region", region]
+    command += ["--only-dynamodb", "--allow-kill"] if allow_kill else ["--only-dynamodb"]
+    process = _started(command)
+    process.control.dynamodb.settings(
+        index_lag=index_lag, stale_reads=stale_reads, table_delay=table_delay
+    )
+    return process
+
+
+def _started(command: list[str]) -> SandboxProcess:
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout is not None
     readable, _, _ = select.select([process.stdout], [], [], START_LIMIT)
@@ -396,11 +475,24 @@ def main(arguments: list[str] | None = None) -> None:
         "--accounts", type=json.loads, default={}, help='whose keys are: {"AKIA...": "1111..."}'
     )
     parser.add_argument("--allow-kill", action="store_true", help='permit the fault "kill"')
+    parser.add_argument("--only-dynamodb", action="store_true", help="serve nothing else")
     options = parser.parse_args(arguments)
+    sandbox = DynamoDb(region=options.region) if options.only_dynamodb else _whole(options)
+    server = listen(sandbox, port=options.port, allow_kill=options.allow_kill)
+    port = server.server_address[1]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    print(json.dumps({"port": port, "url": f"http://127.0.0.1:{port}"}), flush=True)
+    try:
+        sys.stdin.buffer.read()
+    except KeyboardInterrupt:
+        pass
+    server.server_close()
 
+
+def _whole(options: argparse.Namespace) -> Sandbox:
     from .ec2 import Quotas, Sandbox
 
-    sandbox = Sandbox(
+    return Sandbox(
         region=options.region,
         quotas=Quotas.aws() if options.quotas == "aws" else Quotas.generous(),
         visibility_lag=options.visibility_lag,
@@ -412,15 +504,6 @@ def main(arguments: list[str] | None = None) -> None:
         strict_ids=options.strict_ids,
         accounts=options.accounts,
     )
-    server = listen(sandbox, port=options.port, allow_kill=options.allow_kill)
-    port = server.server_address[1]
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    print(json.dumps({"port": port, "url": f"http://127.0.0.1:{port}"}), flush=True)
-    try:
-        sys.stdin.buffer.read()
-    except KeyboardInterrupt:
-        pass
-    server.server_close()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ _TARGETS = {"AmazonSSM": "ssm", "AmazonSQS": "sqs"}
 SERVICES = ("ec2", *_QUERY_NAMESPACES, *_JSON_VERSIONS)
 
 # "Credential=AKIA.../20260102/eu-west-1/ec2/aws4_request"
-_SCOPE = re.compile(
+SCOPE = re.compile(
     r"Credential=(?P<key>[^/,]+)/\d{8}/(?P<region>[^/,]+)/(?P<service>[^/,]+)/aws4_request"
 )
 _HOST = re.compile(r"^(?P<service>[a-z0-9]+)\.(?P<region>[a-z0-9-]+)\.amazonaws\.com")
@@ -109,7 +109,7 @@ def asked_of(request: AwsRequest, region: str) -> Asked:
     the host name, else ec2. A body of JSON that cannot be read asks nothing.
     """
     headers = {name.lower(): value for name, value in request.headers.items()}
-    scope = _SCOPE.search(headers.get("authorization", ""))
+    scope = SCOPE.search(headers.get("authorization", ""))
     host = _HOST.match(urlsplit(request.url).netloc)
     prefix, _, action = headers.get("x-amz-target", "").partition(".")
     if scope is not None:

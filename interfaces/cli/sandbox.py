@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     with process:
         print(f"EC2's stand-in listens on {process.url}; set in awsprov_config.json:")
         print(f'  "AWS_ENDPOINT_URL": "{process.url}", "AWS_REGION": "{arguments.region}"')
+        print("(DynamoDB is at the same address: storage.dynamodb_strategy.endpoint_url)")
         print("and any AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Ctrl-C ends it.", flush=True)
         ended_by = {signal.SIGINT, signal.SIGTERM}
         signal.pthread_sigmask(signal.SIG_BLOCK, ended_by)

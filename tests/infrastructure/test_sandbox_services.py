@@ -285,8 +285,8 @@ def test_faults_are_answered_as_the_service_does(
 
 
 def test_the_sandbox_says_which_services_it_has() -> None:
-    with pytest.raises(ValueError, match="not dynamodb"):
-        Sandbox(Clock()).attach(client(None, "dynamodb"))
+    with pytest.raises(ValueError, match="not s3"):
+        Sandbox(Clock()).attach(client(None, "s3"))
 
 
 # -- ssm -------------------------------------------------------------------------------------
