@@ -27,6 +27,10 @@ class StoreInert(StoreError):
     """The store is a copy that nobody activated."""
 
 
+class StoreElsewhere(StoreInert):
+    """The store was sealed: the history goes on in another one."""
+
+
 class StoreBusy(StoreError):
     """Another process held the store for too long."""
 

@@ -32,6 +32,8 @@ class Deployment(Aggregate):
         super().__init__(stream)
         self.deployment = ""
         self.incarnation = 0
+        self.moved_to = ""
+        """Where the history goes on, as long as no copy was activated since."""
 
     @classmethod
     def create(cls, deployment: str, program_version: str) -> Deployment:
@@ -47,9 +49,15 @@ class Deployment(Aggregate):
     def activate(self, reason: str) -> None:
         self._trigger(StoreActivated, incarnation=self.incarnation + 1, reason=reason)
 
+    def move(self, destination: str, reason: str) -> None:
+        self._trigger(StoreMoved, destination=destination, reason=reason)
+
     def evolve(self, event: DomainEvent) -> None:
         if isinstance(event, DeploymentCreated):
             self.deployment = event.deployment
             self.incarnation = event.incarnation
         elif isinstance(event, StoreActivated):
             self.incarnation = event.incarnation
+            self.moved_to = ""
+        elif isinstance(event, StoreMoved):
+            self.moved_to = event.destination

@@ -14,6 +14,7 @@ from typing import Any
 
 from dependency_injector import containers, providers
 
+from application.failures import StoreInert
 from application.version import VERSION
 from infrastructure.clock import SystemClock
 from infrastructure.site import Site, site_from
@@ -215,6 +216,82 @@ def activate(side: WriteSide, reason: str) -> tuple[int, str]:
     storage = side.storage()
     made_by = side.site().actor(side.process())
     return storage.activate(side.clock(), made_by, reason), storage.name
+
+
+def copy_to(
+    side: WriteSide, origin: str | None, destination: str, progress: Any, *, live: Any = None
+) -> dict[str, Any]:
+    """Copy a store, the instance's own or the one at `origin`, to the place `destination`, which
+    stays inert. `live` is the reason for which the history goes on there from now on: the source is
+    ended and the target activated. Raises StoreError, BrokenConfiguration.
+    """
+    from contextlib import closing
+
+    from application.copy_store import copy_store, move_store
+    from infrastructure.storage import storage_at
+
+    site, settings, clock = side.site(), side.compiled().settings, side.clock()
+    made_by = site.actor(side.process())
+    source = storage_at(site, origin, settings) if origin else side.storage()
+    target = storage_at(site, destination, settings)
+    with closing(source.source()) as view:
+        deployment, _, moved_to = view.identity()
+        if view.inert and not moved_to and live is not None:
+            raise StoreInert(f"{view.inert}; a copy cannot be moved, only copied")
+        with closing(target.begin_copy(deployment, clock, made_by)) as into:
+            if live is None:
+                copied = copy_store(view, into, progress)
+            else:
+                copied = move_store(
+                    view,
+                    into,
+                    lambda: source.seal(clock, made_by, target.place, live),
+                    progress,
+                )
+    document = {
+        "source": source.place,
+        "target": target.place,
+        "found": copied.found,
+        "taken": copied.taken,
+        "position": copied.position,
+        "chain": copied.chain,
+        "incarnation": None,
+    }
+    if live is not None:
+        document["incarnation"] = target.activate(clock, made_by, live)
+        with closing(target.event_store(clock, made_by)) as store:
+            leases = _leases(
+                target, store, side.settings(), clock, target.site, side.process(),
+                side.program_version(),
+            )  # fmt: skip
+            # Never given back: whoever follows waits until calls of the old worker have ended.
+            for lease in leases.values():
+                lease.acquire()
+    return document
+
+
+def backup(side: WriteSide, path: str) -> str:
+    """Copy the instance's store to a new SQLite file, inert; its path. Raises StoreError."""
+    storage = side.storage()
+    storage.backup(path)
+    return path
+
+
+def restore(side: WriteSide, path: str, progress: Any) -> dict[str, Any]:
+    """Fill the instance's place, where no store may be, from a backup; it is inert. Raises
+    StoreError."""
+    make_state_directory(side.site())
+    return copy_to(side, f"sqlite:{os.path.abspath(path)}", side.storage().place, progress)
+
+
+def compact(side: WriteSide) -> list[str]:
+    """What was done to give unused room back. Raises StoreError."""
+    return side.storage().compact()  # type: ignore[no-any-return]
+
+
+def migrate(side: WriteSide) -> tuple[int, int]:
+    """Bring the store's schema up to date: the number before and now. Raises StoreError."""
+    return side.storage().migrate()  # type: ignore[no-any-return]
 
 
 @contextmanager

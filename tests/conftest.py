@@ -15,6 +15,7 @@ from botocore.loaders import JSONFileLoader, Loader
 from hypothesis import HealthCheck, settings
 
 from tests.postgresql import Server, server
+from tests.stores import STORES, Place
 from tests.world import World
 
 # Deterministic: the same examples in each run, and no deadline that a busy machine could miss.
@@ -51,7 +52,61 @@ Loader.FILE_LOADER_CLASS = _ReadOnce  # type: ignore[assignment]
 
 
 @pytest.fixture
-def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
+def store_kind(request: pytest.FixtureRequest) -> str:
+    """Which of STORES the test's sites keep their ledger in: each in turn for a module that says
+    EVERY_STORE."""
+    kind: str = getattr(request, "param", "sqlite")
+    return kind
+
+
+@pytest.fixture
+def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Place]:
+    """Gives the place of a store of this kind that is not there yet."""
+
+    def place(kind: str) -> Place:
+        return Place(kind, {})
+
+    return place
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if getattr(metafunc.module, "EVERY_STORE", False) and "store_kind" in metafunc.fixturenames:
+        only = metafunc.definition.get_closest_marker("stores")
+        kinds = only.args if only else STORES
+        metafunc.parametrize("store_kind", kinds, indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is asked of every store is asked of every way to launch on SQLite alone."""
+
+    def is_wanted(item: pytest.Item) -> bool:
+        given = getattr(item, "callspec", None)
+        values = given.params if given else {}
+        other_store = values.get("store_kind", "sqlite") != "sqlite"
+        return not (other_store and values.get("way", "RunInstances") != "RunInstances")
+
+    config.hook.pytest_deselected(items=[item for item in items if not is_wanted(item)])
+    items[:] = [item for item in items if is_wanted(item)]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """How often the races of `tests/contracts` were really met."""
+    told = [
+        value
+        for report in terminalreporter.stats.get("passed", ())
+        for name, value in getattr(report, "user_properties", ())
+        if name == "race" and report.when == "call"
+    ]
+    if told:
+        terminalreporter.section("races met")
+        for line in sorted(told):
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def make_world(
+    tmp_path: Path, store_kind: str, new_place: Callable[[str], Place]
+) -> Iterator[Callable[..., World]]:
     """Builds sites in one process; their workers are ended with the test. In memory where that can
     be had: nothing here survives this process, so that waiting for a disk would show nothing."""
     worlds: list[World] = []
@@ -59,6 +114,7 @@ def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
     root = Path(tempfile.mkdtemp(dir=memory)) if os.access(memory, os.W_OK) else tmp_path
 
     def make(**options: Any) -> World:
+        options.setdefault("place", new_place(store_kind))
         world = World(root / f"site-{len(worlds)}", **options)
         worlds.append(world)
         return world

@@ -1,10 +1,60 @@
-"""Opening a store in a test as the product does."""
+"""Where a test keeps its store, and opening one as the product does."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
 from infrastructure.read_models.sql import SqlReadModel
+from infrastructure.settings import Storage as StorageSettings
 from infrastructure.site import Site
+from infrastructure.storage import storage_of
 from infrastructure.storage.sqlite import SqliteStorage
+
+if TYPE_CHECKING:
+    from infrastructure.storage import Storage
+
+STORES = ("sqlite",)
+"""Every store that a site can choose, by a name for the tests."""
+
+
+def crash_points_of(kind: str, topic: str) -> tuple[str, ...]:
+    """Where a commit of an event of this topic can be cut in two, in the order they are reached;
+    nothing is recorded at those that end in `.before`."""
+    return (f"commit.{topic}.before", *BETWEEN.get(kind, ()), f"commit.{topic}.after")
+
+
+BETWEEN: dict[str, tuple[str, ...]] = {}
+"""Store -> points between the event and its read rows, where that is not one write."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A store that a site can be given: `kind` is one of STORES, `settings` its section `storage`
+    as a configuration file says it."""
+
+    kind: str
+    settings: dict[str, Any]
+
+    def variables(self) -> dict[str, str]:
+        """The same as environment variables."""
+        return dict(_variables("HOSTLEDGER_STORAGE", self.settings))
+
+    def storage(self, work_dir: str) -> Storage:
+        """Opened for an instance with this work directory."""
+        site = Site("awsinst", "/", work_dir, "")
+        settings = StorageSettings.model_validate(self.settings).model_dump(mode="json")
+        return storage_of(site, {"storage": settings})
+
+
+def _variables(prefix: str, section: dict[str, Any]) -> Any:
+    for key, value in section.items():
+        name = f"{prefix}__{key.upper()}"
+        if isinstance(value, dict):
+            yield from _variables(name, value)
+        else:
+            yield name, value if isinstance(value, str) else json.dumps(value)
 
 
 def look(path: str) -> SqlReadModel:

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from dependency_injector import providers
@@ -20,16 +20,19 @@ from application import crash_points
 from application.cancel_request import CancelRequest, cancel_request
 from application.instants import Instant
 from application.version import VERSION
-from infrastructure.event_store.sqlite import SqliteEventStore
-from infrastructure.event_store.sqlite_setup import create_store
-from infrastructure.read_models.sql_work import SqlWork
+from infrastructure import compiled
 from infrastructure.sandbox.ec2 import Call as SandboxCall
 from infrastructure.sandbox.ec2 import Sandbox
 from infrastructure.site import Site
+from infrastructure.storage import storage_of
 from interfaces.hostfactory import reads, writes
 from interfaces.read_side import Call
 from interfaces.worker.loop import Worker
 from tests.fakes.clock import FakeClock
+from tests.stores import Place
+
+if TYPE_CHECKING:
+    from infrastructure.storage import Storage
 
 TEMPLATE: dict[str, Any] = {
     "templateId": "OnDemand-A",
@@ -89,7 +92,8 @@ class _Waiting:
 
 class World:
     """One site. `settings` are HOSTLEDGER_SECTION__KEY values, `config` is its hostledger.json,
-    `sandbox` options of the Sandbox; `way` (of WAYS) is how its templates launch."""
+    `sandbox` options of the Sandbox; `way` (of WAYS) is how its templates launch; `place` is where
+    the store is (`tests/stores.py`)."""
 
     def __init__(
         self,
@@ -98,6 +102,7 @@ class World:
         settings: dict[str, str] | None = None,
         way: str = "RunInstances",
         config: dict[str, Any] | None = None,
+        place: Place | None = None,
         **sandbox: Any,
     ) -> None:
         self.root = root
@@ -114,9 +119,14 @@ class World:
         if config is not None:
             self.write_own_config(config)
         self.write_templates(templates or [TEMPLATE])
-        self.environ = {"HOSTLEDGER_WORKER__MODE": "external", **(settings or {})}
+        self.place = place or Place("sqlite", {})
+        self.environ = {
+            "HOSTLEDGER_WORKER__MODE": "external",
+            **self.place.variables(),
+            **(settings or {}),
+        }
         self.path = self.site.state_dir + "/ledger.db"
-        self.deployment = create_store(self.path, self.clock, {"user": "test"}, VERSION)
+        self.deployment = self.storage().create(self.clock, {"user": "test"}, VERSION)
         self.workers: list[Worker] = []
         self._random = 0
 
@@ -168,15 +178,22 @@ class World:
 
     def cancel(self, request_id: str, reason: str = "no longer needed") -> str:
         """What `hostledger requests cancel` does; the id of the return of its machines, or ""."""
-        store = SqliteEventStore(self.path, self.clock, {"user": "test"})
+        storage = self.storage()
+        store = storage.event_store(self.clock, {"user": "test"})
         try:
-            living = SqlWork(store, "default", "us-east-1").living_machines_of(request_id)
+            living = storage.work(store, "default", "us-east-1").living_machines_of(request_id)
             command = CancelRequest(
                 request_id, self.site.provider, living, reason, "operator", self.random(16)
             )
             return cancel_request(command, store)
         finally:
             store.close()
+
+    # -- the store --------------------------------------------------------------------------------
+
+    def storage(self) -> Storage:
+        """The site's store as its configuration says it."""
+        return storage_of(self.site, compiled.load(self.site, self.environ).settings)
 
     # -- workers ----------------------------------------------------------------------------------
 
@@ -312,13 +329,11 @@ class World:
         return {row[0] for row in self.query("SELECT machine_id FROM machines WHERE alive = 1")}
 
     def query(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        from infrastructure.event_store.sqlite_file import open_for_reading
-
-        connection = open_for_reading(self.path)
+        view = self.storage().log()
         try:
-            return connection.execute(statement, parameters).fetchall()  # type: ignore[no-any-return]
+            return view._connection.execute(statement, parameters).fetchall()  # type: ignore[no-any-return]
         finally:
-            connection.close()
+            view.close()
 
     def events(self, topic: str) -> list[dict[str, Any]]:
         """The fields of every event of this topic, in the order of the log."""

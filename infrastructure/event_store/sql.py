@@ -4,7 +4,16 @@ transaction begins, and who may write meanwhile.
 
 from __future__ import annotations
 
-from application.failures import AlreadyTracked, Fenced, LogDamaged, ProjectionFailed
+import os
+
+from application.failures import (
+    AlreadyTracked,
+    Fenced,
+    LogDamaged,
+    ProjectionFailed,
+    StoreElsewhere,
+)
+from domain.deployment import Deployment
 from domain.event_sourced import Aggregate, DomainEvent
 from infrastructure.event_store.commit import (
     COLUMNS,
@@ -34,7 +43,16 @@ TRACK = (
     "INSERT INTO tracking VALUES (?, ?) ON CONFLICT (name) DO UPDATE "
     "SET position = excluded.position WHERE tracking.position < excluded.position"
 )
+KEEP_COMMAND = "INSERT INTO commands VALUES (?, ?, ?) ON CONFLICT (command_id) DO NOTHING"
 KEEP_BODY = "INSERT INTO bodies VALUES (?, ?) ON CONFLICT (digest) DO NOTHING"
+
+
+def moved(name: str, destination: str) -> str:
+    """What is said of a store that was sealed."""
+    return (
+        f"{name} was moved to {destination}: nothing is recorded here any more; set storage.url to "
+        "the new place"
+    )
 
 
 class SqlEventStore:
@@ -57,6 +75,7 @@ class SqlEventStore:
         self._clock = clock
         self._actor = actor
         self._appended: tuple[int, str] | None = None
+        self._although_moved = False
 
     def close(self) -> None:
         raise NotImplementedError
@@ -64,6 +83,40 @@ class SqlEventStore:
     def changes(self) -> int:
         """A number that is another one when another process has written since."""
         raise NotImplementedError
+
+    def refuse_moved(self) -> None:
+        """Within a write or a look: raises StoreElsewhere once the store is sealed."""
+        (moved_to,) = self.connection.execute("SELECT moved_to FROM store").fetchone()
+        if moved_to and not self._although_moved:
+            raise StoreElsewhere(moved(self.name, moved_to))
+
+    def insist(self) -> None:
+        """Write here although the store was moved: an operator brings it back to life."""
+        self._although_moved = True
+
+    def seal(self, destination: str, reason: str) -> None:
+        """End this store: its last event says that the history goes on at `destination`.
+
+        Nothing can be written from the first of the two commits on; whoever is killed between them
+        seals again. Raises StoreElsewhere when it was sealed for another destination.
+        """
+        (moved_to,) = self.connection.execute("SELECT moved_to FROM store").fetchone()
+        if moved_to not in ("", destination):
+            raise StoreElsewhere(moved(self.name, moved_to))
+
+        def mark() -> None:
+            self.connection.execute("UPDATE store SET moved_to = ?", (destination,))
+
+        self.write("seal", mark)
+        self.insist()
+        try:
+            deployment = self.get(Deployment, "")
+            assert deployment is not None
+            if not deployment.moved_to:
+                deployment.move(destination, reason)
+                self.save(deployment, correlation_id="cmd-" + os.urandom(16).hex())
+        finally:
+            self._although_moved = False
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -79,7 +132,11 @@ class SqlEventStore:
         raise NotImplementedError
 
     def refuse_failed_projections(self) -> None:
-        """Raises ProjectionFailed: what is decided on rows that stand still would be wrong."""
+        """Raises ProjectionFailed: what is decided on rows that stand still would be wrong.
+
+        Nor is anything decided on a store that is sealed (StoreElsewhere).
+        """
+        self.refuse_moved()
         failed = self.connection.execute(
             "SELECT name, failed_at, error FROM projections"
         ).fetchone()
@@ -125,6 +182,7 @@ class SqlEventStore:
         causes = causes or {}
 
         def work() -> None:
+            self.refuse_moved()
             if fence is not None:
                 self._check_fence(*fence)
             if tracking is not None:
@@ -206,6 +264,13 @@ class SqlEventStore:
             list(row.values()),
         )
 
+    def end(self) -> tuple[int, str]:
+        """Position and chain of the last event; (0, "") for none."""
+        row = self.connection.execute(
+            "SELECT position, chain FROM events ORDER BY position DESC LIMIT 1"
+        ).fetchone()
+        return (row[0], row[1]) if row else (0, "")
+
     def take_over(
         self,
         events: Sequence[Sequence[Any]],
@@ -229,7 +294,7 @@ class SqlEventStore:
             position, previous = row[0], row[10]
         self._insert(events, [decompose(row) for row in events])
         for command in commands:
-            self.connection.execute("INSERT INTO commands VALUES (?, ?, ?)", command)
+            self.connection.execute(KEEP_COMMAND, command)
         for name, tracked in tracking:
             self.connection.execute(TRACK, (name, tracked))
         for digest_, body in bodies:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from application.failures import StoreError, StoreInert, StoreMissing, StoreNewer
+from application.failures import StoreElsewhere, StoreError, StoreInert, StoreMissing, StoreNewer
 from infrastructure.event_store.sqlite_driver import sqlite
 
 __all__ = [
@@ -131,9 +131,14 @@ def check(connection: Any, path: str, inode: int) -> tuple[str, int]:
             f"{path} has schema {version}, this release has {SCHEMA_VERSION}: "
             "run the release that wrote it"
         )
-    deployment, incarnation, recorded = connection.execute(
-        "SELECT deployment, incarnation, inode FROM store"
+    deployment, incarnation, recorded, moved_to = connection.execute(
+        "SELECT deployment, incarnation, inode, moved_to FROM store"
     ).fetchone()
+    if moved_to:
+        raise StoreElsewhere(
+            f"{path} was moved to {moved_to}: nothing is recorded here any more; set storage.url "
+            "to the new place"
+        )
     refuse_older_copy(connection, path)
     if recorded != inode:
         raise StoreInert(

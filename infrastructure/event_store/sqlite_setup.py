@@ -9,6 +9,7 @@ from domain.deployment import Deployment
 from infrastructure.event_store import schema
 from infrastructure.event_store.sqlite import SqliteEventStore
 from infrastructure.event_store.sqlite_file import (
+    SCHEMA_VERSION,
     bring_up_to_date,
     open_for_reading,
     sqlite,
@@ -113,9 +114,10 @@ def _sync_directory(path: str) -> None:
         os.close(descriptor)
 
 
-def _build(path: str, deployment: str) -> None:
+def _build(path: str, deployment: str, inode: int | None = None) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    inode = os.fstat(descriptor).st_ino
+    if inode is None:
+        inode = os.fstat(descriptor).st_ino
     os.close(descriptor)
     connection = sqlite.connect(uri(path, "mode=rw"), isolation_level=None, uri=True)
     connection.execute("PRAGMA journal_mode = WAL")
@@ -128,6 +130,76 @@ def _build(path: str, deployment: str) -> None:
         (deployment, inode),
     )
     connection.close()
+
+
+def begin_copy(path: str, deployment: str, clock: Clock, actor: dict[str, str]) -> SqliteEventStore:
+    """The file that takes over another store's log, made when it is not there. No inode is recorded
+    in it, so that it is inert until it is activated. Raises StoreError."""
+    refuse_network_file_system(path)
+    if not os.path.exists(path):
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        _build(path, deployment, inode=0)
+    store = SqliteEventStore(path, clock, actor, inert=True)
+    (inode,) = store.connection.execute("SELECT inode FROM store").fetchone()
+    if store.deployment == deployment and inode == 0:
+        return store
+    store.close()
+    if store.deployment != deployment:
+        raise StoreError(
+            f"{path} is the store of another deployment ({store.deployment}, not {deployment}): "
+            "two are never mixed"
+        )
+    raise StoreError(f"{path} lives already: nothing is copied over a store that is in use")
+
+
+def backup(path: str, to: str) -> None:
+    """An online copy (https://sqlite.org/backup.html) that is inert. Raises StoreError."""
+    try:
+        os.close(os.open(to, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as error:
+        raise StoreError(f"{to} cannot be made: {error.strerror}") from None
+    source = open_for_reading(path)
+    target = sqlite.connect(uri(to, "mode=rw"), isolation_level=None, uri=True)
+    try:
+        source.backup(target)
+        target.execute("PRAGMA journal_mode = WAL")
+        target.execute("UPDATE store SET inode = 0")
+        target.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite.DatabaseError as error:
+        os.unlink(to)
+        raise StoreError(f"{path} could not be copied to {to}: {error}") from None
+    finally:
+        target.close()
+        source.close()
+    _sync_directory(os.path.dirname(to) or ".")
+
+
+def migrate(path: str) -> tuple[int, int]:
+    """The schema's number before and now. Raises StoreError."""
+    try:
+        connection = sqlite.connect(uri(path, "mode=ro"), isolation_level=None, uri=True)
+        (before,) = connection.execute("PRAGMA user_version").fetchone()
+        connection.close()
+    except sqlite.DatabaseError as error:
+        raise StoreError(f"{path}: {error}") from None
+    open_for_reading(path).close()
+    return before, SCHEMA_VERSION
+
+
+def compact(path: str) -> list[str]:
+    """VACUUM, which holds writers off while it runs, and ANALYZE. Raises StoreError."""
+    open_for_reading(path).close()
+    connection = sqlite.connect(uri(path, "mode=rw"), timeout=60.0, isolation_level=None, uri=True)
+    try:
+        before = os.stat(path).st_size
+        connection.execute("VACUUM")
+        connection.execute("ANALYZE")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite.DatabaseError as error:
+        raise StoreError(f"{path}: {error}; nothing was changed: try again") from None
+    finally:
+        connection.close()
+    return [f"{path}: {before} bytes before, {os.stat(path).st_size} after", "statistics are new"]
 
 
 def copy_to_rehearse(path: str, directory: str) -> str:
@@ -172,10 +244,11 @@ def activate_store(path: str, clock: Clock, actor: dict[str, str], reason: str) 
 
         def revive() -> None:
             store.connection.execute(
-                "UPDATE store SET incarnation = ?, inode = ?", (incarnation, inode)
+                "UPDATE store SET incarnation = ?, inode = ?, moved_to = ''", (incarnation, inode)
             )
 
         store.write("notebook", empty_notebook)
+        store.insist()
         store.save(deployment, correlation_id="cmd-" + os.urandom(16).hex())
         store.write("activation", revive)
         return incarnation

@@ -197,6 +197,41 @@ class SqlQueries:
         )
         return rows[::-1]
 
+    def events_after(self, position: int, limit: int) -> list[Row]:
+        """The events that follow this position, oldest first."""
+        return self._rows(
+            "SELECT * FROM events WHERE position > ? ORDER BY position LIMIT ?", (position, limit)
+        )
+
+    def identity(self) -> tuple[str, int, str]:
+        """Deployment id, incarnation, and the place that the store was moved to, "" for none."""
+        row = self._one("SELECT deployment, incarnation, moved_to FROM store")
+        return row["deployment"], row["incarnation"], row["moved_to"]
+
+    def commands_after(self, command_id: str, limit: int) -> list[tuple[str, str, int]]:
+        """(command id, result, position) of the next commands, in the order of their ids."""
+        rows = self._rows(
+            "SELECT command_id, result, position FROM commands WHERE command_id > ? "
+            "ORDER BY command_id LIMIT ?",
+            (command_id, limit),
+        )
+        return [(row["command_id"], row["result"], row["position"]) for row in rows]
+
+    def tracked(self) -> list[tuple[str, int]]:
+        """(policy, position) of all that follow the log."""
+        rows = self._rows("SELECT name, position FROM tracking ORDER BY name")
+        return [(row["name"], row["position"]) for row in rows]
+
+    def bodies(self) -> list[tuple[str, bytes]]:
+        """(digest, body) of all user data that is kept."""
+        rows = self._rows("SELECT digest, body FROM bodies ORDER BY digest")
+        return [(row["digest"], bytes(row["body"])) for row in rows]
+
+    def again(self) -> None:
+        """End this look and begin a new one."""
+        self._rows("COMMIT")
+        self.begin()
+
     # -- the store --------------------------------------------------------------------------------
 
     def facts(self) -> Row:

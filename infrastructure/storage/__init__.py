@@ -21,6 +21,25 @@ if TYPE_CHECKING:
     Storage = SqliteStorage
 
 
+def storage_at(site: Site, place: str, settings: dict[str, Any]) -> Storage:
+    """The store at a place in one line (`address.py`), otherwise as the settings say.
+
+    Raises BrokenConfiguration.
+    """
+    import copy
+
+    from infrastructure.storage.address import sections_of
+
+    try:
+        said = sections_of(place)
+    except ValueError as error:
+        raise BrokenConfiguration(f"{place} is no store's place: {error}") from None
+    merged = {**settings["storage"], "strategy": said.pop("strategy")}
+    for section, keys in said.items():
+        merged[section] = {**merged[section], **keys}
+    return storage_of(copy.copy(site), {**settings, "storage": merged})
+
+
 def storage_of(site: Site, settings: dict[str, Any]) -> Storage:
     """The store that the settings name. Raises BrokenConfiguration."""
     strategy = settings["storage"]["strategy"]

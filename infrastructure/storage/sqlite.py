@@ -24,15 +24,17 @@ if TYPE_CHECKING:
 
 
 class SqliteStorage:
-    """`name` is what messages call the store, `place_key` the setting that says where it is."""
+    """`name` is what messages call the store, `place` what storage.url would say of it (without a
+    password), `place_key` the setting that says where it is."""
 
     scheme = "sqlite"
     place_key = "storage.sqlite_strategy.path"
 
     def __init__(self, site: Site, settings: dict[str, Any]) -> None:
-        self._site = site
+        self.site = site
         path = settings["sqlite_strategy"]["path"] or site.state_dir + "/ledger.db"
         self.name = self.path = path
+        self.place = f"sqlite:{path}"
         # The instances that share a store share one worker and one sightings file.
         site.lay_out(os.path.dirname(path))
 
@@ -68,7 +70,7 @@ class SqliteStorage:
         """Leave for the worker what a HostFactory call named (`sightings.py`)."""
         from infrastructure.sightings import note
 
-        note(self._site.sightings, now, facts)
+        note(self.site.sightings, now, facts)
 
     # -- worker and operator ----------------------------------------------------------------------
 
@@ -141,7 +143,7 @@ class SqliteStorage:
     def sightings(self, store: SqliteEventStore) -> Sightings:
         from infrastructure.sightings import Sightings
 
-        return Sightings(self._site.sightings)
+        return Sightings(self.site.sightings)
 
     # -- making and moving ------------------------------------------------------------------------
 
@@ -162,6 +164,45 @@ class SqliteStorage:
         from infrastructure.event_store.sqlite_setup import activate_store
 
         return activate_store(self.path, clock, actor, reason)
+
+    def source(self) -> SqlQueries:
+        """A look for a copy, also at a store that is inert or was moved. Raises StoreError."""
+        return self.any_store()
+
+    def begin_copy(self, deployment: str, clock: Clock, actor: dict[str, str]) -> SqliteEventStore:
+        """The store that takes over another one's log, made when it is not there. It is inert.
+        Raises StoreError when there is one of another deployment, or one that lives."""
+        from infrastructure.event_store.sqlite_setup import begin_copy
+
+        return begin_copy(self.path, deployment, clock, actor)
+
+    def seal(self, clock: Clock, actor: dict[str, str], destination: str, reason: str) -> None:
+        """End this store: its history goes on at `destination` (a `place`). Raises StoreError."""
+        from contextlib import closing
+
+        from infrastructure.event_store.sqlite import SqliteEventStore
+
+        with closing(SqliteEventStore(self.path, clock, actor, inert=True)) as store:
+            store.seal(destination, reason)
+
+    def backup(self, path: str) -> None:
+        """An inert copy of the whole store in a new SQLite file, while it is written to. Raises
+        StoreError."""
+        from infrastructure.event_store.sqlite_setup import backup
+
+        backup(self.path, path)
+
+    def compact(self) -> list[str]:
+        """Give unused room back, count statistics anew; what was done. Raises StoreError."""
+        from infrastructure.event_store.sqlite_setup import compact
+
+        return compact(self.path)
+
+    def migrate(self) -> tuple[int, int]:
+        """The schema's number before and now: it was brought up to date. Raises StoreError."""
+        from infrastructure.event_store.sqlite_setup import migrate
+
+        return migrate(self.path)
 
     def rehearse(self, directory: str) -> str:
         """The path of a living copy as a SQLite store in `directory`, to be thrown away. Nothing is

@@ -51,9 +51,9 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_reason(parser: argparse.ArgumentParser) -> None:
+def add_reason(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     parser.add_argument(
-        "--reason", type=text, required=True, metavar="TEXT", help="why, for the ledger"
+        "--reason", type=text, required=required, metavar="TEXT", help="why, for the ledger"
     )
 
 

@@ -1,9 +1,10 @@
-"""`hostledger store init | status | activate`: the deployment's one store."""
+"""`hostledger store init | status | activate | copy | backup | restore | migrate | compact`."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from contextlib import closing
 from typing import Any
 
@@ -42,6 +43,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     activating.add_argument(
         "--again", action="store_true", help="although it lives: raise its incarnation"
     )
+    copying = options.add_action(
+        actions, "copy", copy, "take the history to another store, whole or what it lacks yet"
+    )
+    copying.add_argument(
+        "--from",
+        dest="origin",
+        type=options.text,
+        metavar="PLACE",
+        help="the store that is copied (default: the instance's own)",
+    )
+    copying.add_argument(
+        "--to",
+        type=options.text,
+        metavar="PLACE",
+        required=True,
+        help="sqlite:/FILE, json:/DIR, postgresql://USER@HOST/NAME or "
+        "dynamodb://REGION/PREFIX?endpoint=URL",
+    )
+    copying.add_argument(
+        "--seal",
+        action="store_true",
+        help="end the store that is copied and go on in the copy, which lives from then on",
+    )
+    options.add_reason(copying, required=False)
+    saving = options.add_action(
+        actions, "backup", backup, "copy the store to a new SQLite file while it is in use"
+    )
+    saving.add_argument("file", type=options.text, metavar="FILE", help="a file that is not there")
+    restoring = options.add_action(
+        actions, "restore", restore, "fill an empty place from a backup; then activate it"
+    )
+    restoring.add_argument("file", type=options.text, metavar="FILE", help="a backup")
+    options.add_action(actions, "migrate", migrate, "bring the schema up to date")
+    options.add_action(actions, "compact", compact, "give unused room back, count statistics anew")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -131,3 +166,62 @@ def activate(arguments: argparse.Namespace) -> int:
         )
     incarnation, path = make_live(options.writing(arguments, call.site), arguments.reason)
     return output.show_document(arguments, {"incarnation": incarnation, "path": path})
+
+
+class _Progress:
+    """How far a copy is, in one line of the terminal, or a line each tenth."""
+
+    def __init__(self) -> None:
+        self._told = -1
+
+    def __call__(self, done: int, of: int) -> None:
+        tenth = 10 * done // max(1, of)
+        if sys.stderr.isatty():
+            end = "\n" if done == of else ""
+            print(f"\r{done:,} of {of:,} events", end=end, file=sys.stderr, flush=True)
+        elif tenth != self._told:
+            print(f"{done:,} of {of:,} events", file=sys.stderr)
+        self._told = tenth
+
+
+def copy(arguments: argparse.Namespace) -> int:
+    from interfaces.write_side import copy_to
+
+    side = options.writing(arguments)
+    live = (arguments.reason or "moved") if arguments.seal else None
+    document = copy_to(side, arguments.origin, arguments.to, _Progress(), live=live)
+    if arguments.seal:
+        print(
+            f"hostledger: the history goes on in {document['target']}: set storage.url to it on "
+            "every machine",
+            file=sys.stderr,
+        )
+    return output.show_document(arguments, document)
+
+
+def backup(arguments: argparse.Namespace) -> int:
+    from interfaces.write_side import backup as save
+
+    path = save(options.writing(arguments), os.path.abspath(arguments.file))
+    return output.show_document(arguments, {"path": path})
+
+
+def restore(arguments: argparse.Namespace) -> int:
+    from interfaces.write_side import restore as fill
+
+    document = fill(options.writing(arguments), arguments.file, _Progress())
+    print("hostledger: it is inert until `hostledger store activate`", file=sys.stderr)
+    return output.show_document(arguments, document)
+
+
+def migrate(arguments: argparse.Namespace) -> int:
+    from interfaces.write_side import migrate as bring_up_to_date
+
+    before, now = bring_up_to_date(options.writing(arguments))
+    return output.show_document(arguments, {"schema_before": before, "schema": now})
+
+
+def compact(arguments: argparse.Namespace) -> int:
+    from interfaces.write_side import compact as give_room_back
+
+    return output.show_document(arguments, {"done": give_room_back(options.writing(arguments))})

@@ -1,0 +1,279 @@
+"""A history goes from any store to any other as it is, and goes on in exactly one of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from application.copy_store import copy_store
+from application.failures import StoreElsewhere, StoreError, StoreInert
+from domain.machine_request import MachineRequest
+from infrastructure.event_store.commit import COLUMNS
+from tests.fakes.clock import FakeClock
+from tests.stores import STORES, Place
+
+if TYPE_CHECKING:
+    from infrastructure.storage import Storage
+
+EVERY_STORE = True
+ACTOR = {"user": "test", "provider": "awsinst", "process": "mover"}
+ROOT = Path(__file__).parents[2]
+
+
+def request(name: str) -> MachineRequest:
+    return MachineRequest.ask(f"req-{name}", "awsinst", "T", "4f53", 1, 300.0, "hostfactory")
+
+
+def fill(storage: Storage, clock: FakeClock, count: int) -> None:
+    with closing(storage.event_store(clock, ACTOR)) as store:
+        for number in range(count):
+            store.save(
+                request(str(number)),
+                command=(f"cmd-{number}", f"req-{number}"),
+                tracking=("policy", number + 1),
+                bodies={f"d{number % 3}": bytes([number % 3]) * 100},
+            )
+
+
+def log_of(storage: Storage) -> list[tuple[Any, ...]]:
+    with closing(storage.any_store()) as view:
+        return [tuple(event[c] for c in COLUMNS) for event in view.events_after(0, 100_000)]
+
+
+def copied(source: Storage, target: Storage, clock: FakeClock, **options: Any) -> Any:
+    with (
+        closing(source.source()) as view,
+        closing(target.begin_copy(view.identity()[0], clock, ACTOR)) as into,
+    ):
+        return copy_store(view, into, **options)
+
+
+@pytest.mark.parametrize("target_kind", STORES)
+def test_a_copy_is_the_same_bytes_and_inert_until_it_is_activated(
+    store_kind: str, target_kind: str, new_place: Callable[[str], Place], tmp_path: Path
+) -> None:
+    """Positions, ids, digests and the chain; answers to commands, tracking, user data; the read
+    rows are built anew. The source lives on."""
+    clock = FakeClock()
+    source = new_place(store_kind).storage(f"{tmp_path}/one")
+    target = new_place(target_kind).storage(f"{tmp_path}/other")
+    deployment = source.create(clock, ACTOR, "0.1.0")
+    fill(source, clock, 25)
+
+    done = copied(source, target, clock)
+
+    assert (done.found, done.taken, done.position) == (0, 26, 26)
+    assert log_of(target) == log_of(source)
+    for look in (target.read_model, lambda: target.event_store(clock, ACTOR)):
+        with pytest.raises(StoreInert, match="store activate"):
+            look()
+    fill_more = request("more")
+    with closing(source.event_store(clock, ACTOR)) as store:
+        store.save(fill_more)
+    again = copied(source, target, clock)
+    assert (again.found, again.taken) == (26, 1)
+    assert target.activate(clock, ACTOR, "a drill") == 2
+    with closing(target.event_store(clock, ACTOR)) as store:
+        assert (store.deployment, store.incarnation) == (deployment, 2)
+        assert store.command_result("cmd-7") == "req-7"
+        assert store.get(MachineRequest, "req-24") is not None
+        assert target.work(store, "default", "us-east-1").body("d2") == bytes([2]) * 100
+    with closing(target.queries()) as view:
+        assert len(view.requests(None, False, None)) == 26
+        assert ("policy", 25) in view.tracked()
+    with pytest.raises(StoreError, match="lives already"):
+        copied(source, target, clock)
+
+
+def test_two_deployments_are_not_mixed(
+    store_kind: str, new_place: Callable[[str], Place], tmp_path: Path
+) -> None:
+    """A copy goes on only in a copy of the same deployment."""
+    clock = FakeClock()
+    one, other = (new_place("sqlite").storage(f"{tmp_path}/{n}") for n in ("one", "other"))
+    target = new_place(store_kind).storage(f"{tmp_path}/target")
+    for storage in (one, other):
+        storage.create(clock, ACTOR, "0.1.0")
+        fill(storage, clock, 2)
+    copied(one, target, clock)
+    with pytest.raises(StoreError, match="another deployment"):
+        copied(other, target, clock)
+
+
+def test_a_changed_event_is_not_taken_over(
+    store_kind: str, new_place: Callable[[str], Place], tmp_path: Path
+) -> None:
+    """It is named, and what came before it is there."""
+    clock = FakeClock()
+    source = new_place("sqlite").storage(f"{tmp_path}/one")
+    target = new_place(store_kind).storage(f"{tmp_path}/other")
+    source.create(clock, ACTOR, "0.1.0")
+    fill(source, clock, 5)
+    with closing(source.event_store(clock, ACTOR)) as store:
+        store.connection.execute("UPDATE events SET topic = 'MachineLost' WHERE position = 4")
+    with pytest.raises(StoreError, match="event 4 of the source"):
+        copied(source, target, clock)
+
+
+def test_a_sealed_store_records_nothing_more(
+    store_kind: str, new_place: Callable[[str], Place], tmp_path: Path
+) -> None:
+    """Its last event says where the history goes on, and so does whoever opens it or has it
+    open."""
+    clock = FakeClock()
+    storage = new_place(store_kind).storage(str(tmp_path))
+    storage.create(clock, ACTOR, "0.1.0")
+    with closing(storage.event_store(clock, ACTOR)) as store:
+        store.save(request("a"))
+        storage.seal(clock, ACTOR, "sqlite:/elsewhere", "grown")
+        with pytest.raises(StoreElsewhere, match="sqlite:/elsewhere"):
+            store.save(request("b"))
+        with pytest.raises(StoreElsewhere):
+            store.refuse_failed_projections()
+    for look in (storage.read_model, lambda: storage.event_store(clock, ACTOR)):
+        with pytest.raises(StoreElsewhere, match=r"storage\.url"):
+            look()
+    storage.seal(clock, ACTOR, "sqlite:/elsewhere", "grown")  # killed, and begun again
+    with pytest.raises(StoreElsewhere):
+        storage.seal(clock, ACTOR, "sqlite:/another", "grown")
+    assert [event[4] for event in log_of(storage)][1:] == ["MachinesRequested", "StoreMoved"]
+
+
+WRITER = """
+import json, sys
+from application.failures import StoreError
+from domain.machine_request import MachineRequest
+from infrastructure.clock import SystemClock
+from tests.stores import Place
+places, dirs, name = json.loads(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
+storages = [Place(*place).storage(directory) for place, directory in zip(places, dirs)]
+print("ready", flush=True)
+answered, number, live = [], 0, 0
+while len(answered) < 400 and sys.stdin.readable():
+    request_id = f"req-{name}-{number}"
+    request = MachineRequest.ask(request_id, "awsinst", "T", "4f53", 1, 300.0, "hostfactory")
+    try:
+        store = storages[live].event_store(SystemClock(), {"process": name})
+        try:
+            store.save(request, command=("cmd-" + request_id, request_id))
+        finally:
+            store.close()
+    except StoreError as error:
+        if live:
+            continue
+        if "was moved" in str(error):
+            live = 1
+        continue
+    answered.append([live, request_id])
+    number += 1
+    if live and len([a for a in answered if a[0]]) >= 5:
+        break
+print(json.dumps(answered))
+"""
+
+MOVER = """
+import json, sys
+from contextlib import closing
+from application.copy_store import move_store
+from infrastructure.clock import SystemClock
+from tests.stores import Place
+places, dirs = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+source, target = [Place(*place).storage(directory) for place, directory in zip(places, dirs)]
+clock, actor = SystemClock(), {"process": "mover"}
+with closing(source.source()) as view:
+    with closing(target.begin_copy(view.identity()[0], clock, actor)) as into:
+        done = move_store(
+            view, into, lambda: source.seal(clock, actor, target.place, "grown"))
+target.activate(clock, actor, "grown")
+print(json.dumps([done.found, done.taken]))
+"""
+
+
+def test_moved_under_eight_writers(
+    store_kind: str, new_place: Callable[[str], Place], tmp_path: Path
+) -> None:
+    """Every command that was answered is in exactly one living store; none is lost, none twice."""
+    clock = FakeClock()
+    places = [new_place("sqlite"), new_place(store_kind)]
+    dirs = [f"{tmp_path}/one", f"{tmp_path}/other"]
+    source, target = (p.storage(d) for p, d in zip(places, dirs, strict=True))
+    source.create(clock, ACTOR, "0.1.0")
+    told = [json.dumps([[p.kind, p.settings] for p in places]), json.dumps(dirs)]
+
+    def start(script: str, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", script, *told, *arguments],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    writers = [start(WRITER, f"w{number}") for number in range(8)]
+    try:
+        for writer in writers:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == "ready\n"
+        give_up = time.monotonic() + 60
+        while len(log_of(source)) < 50 and time.monotonic() < give_up:
+            pass
+        mover = start(MOVER)
+        out, _ = mover.communicate(timeout=120)
+        assert mover.returncode == 0
+        answers = []
+        for writer in writers:
+            text, _ = writer.communicate(timeout=120)
+            assert writer.returncode == 0
+            answers += json.loads(text)
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.communicate()
+    found, taken = json.loads(out)
+    log = log_of(target)
+    recorded = [event[2] for event in log if event[4] == "MachinesRequested"]
+    assert sorted(recorded) == sorted(f"request-{request_id}" for _, request_id in answers)
+    before = [f"request-{request_id}" for live, request_id in answers if not live]
+    old = log_of(source)
+    assert old == log[: len(old)]
+    assert sorted(e[2] for e in old if e[4] == "MachinesRequested") == sorted(before)
+    assert old[-1][4] == "StoreMoved"
+    assert log[len(old)][4] == "StoreActivated"
+    assert (found, taken) == (0, len(old))
+    assert {live for live, _ in answers} == {0, 1}
+
+
+@pytest.mark.parametrize("percent", [10, 50, 90])
+def test_a_killed_copy_goes_on_where_it_ended(
+    store_kind: str, new_place: Callable[[str], Place], tmp_path: Path, percent: int
+) -> None:
+    """No event is taken over twice: counted."""
+    clock = FakeClock()
+    source = new_place("sqlite").storage(f"{tmp_path}/one")
+    target = new_place(store_kind).storage(f"{tmp_path}/other")
+    source.create(clock, ACTOR, "0.1.0")
+    with closing(source.event_store(clock, ACTOR)) as store:
+        for start in range(0, 3000, 100):
+            store.save(*(request(str(number)) for number in range(start, start + 100)))
+
+    class Killed(BaseException):
+        pass
+
+    def die(done: int, of: int) -> None:
+        if 100 * done >= percent * of:
+            raise Killed
+
+    with pytest.raises(Killed):
+        copied(source, target, clock, progress=die, batch=150)
+    done = copied(source, target, clock, batch=150)
+    assert done.found >= 3001 * percent // 100
+    assert done.found + done.taken == 3001
+    assert log_of(target) == log_of(source)
