@@ -43,6 +43,10 @@ def storage_at(site: Site, place: str, settings: dict[str, Any]) -> Storage:
 def storage_of(site: Site, settings: dict[str, Any]) -> Storage:
     """The store that the settings name. Raises BrokenConfiguration."""
     strategy = settings["storage"]["strategy"]
+    if strategy == "dynamodb":
+        from infrastructure.storage.dynamodb import DynamodbStorage
+
+        return DynamodbStorage(site, settings)  # type: ignore[return-value]
     if strategy != "sqlite":
         raise BrokenConfiguration(f"storage.strategy {strategy} comes in a later release")
     from infrastructure.storage.sqlite import SqliteStorage
