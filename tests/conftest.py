@@ -14,6 +14,7 @@ import pytest
 from botocore.loaders import JSONFileLoader, Loader
 from hypothesis import HealthCheck, settings
 
+from infrastructure.sandbox.server import SandboxProcess, start_dynamodb
 from tests.postgresql import Server, server
 from tests.stores import STORES, Place
 from tests.world import World
@@ -59,12 +60,28 @@ def store_kind(request: pytest.FixtureRequest) -> str:
     return kind
 
 
+@pytest.fixture(scope="session")
+def dynamodb_server() -> Iterator[SandboxProcess]:
+    """DynamoDB's stand-in on loopback; each store of a test has tables of its own there."""
+    process = start_dynamodb()
+    yield process
+    process.stop()
+
+
 @pytest.fixture
 def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Place]:
     """Gives the place of a store of this kind that is not there yet."""
 
     def place(kind: str) -> Place:
-        return Place(kind, {})
+        if kind != "dynamodb":
+            return Place(kind, {})
+        url = request.getfixturevalue("dynamodb_server").url
+        section = {
+            "table_prefix": "test-" + os.urandom(4).hex(),
+            "region": "us-east-1",
+            "endpoint_url": url,
+        }
+        return Place(kind, {"strategy": "dynamodb", "dynamodb_strategy": section})
 
     return place
 

@@ -15,7 +15,7 @@ from infrastructure.storage.sqlite import SqliteStorage
 if TYPE_CHECKING:
     from infrastructure.storage import Storage
 
-STORES = ("sqlite",)
+STORES = ("sqlite", "dynamodb")
 """Every store that a site can choose, by a name for the tests."""
 
 

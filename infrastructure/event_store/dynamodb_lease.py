@@ -9,11 +9,16 @@ sees it for a moment only. A holder on this machine that died is known by its fi
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from application.ports import Clock
 from infrastructure.event_store.dynamodb import DynamodbEventStore
-from infrastructure.event_store.dynamodb_client import LOG, ConditionFailed, Item, key
+from infrastructure.event_store.dynamodb_client import LOG, ConditionFailed, key
 from infrastructure.event_store.dynamodb_log import LEASES
 from infrastructure.event_store.lease import SqliteLease, _order
+
+if TYPE_CHECKING:
+    from infrastructure.event_store.dynamodb_client import Item
 
 
 class DynamodbLease(SqliteLease):
