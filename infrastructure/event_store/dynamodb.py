@@ -44,6 +44,8 @@ from infrastructure.event_store.dynamodb_client import (
     size_of,
 )
 from infrastructure.event_store.dynamodb_log import (
+    BODIES,
+    COMMANDS,
     HEAD,
     LEASES,
     TRANSACTION_BYTES,
@@ -292,6 +294,8 @@ class DynamodbEventStore:
         """
         from infrastructure.event_store.commit import decompose
 
+        self.mirror()  # rows are asked of it
+
         for part in _parts(events):
 
             def commit(head: Head, part: Sequence[Sequence[Any]] = part) -> _Commit:
@@ -313,13 +317,8 @@ class DynamodbEventStore:
             (LOG, _answer(command_id, result, position))
             for command_id, result, position in commands
         ]
-        items += [(LOG, {**key("B#" + digest), "body": {"B": body}}) for digest, body in bodies]
+        items += [(LOG, _body(digest, body)) for digest, body in bodies]
         self.tables.put_all(items)
-        if commands or bodies:
-            # The log's items know commands and bodies of their commits; these came beside them.
-            self.mirror().store.write(
-                "mirror", lambda: self.mirror().store.take_over((), commands, (), bodies)
-            )
         if tracking:
             self.change_head(lambda head: head.facts["tracking"].update(tracking))
 
@@ -341,7 +340,7 @@ class DynamodbEventStore:
             made.stage()
             reach(f"commit.{name}.before")
             try:
-                self.tables.transact(made.all_actions(), made.token)
+                made.send()
                 break
             except Cancelled as cancelled:
                 if cancelled.doubtful and self._is_there(made):
@@ -365,7 +364,7 @@ class DynamodbEventStore:
                 finish(self.tables, made.head)
                 self._head = read_head(self.tables)
             if self._mirror is not None:
-                self._mirror.take(made.as_log(), made.head)
+                self._mirror.take(made.events, made.head)
         except StoreElsewhere:
             raise
         except StoreError:
@@ -439,16 +438,20 @@ class DynamodbEventStore:
 
     def command_result(self, command_id: str) -> str | None:
         """What was answered to a command of this id; None when there was none."""
-        item = self.tables.get(LOG, "K#" + command_id)
+        item = self.tables.get(LOG, COMMANDS, command_id)
         return item["result"]["S"] if item else None
 
 
 def _answer(command_id: str, result: str, position: int) -> Item:
     return {
-        **key("K#" + command_id),
+        **key(COMMANDS, command_id),
         "result": {"S": result},
         "position": {"N": str(position)},
     }
+
+
+def _body(digest: str, body: bytes) -> Item:
+    return {**key(BODIES, digest), "body": {"B": body}}
 
 
 PART_STREAMS, PART_EVENTS = 30, 200
@@ -474,6 +477,13 @@ def _parts(events: Sequence[Sequence[Any]]) -> Iterator[Sequence[Sequence[Any]]]
         yield part
 
 
+class DynamodbCopy(DynamodbEventStore):
+    """A store that takes over another's log: `take_over` commits as often as it needs."""
+
+    def write(self, name: str, work: Callable[[], Any]) -> Any:
+        return work()
+
+
 class _Commit:
     """The transaction of one commit, for one head."""
 
@@ -489,7 +499,6 @@ class _Commit:
         self._before = before
         self.events = events
         self._command = command
-        self._bodies = bodies
         self.head = before.following()
         self._kinds = ["head"]
         self._actions: list[dict[str, Any]] = [{}]
@@ -504,17 +513,14 @@ class _Commit:
             facts["last"] = [last[2], first, earlier]
             facts["chain"], facts["recorded_at"] = last[10], last[6]
             self.head.pos = last[0]
-            log, *parts = commit_items(tables, events, command, list(bodies))
+            log, *parts = commit_items(tables, events)
             self._put("log", log, once=True)
             for part in parts:
                 self._put("commit", part, once=True)
         if command is not None:
             self._put("command", _answer(*command, self.head.pos), once=True)
         for digest, body in bodies.items():
-            self._put("body", {**key("B#" + digest), "body": {"B": body}})
-        self.token = sha256(
-            ("".join(row[1] for row in events) or tables.random(16).hex()).encode()
-        ).hexdigest()
+            self._put("body", _body(digest, body))
 
     def _put(self, kind: str, item: Item, *, once: bool = False) -> None:
         action = {"TableName": self._tables.table(LOG), "Item": item}
@@ -602,9 +608,12 @@ class _Commit:
             held += len(text)
         self.head.pending = {"id": name, "chunks": chunks, "rows": len(self._writes)}
 
-    def all_actions(self) -> list[dict[str, Any]]:
+    def send(self) -> None:
+        """Carry it out, under a token that the same bytes have and no others. Raises Cancelled,
+        Lost, StoreError."""
         self._actions[0] = {"Put": self.head.put(self._tables, self._before)}
-        return self._actions
+        token = sha256(repr(self._actions).encode()).hexdigest()
+        self._tables.transact(self._actions, token)
 
     def judge(self, codes: Sequence[str]) -> None:
         """Raises what a cancelled commit means; nothing where another head may do."""
@@ -629,14 +638,6 @@ class _Commit:
             )
         if "TransactionConflict" not in codes:
             raise StoreError(f"{self._tables.name}: {', '.join(codes)}; nothing was recorded")
-
-    def as_log(self) -> list[Any]:
-        """As the mirror takes it."""
-        from infrastructure.event_store.dynamodb_log import Commit
-
-        if not self.events:
-            return []
-        return [Commit([list(row) for row in self.events], self._command, list(self._bodies))]
 
 
 def _as_json(write: Write) -> list[Any]:

@@ -3,8 +3,8 @@
 HEAD#0            0                    pos, rev, facts, pending
 S#<stream>        C#<first version>    the events of this stream in one commit, with all columns
 L#0#<pos // 1000> <first position>     which streams a commit wrote to; its events when small
-K#<command id>    0                    what the command was answered
-B#<digest>        0                    user data
+K#0               <command id>         what the command was answered
+B#0               <digest>             user data
 LEASE#0           <account/region>     who works there
 SEEN#0            ...                  what HostFactory's calls named
 W#<id>            <number>             read rows of a commit that do not fit its transaction
@@ -30,6 +30,7 @@ BUCKET = 1000
 """Positions of one partition of the log."""
 
 HEAD, LEASES, SEEN = "HEAD#0", "LEASE#0", "SEEN#0"
+COMMANDS, BODIES = "K#0", "B#0"
 
 INLINE = 4096
 """Bytes of a commit's events that are kept in the log item itself too."""
@@ -163,12 +164,7 @@ def log_key(first: int) -> tuple[str, str]:
     return f"L#0#{first // BUCKET:010d}", f"{first:012d}"
 
 
-def commit_items(
-    tables: Tables,
-    rows: Sequence[Sequence[Any]],
-    command: tuple[str, str] | None,
-    bodies: Sequence[str],
-) -> list[Item]:
+def commit_items(tables: Tables, rows: Sequence[Sequence[Any]]) -> list[Item]:
     """The log item and then the commit items of these events (rows of COLUMNS). Raises StoreError
     for more than an item takes."""
     by_stream: dict[str, list[Sequence[Any]]] = {}
@@ -180,10 +176,6 @@ def commit_items(
         "n": {"N": str(len(rows))},
         "refs": packed_text(dumps([[s, e[0][3], len(e)] for s, e in by_stream.items()])),
     }
-    if command is not None:
-        log["command"] = {"S": dumps(list(command))}
-    if bodies:
-        log["bodies"] = {"S": dumps(list(bodies))}
     together = dumps([list(row) for row in rows])
     if len(together.encode()) <= INLINE:
         log["events"] = {"S": together}
@@ -211,22 +203,9 @@ def events_in(item: Item) -> list[list[Any]]:
     return loads(text_of(item, "events"))  # type: ignore[no-any-return]
 
 
-class Commit:
-    """One commit as the log has it: its events (rows of COLUMNS), and what came with them."""
-
-    __slots__ = ("bodies", "command", "events")
-
-    def __init__(
-        self, events: list[list[Any]], command: tuple[str, str] | None, bodies: list[str]
-    ) -> None:
-        self.events = events
-        self.command = command
-        self.bodies = bodies
-
-
-def read_log(tables: Tables, after: int, until: int) -> Iterator[Commit]:
-    """All commits behind a position up to another, which the head gave: in their order, without a
-    gap. Raises LogDamaged."""
+def read_log(tables: Tables, after: int, until: int) -> Iterator[list[list[Any]]]:
+    """The events (rows of COLUMNS) of each commit behind a position up to another, which the head
+    gave: in their order, without a gap. Raises LogDamaged."""
     expected = after + 1
     page: list[Item] = []
     for bucket in range(expected // BUCKET, until // BUCKET + 1):
@@ -237,11 +216,11 @@ def read_log(tables: Tables, after: int, until: int) -> Iterator[Commit]:
             page.append(item)
             if len(page) == 50:
                 for commit in _commits(tables, page, expected, until):
-                    expected += len(commit.events)
+                    expected += len(commit)
                     yield commit
                 page = []
         for commit in _commits(tables, page, expected, until):
-            expected += len(commit.events)
+            expected += len(commit)
             yield commit
         page = []
     if expected <= until:
@@ -255,7 +234,9 @@ def _gap(tables: Tables, position: int) -> LogDamaged:
     )
 
 
-def _commits(tables: Tables, page: Sequence[Item], expected: int, until: int) -> Iterator[Commit]:
+def _commits(
+    tables: Tables, page: Sequence[Item], expected: int, until: int
+) -> Iterator[list[list[Any]]]:
     wanted: list[tuple[str, str, str]] = []
     for item in page:
         if "events" not in item:
@@ -283,9 +264,7 @@ def _commits(tables: Tables, page: Sequence[Item], expected: int, until: int) ->
                     )
                 events += events_in(part)
             events.sort(key=lambda row: row[0])
-        command = loads(item["command"]["S"]) if "command" in item else None
-        bodies = loads(item["bodies"]["S"]) if "bodies" in item else []
-        yield Commit(events, tuple(command) if command else None, bodies)
+        yield events
         expected += len(events)
 
 

@@ -12,7 +12,7 @@ from hashlib import sha256
 
 from application.failures import LogDamaged, StoreError, StoreInert, StoreMissing
 from infrastructure.event_store.dynamodb_client import LOG
-from infrastructure.event_store.dynamodb_log import Commit, Head, read_head, read_log
+from infrastructure.event_store.dynamodb_log import Head, read_head, read_log
 from infrastructure.event_store.sqlite import SqliteEventStore
 from infrastructure.event_store.sqlite_driver import sqlite
 
@@ -99,10 +99,10 @@ class Mirror:
                 "read from it before: it was cut back or changed; compare it with a backup"
             )
         new = position < head.pos
-        batch: list[Commit] = []
+        batch: list[list[Any]] = []
         for commit in read_log(self._tables, position, head.pos) if new else ():
-            batch.append(commit)
-            if sum(len(commit.events) for commit in batch) >= BATCH:
+            batch += commit
+            if len(batch) >= BATCH:
                 self.take(batch, head)
                 batch = []
         if batch or new or self._lags(head):
@@ -116,30 +116,20 @@ class Mirror:
         (incarnation,) = connection.execute("SELECT incarnation FROM store").fetchone()
         return bool(known != head.facts["tracking"] or incarnation != head.facts["incarnation"])
 
-    def take(self, commits: Sequence[Commit], head: Head) -> None:
+    def take(self, events: Sequence[Sequence[Any]], head: Head) -> None:
         """Let these follow. Those that another process put here meanwhile are passed over."""
-        bodies = self._bodies([digest for commit in commits for digest in commit.bodies])
 
         def work() -> None:
             position, _ = self.end()
-            later = [commit for commit in commits if commit.events[0][0] > position]
             self.store.take_over(
-                [tuple(row) for commit in later for row in commit.events],
-                [(*c.command, c.events[-1][0]) for c in later if c.command],
-                list(head.facts["tracking"].items()),
-                bodies,
+                [tuple(row) for row in events if row[0] > position],
+                tracking=list(head.facts["tracking"].items()),
             )
             self.store.connection.execute(
                 "UPDATE store SET incarnation = ?", (head.facts["incarnation"],)
             )
 
         self.store.write("mirror", work)
-
-    def _bodies(self, digests: Sequence[str]) -> list[tuple[str, bytes]]:
-        if not digests:
-            return []
-        items = self._tables.get_all([(LOG, "B#" + digest, "0") for digest in digests])
-        return [(item["PK"]["S"][2:], item["body"]["B"]) for item in items]
 
 
 class MirrorRows:

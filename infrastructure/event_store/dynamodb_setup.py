@@ -6,7 +6,7 @@ import os
 
 from application.failures import StoreBusy, StoreError, StoreMissing
 from domain.deployment import Deployment
-from infrastructure.event_store.dynamodb import DynamodbEventStore
+from infrastructure.event_store.dynamodb import DynamodbCopy, DynamodbEventStore
 from infrastructure.event_store.dynamodb_client import LOG, ROWS, TABLES, Tables, key
 from infrastructure.event_store.dynamodb_log import (
     LEASES,
@@ -196,7 +196,7 @@ def begin_copy(
     deployment: str,
     clock: Clock,
     actor: dict[str, str],
-) -> DynamodbEventStore:
+) -> DynamodbCopy:
     """The store that takes over another one's log, made when it is not there. No table is recorded
     in it, so that it is inert until it is activated. Raises StoreError."""
     head = _found(tables)
@@ -213,7 +213,7 @@ def begin_copy(
         raise StoreError(
             f"{tables.name} lives already: nothing is copied over a store that is in use"
         )
-    return DynamodbEventStore(tables, directory, clock, actor, inert=True)
+    return DynamodbCopy(tables, directory, clock, actor, inert=True)
 
 
 def activate_store(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from application.json_text import loads
 from infrastructure.event_store.dynamodb_client import LOG, ROWS
 from infrastructure.event_store.dynamodb_lease import lease_rows
-from infrastructure.event_store.dynamodb_log import FORMAT, LEASES, read_head
+from infrastructure.event_store.dynamodb_log import BODIES, COMMANDS, FORMAT, LEASES, read_head
 from infrastructure.event_store.dynamodb_rows import SWEEPS
 from infrastructure.read_models.sql_queries import SqlQueries
 
@@ -38,6 +38,21 @@ class DynamodbQueries(SqlQueries):
         """Deployment id, incarnation, and the place that the store was moved to, "" for none."""
         facts = read_head(self._tables).facts
         return facts["deployment"], facts["incarnation"], facts["moved_to"]
+
+    def commands_after(self, command_id: str, limit: int) -> list[tuple[str, str, int]]:
+        """(command id, result, position) of the next commands, in the order of their ids."""
+        found: list[tuple[str, str, int]] = []
+        for item in self._tables.query(LOG, COMMANDS, after=command_id or None):
+            if len(found) == limit:
+                break
+            if item["SK"]["S"] != command_id:
+                answer = (item["SK"]["S"], item["result"]["S"], int(item["position"]["N"]))
+                found.append(answer)
+        return found
+
+    def bodies(self) -> list[tuple[str, bytes]]:
+        """(digest, body) of all user data that is kept."""
+        return [(item["SK"]["S"], item["body"]["B"]) for item in self._tables.query(LOG, BODIES)]
 
     def facts(self) -> dict[str, Any]:
         """As of SqlQueries; `waiting` are read rows of the last commit that are not written yet,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from application.instants import Instant
     from application.ports import Clock
-    from infrastructure.event_store.dynamodb import DynamodbEventStore
+    from infrastructure.event_store.dynamodb import DynamodbCopy, DynamodbEventStore
     from infrastructure.event_store.dynamodb_lease import DynamodbLease
     from infrastructure.event_store.dynamodb_notebook import DynamodbNotebook
     from infrastructure.event_store.dynamodb_sightings import DynamodbSightings
@@ -141,9 +141,9 @@ class DynamodbStorage:
         return DynamodbQueries(store.mirror(), store.tables)
 
     def work(self, store: DynamodbEventStore, account: str, region: str) -> SqlWork:
-        from infrastructure.read_models.sql_work import SqlWork
+        from infrastructure.read_models.dynamodb_work import DynamodbWork
 
-        return SqlWork(store, account, region)  # type: ignore[arg-type]
+        return DynamodbWork(store, account, region)
 
     def notebook(self, store: DynamodbEventStore, account: str, region: str) -> DynamodbNotebook:
         from infrastructure.event_store.dynamodb_notebook import DynamodbNotebook
@@ -199,9 +199,7 @@ class DynamodbStorage:
             self._tables(clock), self._section, self._directory, clock, actor, reason
         )
 
-    def begin_copy(
-        self, deployment: str, clock: Clock, actor: dict[str, str]
-    ) -> DynamodbEventStore:
+    def begin_copy(self, deployment: str, clock: Clock, actor: dict[str, str]) -> DynamodbCopy:
         """The store that takes over another one's log, made when it is not there. It is inert.
         Raises StoreError when there is one of another deployment, or one that lives."""
         from infrastructure.event_store.dynamodb_setup import begin_copy
@@ -220,10 +218,19 @@ class DynamodbStorage:
 
     def backup(self, path: str) -> None:
         """An inert copy of the whole store in a new SQLite file. Raises StoreError."""
-        from infrastructure.event_store.sqlite_setup import backup
+        import os
+        from contextlib import closing
 
-        self.any_store().close()
-        backup(self._mirror_path(), path)
+        from application.copy_store import copy_store
+        from infrastructure.event_store.sqlite_setup import begin_copy
+
+        if os.path.exists(path):
+            raise StoreError(f"{path} cannot be made: it exists")
+        with closing(self.source()) as view:
+            deployment, _, _ = view.identity()
+            clock = self._tables().clock
+            with closing(begin_copy(path, deployment, clock, {})) as into:
+                copy_store(view, into)
 
     def _mirror_path(self) -> str:
         from infrastructure.event_store.dynamodb_log import read_head
@@ -252,7 +259,15 @@ class DynamodbStorage:
     def rehearse(self, directory: str) -> str:
         """The path of a living copy as a SQLite store in `directory`, to be thrown away. Nothing is
         written to this one. Raises StoreError."""
+        from contextlib import closing
+
+        from infrastructure.event_store.sqlite_driver import sqlite
         from infrastructure.event_store.sqlite_setup import copy_to_rehearse
 
-        self.queries().close()
-        return copy_to_rehearse(self._mirror_path(), directory)
+        with closing(self.queries()) as view:
+            bodies = view.bodies()
+        copy = copy_to_rehearse(self._mirror_path(), directory)
+        with closing(sqlite.connect(copy, isolation_level=None)) as connection:
+            for body in bodies:
+                connection.execute("INSERT OR REPLACE INTO bodies VALUES (?, ?)", body)
+        return copy
