@@ -62,6 +62,9 @@ on_client: Callable[[Any], None] | None = None
 """Called with each botocore client that is made (of dynamodb, of application-autoscaling): tests
 attach DynamoDB's stand-in here."""
 
+_clients: dict[tuple[Any, ...], Any] = {}
+"""Of this process: to make one costs more than many calls, and threads may share it."""
+
 
 class ConditionFailed(Exception):
     """The condition of a single write does not hold; `item` is what is there."""
@@ -124,7 +127,6 @@ class Tables:
         self.name = f"dynamodb://{place['region']}/{self.prefix}"
         if place["endpoint"]:
             self.name += f"?endpoint={place['endpoint']}"
-        self._clients: dict[str, Any] = {}
 
     def table(self, suffix: str) -> str:
         return f"{self.prefix}-{suffix}"
@@ -132,15 +134,16 @@ class Tables:
     # -- calls ------------------------------------------------------------------------------------
 
     def client(self, service: str = "dynamodb") -> Any:
-        """Made at the first call. Raises StoreError."""
-        if service not in self._clients:
+        """Made at the first call of the process. Raises StoreError."""
+        known = (service, on_client, os.getpid(), *self.place.values())
+        if known not in _clients:
             if not self.place["region"]:
                 raise StoreError(
                     f"{self.name}: no region is known: set storage.dynamodb_strategy.region or "
                     "AWS_REGION"
                 )
-            self._clients[service] = _client(self.place, service, self.clock, self.name)
-        return self._clients[service]
+            _clients[known] = _client(self.place, service, self.name)
+        return _clients[known]
 
     def call(self, action: str, service: str = "dynamodb", **asked: Any) -> dict[str, Any]:
         """One call, tried again while that may help. Raises ConditionFailed, Cancelled, StoreError;
@@ -150,7 +153,7 @@ class Tables:
         client = self.client(service)
         began = self.clock.now()[2]
         bound = FIRST_PAUSE
-        doubtful = False
+        doubtful = renewed = False
         while True:
             lost = False
             try:
@@ -168,6 +171,11 @@ class Tables:
                         raise Cancelled(codes, doubtful) from None
                 elif status >= 500:
                     lost = True
+                elif code in CREDENTIALS and self.place["credential_script"] and not renewed:
+                    # What the program printed has run out: it is run again.
+                    renewed = True
+                    _clients.clear()
+                    client = self.client(service)
                 elif code not in THROTTLED:
                     problem = self._refused(code, error.response["Error"].get("Message", ""))
                     if problem is None:
@@ -388,7 +396,7 @@ def _is_of_network(error: Exception) -> bool:
     return isinstance(error, HTTPClientError | NoConnection)
 
 
-def _client(place: dict[str, Any], service: str, clock: Clock, name: str) -> Any:
+def _client(place: dict[str, Any], service: str, name: str) -> Any:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
     from botocore.session import Session

@@ -89,8 +89,12 @@ class DynamodbStorage:
 
     def event_store(self, clock: Clock, actor: dict[str, str]) -> DynamodbEventStore:
         """The store, open for writing. Raises StoreError."""
+        import os
+
         from infrastructure.event_store.dynamodb import DynamodbEventStore
 
+        # A machine that has taken over has none yet.
+        os.makedirs(self._directory, mode=0o700, exist_ok=True)
         return DynamodbEventStore(self._tables(clock), self._directory, clock, actor)
 
     def queries(self) -> DynamodbQueries:
