@@ -11,8 +11,10 @@ import os
 from hashlib import sha256
 
 from application.failures import LogDamaged, StoreError, StoreInert, StoreMissing
-from infrastructure.event_store.dynamodb_client import LOG
-from infrastructure.event_store.dynamodb_log import Head, read_head, read_log
+from application.json_text import loads
+from infrastructure.event_store.dynamodb_client import LOG, ROWS
+from infrastructure.event_store.dynamodb_log import LEASES, Head, read_head, read_log
+from infrastructure.event_store.dynamodb_rows import SWEEPS
 from infrastructure.event_store.sqlite import SqliteEventStore
 from infrastructure.event_store.sqlite_driver import sqlite
 
@@ -128,6 +130,35 @@ class Mirror:
             self.store.connection.execute(
                 "UPDATE store SET incarnation = ?", (head.facts["incarnation"],)
             )
+
+        self.store.write("mirror", work)
+
+    def note(self) -> None:
+        """Take over what the items say of leases and sweeps, for an operator's look."""
+        leases = [
+            (
+                item["SK"]["S"],
+                item["owner"]["S"],
+                item["program_version"]["S"],
+                int(item["fence"]["N"]),
+                item["boot"]["S"],
+                0.0 if item["released"]["N"] != "0" else float(item["expires"]["N"]),
+                int(item["locked"]["N"]),
+                item.get("successor", {}).get("S", ""),
+            )
+            for item in self._tables.query(LOG, LEASES)
+        ]
+        sweeps = [
+            (item["SK"]["S"], *loads(item["began"]["S"]), int(item["instances"]["N"]))
+            for item in self._tables.query(ROWS, SWEEPS)
+        ]
+
+        def work() -> None:
+            for table, rows in (("leases", leases), ("sweeps", sweeps)):
+                self.store.connection.execute(f"DELETE FROM {table}")
+                for row in rows:
+                    marks = ", ".join("?" * len(row))
+                    self.store.connection.execute(f"INSERT INTO {table} VALUES ({marks})", row)
 
         self.store.write("mirror", work)
 
