@@ -160,6 +160,7 @@ class TableRows:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self._rows: dict[tuple[Any, ...], Row | None] = {}
+        self._returns: set[str] = set()
 
     def prefetch(self, records: Iterable[Pending]) -> None:
         """What the projections of these events will look at, as far as the events name it."""
@@ -191,11 +192,22 @@ class TableRows:
         for item in machine_items(self._tables, machine_ids):
             self._rows["machines", item["SK"]["S"]] = row_of("machines", item)
 
+    def _fetch_returned(self, return_id: str) -> None:
+        """All of a return at once: one that is not there is then known not to be."""
+        if return_id not in self._returns:
+            self._returns.add(return_id)
+            for item in self._tables.query(ROWS, f"returned_machines#{return_id}"):
+                row = row_of("returned_machines", item)
+                self._rows["returned_machines", return_id, row["ordinal"]] = row
+
     def row(self, table: str, row_key: tuple[Any, ...]) -> Row | None:
         full = (table, *row_key)
         if full not in self._rows:
             if table == "machines":
                 self._fetch_machines([row_key[0]])
+            elif table == "returned_machines":
+                self._fetch_returned(row_key[0])
+                self._rows.setdefault(full, None)
             else:
                 item = self._tables.get(*place(table, row_key))
                 self._rows[full] = row_of(table, item) if item else None
