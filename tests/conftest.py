@@ -15,7 +15,7 @@ from botocore.loaders import JSONFileLoader, Loader
 from hypothesis import HealthCheck, settings
 
 from tests.postgresql import Server, server
-from tests.stores import STORES, Place
+from tests.stores import SERVED, STORES, Place
 from tests.world import World
 
 # Deterministic: the same examples in each run, and no deadline that a busy machine could miss.
@@ -115,6 +115,8 @@ def make_world(
 
     def make(**options: Any) -> World:
         options.setdefault("place", new_place(store_kind))
+        if store_kind in SERVED:
+            options.setdefault("new_place", lambda: new_place(store_kind))
         world = World(root / f"site-{len(worlds)}", **options)
         worlds.append(world)
         return world

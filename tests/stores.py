@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 STORES = ("sqlite",)
 """Every store that a site can choose, by a name for the tests."""
 
+SERVED: tuple[str, ...] = ()
+"""Those of them that a server keeps."""
+
 
 def crash_points_of(kind: str, topic: str) -> tuple[str, ...]:
     """Where a commit of an event of this topic can be cut in two, in the order they are reached;

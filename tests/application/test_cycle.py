@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tests.world import World
 
+EVERY_STORE = True
+
 
 def test_a_request_is_fulfilled_and_returned(world: World) -> None:
     """Machines come, are told, go, and the ledger and EC2 agree at each rest."""

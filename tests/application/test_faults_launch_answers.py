@@ -26,6 +26,8 @@ GONE = "InvalidLaunchTemplateName.NotFoundException"
 with_a_template = pytest.mark.parametrize("way", [way for way in WAYS if way != "RunInstances"])
 """Ways that launch by a launch template of ours."""
 
+EVERY_STORE = True
+
 
 def site(make_world: MakeWorld, way: str = "fleet-instant", **options: Any) -> World:
     """A site with a worker; its machines boot in 20 s and end in 15 s."""

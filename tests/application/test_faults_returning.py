@@ -30,6 +30,8 @@ TWO_ZONES = [
     {**TEMPLATE, "templateId": "Zone-B", "subnetId": "subnet-b1"},
 ]
 
+EVERY_STORE = True
+
 
 def fulfilled(world: World, count: int, template_id: str = "OnDemand-A") -> list[dict[str, Any]]:
     """The machines of a request that is complete."""
