@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from botocore.loaders import JSONFileLoader, Loader
 from hypothesis import HealthCheck, settings
 
 from tests.postgresql import Server, server
-from tests.stores import SERVED, STORES, Place
+from tests.stores import SERVED, STORES, Place, serving
 from tests.world import World
 
 # Deterministic: the same examples in each run, and no deadline that a busy machine could miss.
@@ -59,14 +60,19 @@ def store_kind(request: pytest.FixtureRequest) -> str:
     return kind
 
 
-@pytest.fixture
-def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Place]:
-    """Gives the place of a store of this kind that is not there yet."""
+@pytest.fixture(scope="session")
+def new_place() -> Iterator[Callable[[str], Place]]:
+    """Gives the place of a store of this kind that is not there yet; what serves stores is started
+    when it is first asked for."""
+    with ExitStack() as stack:
+        served: dict[str, Callable[[], Place]] = {}
 
-    def place(kind: str) -> Place:
-        return Place(kind, {})
+        def place(kind: str) -> Place:
+            if kind not in served:
+                served[kind] = serving(kind, stack)
+            return served[kind]()
 
-    return place
+        yield place
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

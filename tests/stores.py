@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +51,12 @@ class Place:
         site = Site("awsinst", "/", work_dir, "")
         settings = StorageSettings.model_validate(self.settings).model_dump(mode="json")
         return storage_of(site, {"storage": settings})
+
+
+def serving(kind: str, stack: ExitStack, *, durable: bool = False) -> Callable[[], Place]:
+    """Gives places of stores that are not there yet. What serves them is started now and ends with
+    `stack`; `durable`: it waits for its disk."""
+    return lambda: Place(kind, {})
 
 
 def _variables(prefix: str, section: dict[str, Any]) -> Any:

@@ -237,8 +237,8 @@ class SqlEventStore:
         for name in rows.writers():
             self.connection.execute("SAVEPOINT projection")
             try:
-                for table, row in rows.take(name):
-                    self._put_row(table, row)
+                for table, taken in rows.take(name).items():
+                    self._put_rows(table, taken)
             except self.unfit as error:
                 # What is wrong with the disk is not caught here.
                 self.connection.execute("ROLLBACK TO projection")
@@ -257,12 +257,16 @@ class SqlEventStore:
             return None
         return dict(zip((c[0] for c in cursor.description), values, strict=True))
 
-    def _put_row(self, table: str, row: dict[str, Any]) -> None:
-        self.connection.execute(
-            f"INSERT OR REPLACE INTO {table} ({', '.join(row)}) "
-            f"VALUES ({', '.join('?' * len(row))})",
-            list(row.values()),
+    def _put_rows(self, table: str, rows: list[dict[str, Any]]) -> None:
+        columns = tuple(rows[0])
+        same = [row for row in rows if tuple(row) == columns]
+        self.connection.executemany(
+            f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) "
+            f"VALUES ({', '.join('?' * len(columns))})",
+            [tuple(row.values()) for row in same],
         )
+        if len(same) < len(rows):  # made anew and read from the table: the order differs
+            self._put_rows(table, [row for row in rows if tuple(row) != columns])
 
     def end(self) -> tuple[int, str]:
         """Position and chain of the last event; (0, "") for none."""
