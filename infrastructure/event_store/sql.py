@@ -34,7 +34,17 @@ TRACK = (
     "INSERT INTO tracking VALUES (?, ?) ON CONFLICT (name) DO UPDATE "
     "SET position = excluded.position WHERE tracking.position < excluded.position"
 )
+RESULT = "INSERT INTO commands VALUES (?, ?, ?)"
 KEEP_BODY = "INSERT INTO bodies VALUES (?, ?) ON CONFLICT (digest) DO NOTHING"
+
+
+def upsert(table: str, key: Sequence[str], columns: Sequence[str]) -> str:
+    """The statement that puts a row in the place of the one with its key."""
+    put = ", ".join(f"{column} = excluded.{column}" for column in columns if column not in key)
+    return (
+        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) "
+        f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {put}"
+    )
 
 
 class SqlEventStore:
@@ -135,7 +145,7 @@ class SqlEventStore:
             if positions is not None:
                 positions.extend(range(last - len(records) + 1, last + 1))
             if command is not None:
-                self.connection.execute("INSERT INTO commands VALUES (?, ?, ?)", (*command, last))
+                self.connection.execute(RESULT, (*command, last))
 
         self.write(records[0][2] if records else "tracking", work)
         return ids
@@ -179,8 +189,7 @@ class SqlEventStore:
         for name in rows.writers():
             self.connection.execute("SAVEPOINT projection")
             try:
-                for table, row in rows.take(name):
-                    self._put_row(table, row)
+                self._put_rows(rows.take(name))
             except self.unfit as error:
                 # What is wrong with the disk is not caught here.
                 self.connection.execute("ROLLBACK TO projection")
@@ -199,12 +208,10 @@ class SqlEventStore:
             return None
         return dict(zip((c[0] for c in cursor.description), values, strict=True))
 
-    def _put_row(self, table: str, row: dict[str, Any]) -> None:
-        self.connection.execute(
-            f"INSERT OR REPLACE INTO {table} ({', '.join(row)}) "
-            f"VALUES ({', '.join('?' * len(row))})",
-            list(row.values()),
-        )
+    def _put_rows(self, rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        for table, row in rows:
+            statement = upsert(table, Rows.KEYS[table], list(row))
+            self.connection.execute(statement, list(row.values()))
 
     def take_over(
         self,
@@ -229,7 +236,7 @@ class SqlEventStore:
             position, previous = row[0], row[10]
         self._insert(events, [decompose(row) for row in events])
         for command in commands:
-            self.connection.execute("INSERT INTO commands VALUES (?, ?, ?)", command)
+            self.connection.execute(RESULT, command)
         for name, tracked in tracking:
             self.connection.execute(TRACK, (name, tracked))
         for digest_, body in bodies:
