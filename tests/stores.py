@@ -17,10 +17,10 @@ from infrastructure.storage.sqlite import SqliteStorage
 if TYPE_CHECKING:
     from infrastructure.storage import Storage
 
-STORES = ("sqlite",)
+STORES = ("sqlite", "sql", "postgresql")
 """Every store that a site can choose, by a name for the tests."""
 
-SERVED: tuple[str, ...] = ()
+SERVED = ("postgresql",)
 """Those of them that a server keeps."""
 
 
@@ -56,7 +56,12 @@ class Place:
 def serving(kind: str, stack: ExitStack, *, durable: bool = False) -> Callable[[], Place]:
     """Gives places of stores that are not there yet. What serves them is started now and ends with
     `stack`; `durable`: it waits for its disk."""
-    return lambda: Place(kind, {})
+    if kind == "postgresql":
+        from tests.postgresql import server
+
+        running = stack.enter_context(server(fsync=durable))
+        return lambda: Place(kind, {"url": running.database()})
+    return lambda: Place(kind, {"strategy": kind})
 
 
 def _variables(prefix: str, section: dict[str, Any]) -> Any:

@@ -242,16 +242,16 @@ class Rows:
     def writers(self) -> list[str]:
         return list(self._changed)
 
-    def take(self, writer: str) -> dict[str, list[dict[str, Any]]]:
-        """Table -> rows as they are stored, of what one projection changed; not given again."""
-        taken: dict[str, list[dict[str, Any]]] = {}
+    def take(self, writer: str) -> list[tuple[str, dict[str, Any]]]:
+        """(table, row as it is stored) of what one projection changed; not given again."""
+        taken = []
         for (table, *_), row in self._changed.pop(writer, {}).items():
             stored = row.copy()
             for column in self.JSON[table]:
                 value = row[column]
                 if value is not None and value.__class__ is not str:
                     stored[column] = dumps(value)
-            taken.setdefault(table, []).append(stored)
+            taken.append((table, stored))
         return taken
 
     def forget(self, writer: str) -> None:

@@ -121,7 +121,7 @@ class StoreRecorder(ProcessRecorder):
                 str(originator_id),
                 -1 if gt is None else gt,
                 2**62 if lte is None else lte,
-                -1 if limit is None else limit,
+                2**62 if limit is None else limit,
             ),
         )
         return [StoredEvent(originator_id, v, topic, data.encode()) for v, topic, data in rows]

@@ -43,7 +43,8 @@ TRACK = (
     "INSERT INTO tracking VALUES (?, ?) ON CONFLICT (name) DO UPDATE "
     "SET position = excluded.position WHERE tracking.position < excluded.position"
 )
-KEEP_COMMAND = "INSERT INTO commands VALUES (?, ?, ?) ON CONFLICT (command_id) DO NOTHING"
+RESULT = "INSERT INTO commands VALUES (?, ?, ?)"
+KEEP_COMMAND = RESULT + " ON CONFLICT (command_id) DO NOTHING"
 KEEP_BODY = "INSERT INTO bodies VALUES (?, ?) ON CONFLICT (digest) DO NOTHING"
 
 
@@ -53,6 +54,25 @@ def moved(name: str, destination: str) -> str:
         f"{name} was moved to {destination}: nothing is recorded here any more; set storage.url to "
         "the new place"
     )
+
+
+def upsert(table: str, key: Sequence[str], columns: Sequence[str]) -> str:
+    """The statement that puts a row in the place of the one with its key."""
+    put = ", ".join(f"{column} = excluded.{column}" for column in columns if column not in key)
+    return (
+        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) "
+        f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {put}"
+    )
+
+
+def by_shape(
+    rows: Sequence[tuple[str, dict[str, Any]]],
+) -> dict[tuple[str, ...], list[tuple[Any, ...]]]:
+    """(table, *columns) -> the values of all rows of that table with these columns."""
+    found: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
+    for table, row in rows:
+        found.setdefault((table, *row), []).append(tuple(row.values()))
+    return found
 
 
 class SqlEventStore:
@@ -193,7 +213,7 @@ class SqlEventStore:
             if positions is not None:
                 positions.extend(range(last - len(records) + 1, last + 1))
             if command is not None:
-                self.connection.execute("INSERT INTO commands VALUES (?, ?, ?)", (*command, last))
+                self.connection.execute(RESULT, (*command, last))
 
         self.write(records[0][2] if records else "tracking", work)
         return ids
@@ -237,8 +257,7 @@ class SqlEventStore:
         for name in rows.writers():
             self.connection.execute("SAVEPOINT projection")
             try:
-                for table, taken in rows.take(name).items():
-                    self._put_rows(table, taken)
+                self._put_rows(rows.take(name))
             except self.unfit as error:
                 # What is wrong with the disk is not caught here.
                 self.connection.execute("ROLLBACK TO projection")
@@ -257,16 +276,9 @@ class SqlEventStore:
             return None
         return dict(zip((c[0] for c in cursor.description), values, strict=True))
 
-    def _put_rows(self, table: str, rows: list[dict[str, Any]]) -> None:
-        columns = tuple(rows[0])
-        same = [row for row in rows if tuple(row) == columns]
-        self.connection.executemany(
-            f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) "
-            f"VALUES ({', '.join('?' * len(columns))})",
-            [tuple(row.values()) for row in same],
-        )
-        if len(same) < len(rows):  # made anew and read from the table: the order differs
-            self._put_rows(table, [row for row in rows if tuple(row) != columns])
+    def _put_rows(self, rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        for (table, *columns), some in by_shape(rows).items():
+            self.connection.executemany(upsert(table, Rows.KEYS[table], columns), some)
 
     def end(self) -> tuple[int, str]:
         """Position and chain of the last event; (0, "") for none."""

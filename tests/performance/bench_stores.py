@@ -386,7 +386,7 @@ def report(found: dict[str, Any]) -> str:
     ]
     lines += [
         f"| {r['store']} | {r['batch']} | {r['rate']:.0f} | {r['bare']:.0f} | **{r['ratio']:.2f}** "
-        f"| {bound(f'append {r["batch"]}', r["store"])} |"
+        f"| {bound(f'append {r["batch"]}', r['store'])} |"
         for r in found["append"]
     ]
     if found["six"]:
