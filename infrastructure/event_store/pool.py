@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import create_engine
 from sqlalchemy.exc import TimeoutError as NoneFree
+from sqlalchemy.pool import QueuePool
 
 from application.failures import StoreBusy
 
@@ -25,6 +26,7 @@ class Pool:
         self.engine = create_engine(
             dialect + "://",
             creator=connect,
+            poolclass=QueuePool,
             pool_size=settings["pool_size"],
             max_overflow=settings["max_overflow"],
             pool_timeout=self._timeout,

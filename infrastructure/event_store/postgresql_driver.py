@@ -383,7 +383,11 @@ def check(name: str, found: tuple[Any, ...] | None) -> tuple[str, int]:
     return deployment, incarnation
 
 
-FOUND = f"SELECT v.version, s.deployment, s.incarnation, s.place, {PLACE} FROM schema_version v, store s"
+FOUND = (
+    "SELECT v.version, s.deployment, s.incarnation, s.place, "
+    f"{PLACE} FROM schema_version v, store s"
+)
+"""What `check` wants to know."""
 
 
 def missing(name: str) -> StoreMissing:
