@@ -399,7 +399,7 @@ FOUND = (
     f"SELECT v.version, s.deployment, s.incarnation, s.place, {PLACE}, to_jsonb(s) ->> 'moved_to' "
     "FROM schema_version v, store s"
 )
-"""Of a store that may be older than the column `moved_to`."""
+"""What `check` wants to know, of a store that may be older than the column `moved_to`."""
 
 
 def missing(name: str) -> StoreMissing:

@@ -249,7 +249,7 @@ class SqlWork:
         """Those of these that are ours and alive."""
         return self._rows(
             "SELECT m.machine_id, m.correlation_id, m.event_id FROM json_each(?) j "
-            "JOIN machines m ON m.machine_id = j.value WHERE m.alive = 1",
+            "JOIN machines m ON m.machine_id = j.value WHERE m.alive = 1 ORDER BY j.key",
             (dumps(list(machine_ids)),),
         )
 
@@ -292,7 +292,8 @@ class SqlWork:
         """Those of these machines that are ours and that nothing of ours may end."""
         rows = self._rows(
             "SELECT m.machine_id FROM json_each(?) j "
-            "JOIN machines m ON m.machine_id = j.value WHERE m.protected <> '' AND m.alive = 1",
+            "JOIN machines m ON m.machine_id = j.value WHERE m.protected <> '' AND m.alive = 1 "
+            "ORDER BY j.key",
             (dumps(list(machine_ids)),),
         )
         return [row["machine_id"] for row in rows]
@@ -343,7 +344,7 @@ class SqlWork:
         def first(table: str, key: str, column: str, ids: list[str]) -> list[str]:
             rows = self._rows(
                 f"SELECT t.{key} AS id FROM json_each(?) j JOIN {table} t ON t.{key} = j.value "
-                f"WHERE t.{column} = 0",
+                f"WHERE t.{column} = 0 ORDER BY j.key",
                 (dumps(ids),),
             )
             return [row["id"] for row in rows]
