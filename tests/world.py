@@ -31,7 +31,7 @@ from infrastructure.storage import storage_of
 from interfaces.hostfactory import reads, writes
 from interfaces.read_side import Call
 from interfaces.worker.loop import Worker
-from tests.fakes.clock import FakeClock
+from tests.fakes.clock import ClockBeside, FakeClock
 from tests.stores import Place
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ class _Waiting:
 class World:
     """One site. `settings` are HOSTLEDGER_SECTION__KEY values, `config` is its hostledger.json,
     `sandbox` options of the Sandbox; `way` (of WAYS) is how its templates launch; `place` is where
-    the store is (`tests/stores.py`), `new_place` gives another one where a store is not a file."""
+    the store is (`tests/stores.py`), `new_place` gives another one where a store is not a file.
+    `beside` is a site on another machine that shares the store and the cloud."""
 
     def __init__(
         self,
@@ -107,15 +108,20 @@ class World:
         config: dict[str, Any] | None = None,
         place: Place | None = None,
         new_place: Callable[[], Place] | None = None,
+        beside: World | None = None,
         **sandbox: Any,
     ) -> None:
         self.root = root
         self.way = way
         self.action = ACTIONS[way]
-        self.clock = FakeClock()
-        # AWS keeps its own time: stepping our wall clock must not move it.
-        began = self.clock.wall - self.clock.seconds
-        self.sandbox = Sandbox(clock=lambda: began + self.clock.seconds, **sandbox)
+        if beside is None:
+            self.clock = FakeClock()
+            # AWS keeps its own time: stepping our wall clock must not move it.
+            began = self.clock.wall - self.clock.seconds
+            self.sandbox = Sandbox(clock=lambda: began + self.clock.seconds, **sandbox)
+        else:
+            self.clock = ClockBeside(beside.clock)  # type: ignore[assignment]
+            self.sandbox = beside.sandbox
         for name in ("conf", "work", "log"):
             (root / name).mkdir(parents=True, exist_ok=True)
         self.site = Site("awsinst", f"{root}/conf", f"{root}/work", f"{root}/log")
@@ -132,7 +138,11 @@ class World:
             **(settings or {}),
         }
         self.path = self.site.state_dir + "/ledger.db"
-        self.deployment = self.storage().create(self.clock, {"user": "test"}, VERSION)
+        if beside is None:
+            self.deployment = self.storage().create(self.clock, {"user": "test"}, VERSION)
+        else:
+            self.deployment = beside.deployment
+            Path(self.site.state_dir).mkdir(mode=0o700)
         self.workers: list[Worker] = []
         self._random = 0
 

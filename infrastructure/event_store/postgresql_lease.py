@@ -28,7 +28,9 @@ def database_time(clock: Clock) -> str:
     the database does not obey, has its own: seconds of the clock that it gives."""
     if isinstance(clock, SystemClock):
         return DATABASE_TIME
-    return repr(float(clock.now()[2]))
+    # Simulated machines beside each other have a boot clock each, and one database.
+    told = getattr(clock, "database_time", None)
+    return repr(float(told() if told is not None else clock.now()[2]))
 
 
 class PostgresqlLease:

@@ -10,9 +10,10 @@ import pytest
 from application.failures import AlreadyTracked, Conflict, Fenced, StoreError
 from domain.deployment import Deployment
 from domain.machine_request import MachineRequest
+from infrastructure.clock import SystemClock
 from infrastructure.event_store.commit import COLUMNS, is_damaged
 from tests.fakes.clock import FakeClock
-from tests.stores import Place
+from tests.stores import SERVED, Place
 
 if TYPE_CHECKING:
     from infrastructure.storage import Storage
@@ -256,3 +257,18 @@ def test_the_end_of_the_log_is_told_to_who_waits(
     assert worker.changes() == before
     other.save(request("a"))
     assert worker.changes() != before
+
+
+@pytest.mark.stores(*SERVED)
+def test_a_worker_on_another_machine_is_known_to_live(
+    storage: Storage, open_store: Callable[[], Any], tmp_path: Any
+) -> None:
+    """By its lease: a call elsewhere need not start one."""
+    lease = storage.lease(
+        open_store(), "default/us-east-1", "w", "0.1.0", SystemClock(), 60.0, f"{tmp_path}/lock"
+    )
+    assert not storage.read_model().holder_lives()
+    assert lease.acquire()
+    assert storage.read_model().holder_lives()
+    lease.release()
+    assert not storage.read_model().holder_lives()
