@@ -64,7 +64,7 @@ def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str],
     """Gives the place of a store of this kind that is not there yet."""
 
     def place(kind: str) -> Place:
-        return Place(kind, {})
+        return Place(kind, {"strategy": kind} if kind != "sqlite" else {})
 
     return place
 

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 def storage_of(site: Site, settings: dict[str, Any]) -> Storage:
     """The store that the settings name. Raises BrokenConfiguration."""
     strategy = settings["storage"]["strategy"]
+    if strategy == "json":
+        from infrastructure.storage.json_files import JsonStorage
+
+        return JsonStorage(site, settings["storage"])
     if strategy != "sqlite":
         raise BrokenConfiguration(f"storage.strategy {strategy} comes in a later release")
     from infrastructure.storage.sqlite import SqliteStorage
