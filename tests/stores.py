@@ -17,7 +17,7 @@ from infrastructure.storage.sqlite import SqliteStorage
 if TYPE_CHECKING:
     from infrastructure.storage import Storage
 
-STORES = ("sqlite", "sql", "postgresql")
+STORES = ("sqlite", "sql", "postgresql", "json")
 """Every store that a site can choose, by a name for the tests."""
 
 SERVED = ("postgresql",)
@@ -27,10 +27,11 @@ SERVED = ("postgresql",)
 def crash_points_of(kind: str, topic: str) -> tuple[str, ...]:
     """Where a commit of an event of this topic can be cut in two, in the order they are reached;
     nothing is recorded at those that end in `.before`."""
-    return (f"commit.{topic}.before", *BETWEEN.get(kind, ()), f"commit.{topic}.after")
+    between = [point.format(topic) for point in BETWEEN.get(kind, ())]
+    return (f"commit.{topic}.before", *between, f"commit.{topic}.after")
 
 
-BETWEEN: dict[str, tuple[str, ...]] = {}
+BETWEEN: dict[str, tuple[str, ...]] = {"json": ("commit.{}.logged",)}
 """Store -> points between the event and its read rows, where that is not one write."""
 
 

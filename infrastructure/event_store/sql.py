@@ -151,6 +151,10 @@ class SqlEventStore:
         """The end of the log within a write, after it was checked. Raises LogDamaged."""
         raise NotImplementedError
 
+    def reports(self) -> list[str]:
+        """What a person should know of the store, and do about it."""
+        return []
+
     def refuse_failed_projections(self) -> None:
         """Raises ProjectionFailed: what is decided on rows that stand still would be wrong.
 
@@ -331,6 +335,16 @@ class SqlEventStore:
             (stream,),
         ):
             yield to_event(stream, version, topic, class_version, data)
+
+    def select_events(
+        self, stream: str, after: int, to: int, descending: bool, limit: int
+    ) -> list[tuple[int, str, str]]:
+        """Version, topic and data text of a stream's events with after < version <= to."""
+        return self.connection.execute(  # type: ignore[no-any-return]
+            "SELECT version, topic, data FROM events WHERE stream = ? AND version > ? "
+            f"AND version <= ? ORDER BY version {'DESC' if descending else 'ASC'} LIMIT ?",
+            (stream, after, to, limit),
+        ).fetchall()
 
     def command_result(self, command_id: str) -> str | None:
         """What was answered to a command of this id; None when there was none."""

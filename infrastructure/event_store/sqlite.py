@@ -97,6 +97,10 @@ class SqliteEventStore(SqlEventStore):
         (version,) = self.connection.execute("PRAGMA data_version").fetchone()
         return version  # type: ignore[no-any-return]
 
+    def last_fence(self) -> int:
+        """The highest fencing number that may have been given by holders who are not recorded."""
+        return 0
+
     def _unwritable(self, error: Exception) -> StoreError:
         """SQLite calls a full disk an I/O error when it is its shared memory that finds no room."""
         disk = os.statvfs(os.path.dirname(self.path) or ".")

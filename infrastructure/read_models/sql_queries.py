@@ -57,6 +57,8 @@ class SqlQueries:
         self._name = name
         self._schema = schema
         self.inert = inert
+        self.reports: list[str] = []
+        """What a person should know of the store, and do about it."""
 
     def begin(self) -> None:
         """Make what follows one consistent look. Raises StoreError."""
@@ -250,6 +252,7 @@ class SqlQueries:
             "incarnation": store["incarnation"],
             "schema": self._schema,
             "inert": self.inert or None,
+            "reports": self.reports,
             "events": self._one("SELECT count(*) AS count FROM events")["count"],
             "head": head[0] if head else None,
             "failed_projections": self._rows(

@@ -52,6 +52,10 @@ def storage_of(site: Site, settings: dict[str, Any]) -> Storage:
         from infrastructure.storage.sql import SqlalchemyStorage
 
         return SqlalchemyStorage(site, settings["storage"])
+    if strategy == "json":
+        from infrastructure.storage.json_files import JsonStorage
+
+        return JsonStorage(site, settings["storage"])
     if strategy != "sqlite":
         raise BrokenConfiguration(f"storage.strategy {strategy} comes in a later release")
     from infrastructure.storage.sqlite import SqliteStorage

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from application.ports import Clock
     from infrastructure.event_store.sqlite import SqliteEventStore
+    from infrastructure.read_models.sql import SqlReadModel
     from infrastructure.site import Site
 
 
@@ -26,6 +27,15 @@ class SqlalchemyStorage(SqliteStorage):
         super().__init__(site, settings)
         self._sql = settings["sql_strategy"]
         self._pool: Any = None
+
+    def for_command(
+        self, clock: Clock, actor: dict[str, str]
+    ) -> tuple[SqliteEventStore, SqlReadModel]:
+        """As `sqlite`: a HostFactory call is a new process. Raises StoreError."""
+        from infrastructure.read_models.sql import SqlReadModel
+
+        store = super().event_store(clock, actor)
+        return store, SqlReadModel(store.connection)
 
     def event_store(self, clock: Clock, actor: dict[str, str]) -> SqliteEventStore:
         """The store, open for writing, with a connection of the pool's until it is closed. Raises

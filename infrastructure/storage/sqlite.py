@@ -79,10 +79,9 @@ class SqliteStorage:
         self, clock: Clock, actor: dict[str, str]
     ) -> tuple[SqliteEventStore, SqlReadModel]:
         """The store, open for a HostFactory command, and its read models. Raises StoreError."""
-        from infrastructure.event_store.sqlite import SqliteEventStore
         from infrastructure.read_models.sql import SqlReadModel
 
-        store = SqliteEventStore(self.path, clock, actor)
+        store = self.event_store(clock, actor)
         return store, SqlReadModel(store.connection)
 
     def note(self, now: Instant, facts: dict[str, object], model: Any) -> None:

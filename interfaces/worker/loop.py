@@ -125,6 +125,8 @@ class Worker:
                 if not self._holds:
                     return not self._is_surplus(now)
                 self.side.journal().info("lease taken", fence=self.lease.number)
+                for report in self.store.reports():
+                    self.side.journal().warn("store", message=report)
             self._heartbeat(now)
             if self._something_changed() or now[2] - self._turned >= LONGEST_QUIET:
                 self.turn()
