@@ -9,8 +9,10 @@ import os
 
 from application.failures import LogDamaged, StoreError, StoreInert, StoreNewer
 from application.json_text import BadJson, dumps, loads
+from application.projections import Record
+from domain.topics import TOPICS
 from infrastructure.event_store import schema
-from infrastructure.event_store.commit import COLUMNS, decompose, is_damaged, seconds
+from infrastructure.event_store.commit import decompose, is_damaged, seconds
 from infrastructure.event_store.json_log import Reader, text_of
 from infrastructure.event_store.sql import (
     INSERT_EVENT,
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from application.ports import Clock
-    from application.projections import Record
 
 BATCH = 20_000
 """Events that one transaction takes from the log."""
@@ -184,16 +185,23 @@ class JsonLedger(SqlEventStore):
         records: list[Record] = []
         fences = 0
         more = False
+        facts, metadata = None, ""
+        at, wall = "", 0.0
         for body in commits:
             commit = loads(body.decode())
             for event in commit["events"]:
+                if event["metadata"] != facts:  # most events of a commit have the same
+                    facts = event["metadata"]
+                    metadata = text_of(facts)
+                if event["recorded_at"] != at:
+                    at = event["recorded_at"]
+                    wall = seconds(at)
+                data = event["data"]
                 row = (
-                    *(event[column] for column in COLUMNS[:7]),
-                    text_of(event["metadata"]),
-                    text_of(event["data"]),
-                    event["digest"],
-                    event["chain"],
-                )
+                    event["position"], event["event_id"], event["stream"], event["version"],
+                    event["topic"], event["class_version"], event["recorded_at"], metadata,
+                    text_of(data), event["digest"], event["chain"],
+                )  # fmt: skip
                 if row[0] != position + 1 or is_damaged(row, previous):
                     raise LogDamaged(
                         f"{self.name}: event {row[0]}, in the commit before byte {reader.offset} "
@@ -202,7 +210,7 @@ class JsonLedger(SqlEventStore):
                     )
                 position, previous = row[0], row[10]
                 rows.append(row)
-                records.append(self._record(row, event))
+                records.append(_record(row, facts, data, wall))
             self._take_facts(commit)
             fences = max(fences, commit.get("fence", (0, 0))[1])
             if len(rows) >= BATCH:
@@ -245,25 +253,22 @@ class JsonLedger(SqlEventStore):
             except OSError:
                 continue  # its launch says what is missing, if it is ever needed
 
-    def _record(self, row: tuple[Any, ...], event: dict[str, Any]) -> Record:
-        """What `decompose` makes of the row, from what was parsed already."""
-        from application.projections import Record
-        from domain.topics import TOPICS
 
-        event_class = TOPICS.get(row[4])
-        fields, facts = event["data"], event["metadata"]
-        if (
-            event_class is None
-            or event_class.class_version != row[5]
-            or isinstance(fields, str)
-            or isinstance(facts, str)
-        ):
-            return decompose(row)
-        fields.pop("class_version", None)
-        return Record(
-            row[0], row[1], row[2], row[4], row[6], (seconds(row[6]), *facts["boot"]),
-            facts["correlation_id"], fields,
-        )  # fmt: skip
+def _record(row: tuple[Any, ...], facts: Any, fields: Any, wall: float) -> Record:
+    """What `decompose` makes of the row, from what was parsed already."""
+    event_class = TOPICS.get(row[4])
+    if (
+        event_class is None
+        or event_class.class_version != row[5]
+        or isinstance(fields, str)
+        or isinstance(facts, str)
+    ):
+        return decompose(row)
+    fields.pop("class_version", None)
+    return Record(
+        row[0], row[1], row[2], row[4], row[6], (wall, *facts["boot"]),
+        facts["correlation_id"], fields,
+    )  # fmt: skip
 
 
 def rebuild(base: str, path: str, clock: Clock, deployment: str, inode: int, fences: int) -> Reader:
