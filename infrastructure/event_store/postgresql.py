@@ -20,7 +20,7 @@ from application.failures import (
     StoreInert,
     StoreMissing,
 )
-from application.json_text import loads
+from application.json_text import dumps, loads
 from infrastructure.event_store.commit import COLUMNS, Rows, compose, is_damaged, project
 from infrastructure.event_store.postgresql_driver import (
     BUSY_TIMEOUT,
@@ -33,7 +33,6 @@ from infrastructure.event_store.postgresql_driver import (
 )
 from infrastructure.event_store.postgresql_sql import translate, values
 from infrastructure.event_store.sql import (
-    INSERT_EVENT,
     KEEP_BODY,
     RESULT,
     TRACK,
@@ -51,9 +50,7 @@ if TYPE_CHECKING:
     from application.ports import Clock
     from application.projections import Record
     from infrastructure.event_store.commit import Head, Pending
-
-    Statement = tuple[str, Sequence[Sequence[Any]]]
-    """A statement of PostgreSQL's with its rows of parameters."""
+    from infrastructure.event_store.postgresql_driver import Statement
 
 LOCK = 0x686F73746C656467
 """The advisory lock's key, "hostledg". It is the database's, so that stores in two schemas of one
@@ -62,20 +59,36 @@ database only wait for each other."""
 BEGIN = (
     "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
     f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT}s'; "
-    f"SELECT pg_advisory_xact_lock({LOCK}); "
+    f"SELECT pg_advisory_xact_lock({LOCK})"
 )
+KNOWN = (
+    ("requests", "request_id"),
+    ("machines", "machine_id"),
+    ("batches", "batch_id"),
+    ("fleets", "batch_id"),
+    ("terminations", "termination_id"),
+    ("launch_templates", "template_key"),
+)
+"""Read tables whose rows are asked for before the read models do, and their keys."""
+
 LOOK = (
     "SELECT h.position, s.deployment, s.incarnation, b.chain, "
     "(SELECT json_agg(name) FROM projections)::text, "
     "(SELECT fence FROM leases WHERE account = %s), "
-    "(SELECT position FROM tracking WHERE name = %s), {known}, s.moved_to, "
+    "(SELECT position FROM tracking WHERE name = %s), ARRAY["
+    + ", ".join(
+        f"(SELECT json_agg(t) FROM {table} t WHERE {key} = ANY(%s))::text" for table, key in KNOWN
+    )
+    + "], s.moved_to, "
     + ", ".join("l." + column for column in COLUMNS)
     + " FROM head h CROSS JOIN store s "
     "LEFT JOIN events l ON l.position = (SELECT max(position) FROM events) "
     "LEFT JOIN events b ON b.position = l.position - 1"
 )
+LOOK_TYPES = "text, text" + ", text[]" * len(KNOWN)
 GO_ON = "UPDATE head SET position = %s, changes = changes + 1"
 CHANGED = "UPDATE head SET changes = changes + 1"
+EVENTS = "INSERT INTO events SELECT * FROM json_populate_recordset(NULL::events, %s)"
 
 REAL = ("fulfilment_deadline", "boot_seconds")
 """Columns of the read tables whose numbers JSON may tell without a point."""
@@ -113,7 +126,7 @@ class PostgresqlEventStore(SqlEventStore):
                 migrate(self.connection)
                 found = self.connection.run(FOUND).fetchone()
             try:
-                self.deployment, self.incarnation = check(self.name, found)
+                self.deployment, self.incarnation = check(session, found)
             except StoreInert:
                 if not inert or found is None:
                     raise
@@ -151,12 +164,12 @@ class PostgresqlEventStore(SqlEventStore):
         try:
             result = work()
             reach(f"commit.{name}.before")
-            ending: list[Statement] = [("COMMIT", ())]
+            ending: list[Statement | str] = ["COMMIT"]
             if self._here.position is not None:
-                ending.insert(0, (GO_ON, [(self._here.position,)]))
+                ending.insert(0, (GO_ON, (self._here.position,), ""))
             elif name != "lease":  # else every renewal would look like news
-                ending.insert(0, (CHANGED, ()))
-            session.end(session.texts(ending))
+                ending.insert(0, CHANGED)
+            session.end(*ending)
         except psycopg2.IntegrityError as error:
             raise Conflict(str(error)) from None
         except psycopg2.Error as error:
@@ -184,12 +197,9 @@ class PostgresqlEventStore(SqlEventStore):
         """Begin a write transaction and look at what it stands on."""
         self._here.position = None
         self._here.rows = {}
-        text, given = _known(pending)
-        row = self.connection.begin(
-            BEGIN + LOOK.format(known=text),
-            ((fence or ("",))[0], (tracking or ("",))[0], *given),
-            raw=True,
-        ).fetchone()
+        asked = _asked(pending)
+        given = ((fence or ("",))[0], (tracking or ("",))[0], *asked)
+        row = self.connection.begin(BEGIN, (LOOK, given, LOOK_TYPES), raw=True).fetchone()
         self._here.looked = row
         try:
             if row is None or row[1] != self.deployment or row[2] != self.incarnation:
@@ -200,7 +210,7 @@ class PostgresqlEventStore(SqlEventStore):
         except StoreInert:
             self.connection.roll_back()
             raise
-        self._here.rows = _rows_of(row[7], given)
+        self._here.rows = _rows_of(row[7], asked)
 
     def _head(self) -> Head:
         """The last position, chain and time, after the last event was checked against its own."""
@@ -252,16 +262,15 @@ class PostgresqlEventStore(SqlEventStore):
             last = head[0] + len(rows)
             statements: list[Statement] = []
             if tracking is not None:
-                statements.append(_own(TRACK, [tracking]))
-            if bodies:
-                statements.append(_own(KEEP_BODY, list(bodies.items())))
+                statements.append(_own(TRACK, tracking))
+            for body in (bodies or {}).items():
+                statements.append(_own(KEEP_BODY, body))
             if rows:
-                statements.append(_own(INSERT_EVENT, rows))
+                statements.append(_events(rows))
                 statements += self._follow(followed)
             if command is not None:
-                statements.append(_own(RESULT, [(*command, last)]))
-            statements.append((GO_ON, [(last,)]))
-            statements.append(("COMMIT", ()))
+                statements.append(_own(RESULT, (*command, last)))
+            statements.append((GO_ON, (last,), "bigint"))
             self._send(name, statements, [row[1] for row in rows], tracking)
         except _Carefully:
             session.roll_back()
@@ -292,13 +301,11 @@ class PostgresqlEventStore(SqlEventStore):
         ids: list[str],
         tracking: tuple[str, int] | None,
     ) -> None:
-        try:
-            text = self.connection.texts(statements)
-        except ValueError:
-            raise _Carefully from None
         reach(f"commit.{name}.before")
         try:
-            self.connection.end(text)
+            self.connection.end(*statements, "COMMIT")
+        except ValueError:  # a text that PostgreSQL has no place for
+            raise _Carefully from None
         except psycopg2.Error as error:
             if self._here.held.closed:
                 self.connection.roll_back()
@@ -341,7 +348,8 @@ class PostgresqlEventStore(SqlEventStore):
     def _insert(self, rows: Sequence[Sequence[Any]], followed: Sequence[Record]) -> None:
         if rows:
             self._here.position = rows[-1][0]
-        super()._insert(rows, followed)
+            self.connection.send([_events(rows)])
+        self._project(followed)
 
     def _follow(self, records: Sequence[Record]) -> list[Statement]:
         """What the inline read models write, as one message takes it."""
@@ -353,7 +361,7 @@ class PostgresqlEventStore(SqlEventStore):
             statements += _puts(rows.take(writer))
         for name, (position, text) in errors.items():
             statements.append(
-                ("INSERT INTO projections VALUES (%s, %s, %s)", [(name, position, text)])
+                ("INSERT INTO projections VALUES (%s, %s, %s)", (name, position, text), "")
             )
         return statements
 
@@ -364,70 +372,86 @@ class PostgresqlEventStore(SqlEventStore):
         return super()._read_row(table, key)
 
     def _put_rows(self, rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        statements = _puts(rows)
-        if statements:
-            self.connection.run(self.connection.texts(statements))
+        """Together, and one by one when one of them is refused so."""
+        session = self.connection
+        session.run("SAVEPOINT rows")
+        try:
+            session.send(_puts(rows))
+        except self.unfit:
+            session.run("ROLLBACK TO rows")
+            super()._put_rows(rows)
 
 
-def _own(statement: str, rows: Sequence[Sequence[Any]]) -> Statement:
+def _own(statement: str, given: Sequence[Any]) -> Statement:
     text, order = translate(statement)
-    return text, [values(row, order) for row in rows]
+    return text, values(given, order), ""
+
+
+def _events(rows: Sequence[Sequence[Any]]) -> Statement:
+    """Rows of COLUMNS. As one JSON text: many literals take the server longer to read."""
+    return EVENTS, (dumps([dict(zip(COLUMNS, row, strict=True)) for row in rows]),), "json"
 
 
 def _puts(rows: Sequence[tuple[str, dict[str, Any]]]) -> list[Statement]:
     """Rows of the read tables in few statements: one for all of a table with the same columns."""
+    plain = [
+        (table, {k: int(v) if isinstance(v, bool) else v for k, v in row.items()})
+        for table, row in rows
+    ]
     return [
-        _own(upsert(table, Rows.KEYS[table], columns), some)
-        for (table, *columns), some in by_shape(rows).items()
+        (_put(table, columns), (dumps([dict(zip(columns, r, strict=True)) for r in some]),), "json")
+        for (table, *columns), some in by_shape(plain).items()
     ]
 
 
+def _put(table: str, columns: Sequence[str]) -> str:
+    into, _, rest = upsert(table, Rows.KEYS[table], columns).partition(" VALUES ")
+    _, _, conflict = rest.partition(" ON CONFLICT ")
+    return (
+        f"{into} SELECT {', '.join(columns)} FROM json_populate_recordset(NULL::{table}, %s) "
+        f"ON CONFLICT {conflict}"
+    )
+
+
 _STREAMS = {
-    "request": (("requests", "request_id"),),
-    "return": (("requests", "request_id"),),
-    "machine": (("machines", "machine_id"),),
-    "batch": (("batches", "batch_id"), ("fleets", "batch_id")),
-    "termination": (("terminations", "termination_id"),),
-    "lt": (("launch_templates", "template_key"),),
+    "request": ("requests",),
+    "return": ("requests",),
+    "machine": ("machines",),
+    "batch": ("batches", "fleets"),
+    "termination": ("terminations",),
+    "lt": ("launch_templates",),
 }
 """Where the read models have what a stream is about."""
 
 
-def _known(pending: Sequence[Pending]) -> tuple[str, list[list[str]]]:
-    """SQL for the rows that the read models are going to ask for, by table; with its parameters.
+def _asked(pending: Sequence[Pending]) -> list[list[str]]:
+    """The keys of rows that the read models are going to ask for, by the tables of KNOWN.
 
     A guess that spares round trips: what it misses is asked for one by one.
     """
-    wanted: dict[tuple[str, str], dict[str, None]] = {}
+    wanted: dict[str, dict[str, None]] = {table: {} for table, _ in KNOWN}
     for stream, version, _, _, _, fields in pending:
         kind, _, identifier = stream.partition("-")
         if version > 1:  # else it is new
-            for place in _STREAMS.get(kind, ()):
-                wanted.setdefault(place, {})[identifier] = None
+            for table in _STREAMS.get(kind, ()):
+                wanted[table][identifier] = None
         if not fields:
             continue
-        if fields.get("request_id"):
-            wanted.setdefault(("requests", "request_id"), {})[fields["request_id"]] = None
+        if isinstance(fields.get("request_id"), str) and fields["request_id"]:
+            wanted["requests"][fields["request_id"]] = None
         for machine_id in fields.get("machine_ids", ()):
-            wanted.setdefault(("machines", "machine_id"), {})[machine_id] = None
-    if not wanted:
-        return "NULL", []
-    parts = [
-        f"'{table}', (SELECT json_agg(t) FROM {table} t WHERE {column} = ANY(%s))"
-        for table, column in wanted
-    ]
-    return f"json_build_object({', '.join(parts)})::text", [list(ids) for ids in wanted.values()]
+            wanted["machines"][machine_id] = None
+    return [list(ids) for ids in wanted.values()]
 
 
-def _rows_of(text: str | None, given: Sequence[Sequence[str]]) -> dict[str, dict[str, Any]]:
-    """Table -> key -> row or None, of what `_known` asked for."""
-    if text is None:
-        return {}
+def _rows_of(found: list[str | None], asked: list[list[str]]) -> dict[str, dict[str, Any]]:
+    """Table -> key -> row or None, of what was asked for."""
     tables: dict[str, dict[str, Any]] = {}
-    for (table, found), asked in zip(loads(text).items(), given, strict=True):
-        rows: dict[str, Any] = dict.fromkeys(asked)
-        key = Rows.KEYS[table][0]
-        for row in found or ():
+    for (table, key), text, ids in zip(KNOWN, found, asked, strict=True):
+        if not ids:
+            continue
+        rows: dict[str, Any] = dict.fromkeys(ids)
+        for row in loads(text or "[]"):
             for column in REAL:
                 if column in row:
                     row[column] = float(row[column])

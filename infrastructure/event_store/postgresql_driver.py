@@ -20,14 +20,19 @@ from application.failures import (
     StoreMissing,
     StoreNewer,
 )
+from domain.identifiers import sha256
 from infrastructure.event_store.postgresql_sql import translate, values
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any, Protocol
 
     from infrastructure.event_store.pool import Cache
+
+    Statement = tuple[str, Sequence[Any], str]
+    """In PostgreSQL's words, with its parameters; and their types, for one that is worth to be
+    prepared: planning it takes longer than carrying it out."""
 
     class Source(Protocol):
         """Where connections come from."""
@@ -56,20 +61,19 @@ DEFAULTS = {
 }
 """libpq's parameters where the url says nothing."""
 
+MAY_ASK = "has_function_privilege('pg_control_system()', 'EXECUTE')"
+SYSTEM = "(SELECT system_identifier::text FROM pg_control_system())"
 PLACE = (
-    "coalesce((SELECT system_identifier::text FROM pg_control_system()), '') || '/' || "
-    "(SELECT oid FROM pg_database WHERE datname = current_database())"
+    "SELECT {system} || '/' || oid || '/' || datname FROM pg_database "
+    "WHERE datname = current_database()"
 )
-SHORT_PLACE = (
-    "'/' || (SELECT oid FROM pg_database WHERE datname = current_database()) || '/' || "
-    "current_database()"
-)
-"""Where the server does not let us ask for its identity."""
+"""Which database of which server this is: a restored dump is in another one."""
 
 DATABASE_TIME = "extract(epoch FROM clock_timestamp())::double precision"
 """The clock of the leases, in seconds."""
 
-INSUFFICIENT_PRIVILEGE = "42501"
+NOT_PREPARED = ("26000", "42P05")
+"""A statement that should be prepared is not, or is already."""
 
 NEXT_STEPS = {
     "08": "is the server running and reachable from here?",
@@ -132,13 +136,21 @@ _NUMERIC = extensions.new_type((1700,), "HOSTLEDGER_NUMERIC", _number)
 _BOOLEAN = extensions.new_type((16,), "HOSTLEDGER_BOOLEAN", _truth)
 
 
+class Link(extensions.connection):  # type: ignore[misc]
+    """A connection of the driver's; `prepared` are the statements that the server knows by name in
+    it, None when that must be asked."""
+
+    prepared: set[str] | None
+
+
 def connect(url: str) -> Any:
     """A new connection. Raises StoreError."""
     given = {name: value for name, value in DEFAULTS.items() if name + "=" not in url}
     try:
-        connection = psycopg2.connect(url, **given)
+        connection = psycopg2.connect(url, connection_factory=Link, **given)
     except psycopg2.Error as error:
         raise failure(name_of(url), error) from None
+    connection.prepared = set()
     connection.autocommit = True
     extensions.register_type(_NUMERIC, connection)
     extensions.register_type(_BOOLEAN, connection)
@@ -217,6 +229,7 @@ class Session:
         self.source = source
         self.cache = cache
         self._here = _local()
+        self._prepares = True
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Answer:
         """Raises StoreError; within a write the driver's own errors."""
@@ -224,7 +237,8 @@ class Session:
         if statement == "BEGIN":
             return self.begin(text)
         if statement in ("COMMIT", "ROLLBACK"):
-            return self.end(text)
+            self.end(text)
+            return Answer(None, -1, [])
         given = values(parameters, order) if parameters else []
         if self.cache is None or self.within or not _may_be_kept(text):
             return self.run(text, given)
@@ -236,28 +250,30 @@ class Session:
             self.cache.put(changes, key, answer)
         return Answer(answer.description, answer.rowcount, answer.rows)
 
-    def executemany(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        """INSERT .. VALUES (..) of many rows, some hundred at a time."""
-        text, order = translate(statement)
-        for start in range(0, len(rows), 500):
-            some = [values(row, order) for row in rows[start : start + 500]]
-            self.run(self.texts([(text, some)]))
-
-    def texts(self, statements: Sequence[tuple[str, Sequence[Sequence[Any]]]]) -> bytes:
-        """(statement of PostgreSQL's, rows of parameters) as one message. A statement of several
-        rows is an INSERT whose VALUES are repeated. Within a transaction."""
-        cursor = self._here.held.cursor()
+    def message(self, connection: Any, statements: Sequence[Statement]) -> tuple[bytes, set[str]]:
+        """Statements as one message, and which of them it prepares."""
+        cursor = connection.cursor()
+        if connection.prepared is None:
+            cursor.execute("SELECT name FROM pg_prepared_statements")
+            connection.prepared = {name for (name,) in cursor.fetchall()}
+        new: set[str] = set()
         parts = []
-        for text, rows in statements:
-            if len(rows) < 2:
-                parts.append(cursor.mogrify(text, rows[0] if rows else None))
+        for text, given, types in statements:
+            if not types or not self._prepares:
+                parts.append(cursor.mogrify(text, given or None))
                 continue
-            before, _, rest = text.partition("VALUES (")
-            row, _, after = rest.partition(")")
-            template = f"({row})"
-            some = b",".join([cursor.mogrify(template, given) for given in rows])
-            parts.append(before.encode() + b"VALUES " + some + after.encode())
-        return b";".join(parts)
+            name = _name(text)
+            if name not in connection.prepared and name not in new:
+                new.add(name)
+                parts.append(f"PREPARE {name}({types}) AS {_numbered(text)}".encode())
+            parts.append(cursor.mogrify(f"EXECUTE {name}({', '.join(['%s'] * len(given))})", given))
+        return b";".join(parts), new
+
+    def send(self, statements: Sequence[Statement]) -> Answer:
+        """The same within a transaction; the answer of the last. Raises the driver's errors."""
+        connection = self._here.held
+        text, new = self.message(connection, statements)
+        return self._ask(connection, text, (), new)
 
     def run(self, text: str | bytes, given: Sequence[Any] = ()) -> Answer:
         """A statement in PostgreSQL's own words."""
@@ -291,9 +307,19 @@ class Session:
         self.source.give_back(connection, False)
         return answer
 
-    def _ask(self, connection: Any, text: str | bytes, given: Sequence[Any]) -> Answer:
+    def _ask(
+        self, connection: Any, text: str | bytes, given: Sequence[Any], new: Iterable[str] = ()
+    ) -> Answer:
         cursor = connection.cursor()
-        cursor.execute(text, given or None)
+        try:
+            cursor.execute(text, given or None)
+        except psycopg2.Error as error:
+            connection.prepared = None  # some of them, or none
+            if error.pgcode in NOT_PREPARED:
+                self._prepares = False
+            raise
+        if new:
+            connection.prepared |= set(new)
         asked = cursor.description is not None
         return Answer(cursor.description, cursor.rowcount, cursor.fetchall() if asked else [])
 
@@ -302,23 +328,26 @@ class Session:
         """Whether this thread is in a transaction."""
         return getattr(self._here, "held", None) is not None
 
-    def begin(self, text: str, given: Sequence[Any] = (), *, raw: bool = False) -> Answer:
-        """Begin a transaction by `text` and keep its connection; the answer of its last statement.
+    def begin(self, *statements: Statement | str, raw: bool = False) -> Answer:
+        """Begin a transaction by statements and keep its connection; the answer of the last.
 
         `raw`: what follows raises the driver's own errors. Raises StoreError.
         """
+        given = [(one, (), "") if isinstance(one, str) else one for one in statements]
         for last in (False, True):
             connection = self.source.take()
+            prepares = self._prepares
             try:
-                answer = self._ask(connection, text, given)
+                text, new = self.message(connection, given)
+                answer = self._ask(connection, text, (), new)
             except psycopg2.Error as error:
                 broken = bool(connection.closed)
                 if not broken:
                     _roll_back(connection)
                 self.source.give_back(connection, broken)
-                if last or not broken:
-                    if error.pgcode == INSUFFICIENT_PRIVILEGE and PLACE in text:
-                        return self.begin(text.replace(PLACE, SHORT_PLACE), given, raw=raw)
+                # It was cut while nobody used it, or somebody between us and the server gives
+                # each transaction another of the server's connections.
+                if last or not (broken or prepares > self._prepares):
                     raise failure(self.name, error) from None
             except BaseException:
                 self.source.give_back(connection, True)
@@ -328,12 +357,22 @@ class Session:
                 return answer
         raise AssertionError
 
-    def end(self, text: str | bytes) -> Answer:
-        """End the transaction by `text`, whose last statement is COMMIT or ROLLBACK. Raises what
+    def end(self, *statements: Statement | str) -> None:
+        """End the transaction by statements, the last of which is COMMIT or ROLLBACK. Raises what
         `run` does; the transaction then is still to be rolled back."""
-        answer = self.run(text)
+        try:
+            self.send([(one, (), "") if isinstance(one, str) else one for one in statements])
+        except psycopg2.Error as error:
+            if self._here.raw:
+                raise
+            raise failure(self.name, error) from None
         self._let_go(False)
-        return answer
+
+    def place(self) -> str:
+        """Which database this is, as far as the server tells."""
+        ((may_ask,),) = self.run("SELECT " + MAY_ASK)
+        ((place,),) = self.run(PLACE.format(system=SYSTEM if may_ask else "''"))
+        return str(place)
 
     def roll_back(self) -> None:
         """End the transaction without a word about what it was."""
@@ -351,6 +390,22 @@ class Session:
         if self.within:
             self._let_go(True)
         self.source.close()
+
+
+def _name(text: str) -> str:
+    """The same for the same statement and no other, whoever prepares it."""
+    name = _names.get(text)
+    if name is None:
+        name = _names[text] = "h" + sha256(text.encode()).hexdigest()[:24]
+    return name
+
+
+_names: dict[str, str] = {}
+
+
+def _numbered(text: str) -> str:
+    first, *rest = text.split("%s")
+    return first + "".join(f"${number}{part}" for number, part in enumerate(rest, 1))
 
 
 def _may_be_kept(text: str) -> bool:
@@ -371,12 +426,20 @@ def _roll_back(connection: Any) -> bool:
     return True
 
 
-def check(name: str, found: tuple[Any, ...] | None) -> tuple[str, int]:
-    """Refuse another schema and a copy; the deployment id and incarnation. `found` are version,
-    deployment, incarnation, recorded place, the place where it is asked, and where it was moved."""
-    if found is None or not found[0]:
+FOUND = (
+    "SELECT v.version, s.deployment, s.incarnation, s.place, to_jsonb(s) ->> 'moved_to' "
+    "FROM schema_version v, store s"
+)
+"""What `check` wants to know, of a store that may be older than the column `moved_to`."""
+
+
+def check(session: Session, found: tuple[Any, ...] | None) -> tuple[str, int]:
+    """Refuse another schema and a copy; the deployment id and incarnation. `found` is what FOUND
+    gave."""
+    name = session.name
+    if found is None:
         raise missing(name)
-    version, deployment, incarnation, recorded, place, moved_to = found
+    version, deployment, incarnation, recorded, moved_to = found
     if version > SCHEMA_VERSION:
         raise StoreNewer(
             f"{name} has schema {version}, this release has {SCHEMA_VERSION}: "
@@ -387,19 +450,24 @@ def check(name: str, found: tuple[Any, ...] | None) -> tuple[str, int]:
             f"{name} was moved to {moved_to}: nothing is recorded here any more; set storage.url "
             "to the new place"
         )
-    if recorded != place:
+    place = session.place()
+    if _is_elsewhere(recorded, place):
         raise StoreInert(
-            f"{name} is a copy (it was made in database {recorded}, this is {place}): when the "
-            "original is gone, run `hostledger store activate`"
+            f"{name} is a copy (made in {recorded}, this is {place}: server, number and name of "
+            "the database): when the original is gone, run `hostledger store activate`"
         )
     return deployment, incarnation
 
 
-FOUND = (
-    f"SELECT v.version, s.deployment, s.incarnation, s.place, {PLACE}, to_jsonb(s) ->> 'moved_to' "
-    "FROM schema_version v, store s"
-)
-"""What `check` wants to know, of a store that may be older than the column `moved_to`."""
+def _is_elsewhere(recorded: str, place: str) -> bool:
+    """A renamed database is the same one, as far as its server says who it is."""
+    if not recorded:
+        return True  # a copy that nobody has activated
+    *was, old_name = recorded.split("/", 2)
+    *now, name = place.split("/", 2)
+    if was[0] and now[0]:
+        return was != now
+    return was[1:] != now[1:] or old_name != name
 
 
 def missing(name: str) -> StoreMissing:
@@ -413,15 +481,15 @@ def open_for_reading(name: str, source: Source, migrate: Callable[[Session], Non
     """A session within one consistent look, at a store that may be used. `migrate` brings an older
     one up to date. Raises StoreMissing, StoreInert, StoreNewer, StoreError."""
     session = Session(name, source)
-    look = f"{translate('BEGIN')[0]}; {FOUND}"
+    look = translate("BEGIN")[0]
     try:
-        found = session.begin(look).fetchone()
+        found = session.begin(look, FOUND).fetchone()
         if found is not None and found[0] < SCHEMA_VERSION:
             # The first call of a new release.
             session.roll_back()
             migrate(session)
-            found = session.begin(look).fetchone()
-        check(name, found)
+            found = session.begin(look, FOUND).fetchone()
+        check(session, found)
     except StoreMissing:
         session.close()
         raise missing(name) from None

@@ -16,7 +16,6 @@ from infrastructure.event_store import schema
 from infrastructure.event_store.commit import COLUMNS, compose, to_record
 from infrastructure.event_store.postgresql import BEGIN, PostgresqlEventStore
 from infrastructure.event_store.postgresql_driver import (
-    PLACE,
     SCHEMA_VERSION,
     Session,
 )
@@ -69,7 +68,7 @@ def migrate(session: Session) -> None:
     """Carry out the migrations that the store lacks, each in a transaction of its own, behind the
     lock. Raises StoreError."""
     while (version := _version(session)) in range(1, SCHEMA_VERSION):
-        session.begin(BEGIN + "SELECT 1")
+        session.begin(BEGIN)
         try:
             if _version(session) == version:  # else another process was first
                 session.run(own(schema.MIGRATIONS[version + 1]))
@@ -96,9 +95,8 @@ def build(
 ) -> None:
     """The tables of a store, with its first events (rows of COLUMNS): all of it or nothing. Raises
     StoreError when anything of that name is there."""
-    place = session.begin(f"BEGIN; SELECT {PLACE}").fetchone()
-    session.roll_back()
-    session.begin(BEGIN + "SELECT 1")
+    place = session.place()
+    session.begin(BEGIN)
     try:
         if _has(session, "schema_version"):
             there = session.run("SELECT deployment FROM store").fetchone()
@@ -119,10 +117,11 @@ def build(
         session.run(
             "UPDATE schema_version SET version = %s; "
             "INSERT INTO store (one, deployment, incarnation, place) VALUES (1, %s, 1, %s)",
-            (SCHEMA_VERSION, deployment, *(place or ())),
+            (SCHEMA_VERSION, deployment, place),
         )
         if rows:
-            session.executemany(INSERT_EVENT, rows)
+            for row in rows:
+                session.execute(INSERT_EVENT, row)
             session.run("UPDATE head SET position = %s", (rows[-1][0],))
         session.end("COMMIT")
     finally:
@@ -169,8 +168,7 @@ def activate_store(session: Session, clock: Clock, actor: dict[str, str], reason
             raise StoreError(f"{session.name}: the log does not begin with a deployment")
         deployment.activate(reason)
         incarnation = deployment.incarnation
-        place = session.begin(f"BEGIN; SELECT {PLACE}").fetchone()
-        session.roll_back()
+        place = session.place()
 
         def empty_notebook() -> None:
             for table in schema.NOTEBOOK_TABLES:
@@ -182,7 +180,7 @@ def activate_store(session: Session, clock: Clock, actor: dict[str, str], reason
         def revive() -> None:
             session.run(
                 "UPDATE store SET incarnation = %s, place = %s, moved_to = ''",
-                (incarnation, *(place or ())),
+                (incarnation, place),
             )
 
         store.write("notebook", empty_notebook)
