@@ -74,7 +74,8 @@ class _Commit:
 class JsonEventStore(SqliteEventStore):
     """The log in the directory `base`, open for writing, with its ledger.
 
-    `settings` are those of `storage.json_strategy`. `sync` and `write` are how the log gets to the
+    `settings` are those of `storage.json_strategy`. `inert`: to be brought to life, whatever was
+    there before; its ledger is made again. `sync` and `write` are how the log gets to the
     disk; `cache_hits` counts the streams that were not read again.
     """
 
@@ -110,9 +111,12 @@ class JsonEventStore(SqliteEventStore):
         except OSError as error:
             raise StoreError(f"{base}/log.lock cannot be opened: {error.strerror}") from None
         try:
+            self._inert = inert
             self._identity = self._identify(inert)
-            self._open()
-            if not inert:
+            if inert:
+                self.begin_anew()
+            else:
+                self._open()
                 refuse_older_copy(self.connection, base + "/log")
         except sqlite.DatabaseError as error:
             self.close()
@@ -266,7 +270,10 @@ class JsonEventStore(SqliteEventStore):
             self._left.append(self.connection)
             self.connection = None
         identity, wall = self._identity, int(self._clock.now()[0])
-        reader = rebuild(self.base, self.path, self._clock, identity.deployment, self._inode, wall)
+        reader = rebuild(
+            self.base, self.path, self._clock, identity.deployment, self._inode, wall,
+            older=self._inert,
+        )  # fmt: skip
         if not self._is_open_where_it_was():
             raise StoreError(f"{self.path} was made again from the log and cannot be opened")
         self._settle_end(reader)
@@ -274,7 +281,8 @@ class JsonEventStore(SqliteEventStore):
     def _settle_end(self, reader: Any) -> None:
         if not reader.torn:
             return
-        refuse_lost_commit(self.base, self.connection, reader)
+        if not self._inert:
+            refuse_lost_commit(self.base, self.connection, reader)
         path = segments(self.base)[reader.number - 1]
         with open(path, "r+b", 0) as file:
             file.seek(reader.offset)

@@ -94,7 +94,6 @@ def activate_json_store(
     settings = {**settings, "sync_writes": True}
     store = JsonEventStore(base, clock, actor, settings, inert=True)
     try:
-        store.begin_anew()
         deployment = store.get(Deployment, "")
         if deployment is None:
             raise StoreError(f"{base}: the log does not begin with a deployment")
