@@ -271,10 +271,20 @@ def _record(row: tuple[Any, ...], facts: Any, fields: Any, wall: float) -> Recor
     )  # fmt: skip
 
 
-def rebuild(base: str, path: str, clock: Clock, deployment: str, inode: int, fences: int) -> Reader:
+def rebuild(
+    base: str,
+    path: str,
+    clock: Clock,
+    deployment: str,
+    inode: int,
+    fences: int,
+    *,
+    older: bool = False,
+) -> Reader:
     """Make the ledger at `path` from the log; it appears there whole or not at all. The caller
     holds the log's lock. `fences` is the highest fencing number that may have been given, beside
-    those in the log. Where reading ended. Raises LogDamaged, StoreError."""
+    those in the log; `older`: the log may lack commits that were there. Where reading ended.
+    Raises LogDamaged, StoreError."""
     unfinished = f"{path}.{os.getpid()}.new"
     try:
         for name in os.listdir(os.path.dirname(path)):
@@ -298,7 +308,8 @@ def rebuild(base: str, path: str, clock: Clock, deployment: str, inode: int, fen
             "synced_offset = offset",
             (fences,),
         )
-        refuse_lost_commit(base, connection, reader)
+        if not older:
+            refuse_lost_commit(base, connection, reader)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.close()
         file = os.open(unfinished, os.O_RDONLY | os.O_CLOEXEC)

@@ -75,7 +75,8 @@ class _Commit:
 class JsonEventStore(SqliteEventStore):
     """The log in the directory `base`, open for writing, with its ledger.
 
-    `settings` are those of `storage.json_strategy`. `sync` and `write` are how the log gets to the
+    `settings` are those of `storage.json_strategy`. `inert`: to be brought to life, whatever was
+    there before; its ledger is made again. `sync` and `write` are how the log gets to the
     disk; `cache_hits` counts the streams that were not read again.
     """
 
@@ -87,6 +88,7 @@ class JsonEventStore(SqliteEventStore):
         settings: dict[str, Any],
         *,
         inert: bool = False,
+        although_moved: bool = False,
         sync: Callable[[int], None] = os.fsync,
         write: Callable[[int, bytes], int] = os.write,
     ) -> None:
@@ -111,10 +113,15 @@ class JsonEventStore(SqliteEventStore):
         except OSError as error:
             raise StoreError(f"{base}/log.lock cannot be opened: {error.strerror}") from None
         try:
+            self._inert = inert
             self._identity = self._identify(inert)
-            self._open()
+            if inert and self._identity.inode:
+                self.begin_anew()
+            else:
+                self._open()
             if not inert:
-                self.refuse_moved()
+                if not although_moved:
+                    self.refuse_moved()
                 refuse_older_copy(self.connection, base + "/log")
         except sqlite.DatabaseError as error:
             self.close()
@@ -274,8 +281,9 @@ class JsonEventStore(SqliteEventStore):
             self.connection = None
         identity, wall = self._identity, int(self._clock.now()[0])
         reader = rebuild(
-            self.base, self.path, self._clock, identity.deployment, identity.inode, wall
-        )
+            self.base, self.path, self._clock, identity.deployment, identity.inode, wall,
+            older=self._inert,
+        )  # fmt: skip
         if not self._is_open_where_it_was():
             raise StoreError(f"{self.path} was made again from the log and cannot be opened")
         self._settle_end(reader)
@@ -283,7 +291,8 @@ class JsonEventStore(SqliteEventStore):
     def _settle_end(self, reader: Any) -> None:
         if not reader.torn:
             return
-        refuse_lost_commit(self.base, self.connection, reader)
+        if not self._inert:
+            refuse_lost_commit(self.base, self.connection, reader)
         path = segments(self.base)[reader.number - 1]
         with open(path, "r+b", 0) as file:
             file.seek(reader.offset)

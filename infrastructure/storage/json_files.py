@@ -136,7 +136,9 @@ class JsonStorage(SqliteStorage):
 
         from infrastructure.event_store.json_lines import JsonEventStore
 
-        with closing(JsonEventStore(self.path, clock, actor, self._settings, inert=True)) as store:
+        with closing(
+            JsonEventStore(self.path, clock, actor, self._settings, although_moved=True)
+        ) as store:
             store.seal(destination, reason)
 
     def backup(self, path: str) -> None:

@@ -270,11 +270,18 @@ def test_an_older_log_in_its_place_is_inert(world: World) -> None:
     log = base(world) / "log.jsonl"
     old = log.read_bytes()
     world.request(1)
+    new = log.read_bytes()
     log.write_bytes(old)
     lose_ledger(world)
     with pytest.raises(StoreInert, match="older copy"):
         world.request(1)
     assert log.read_bytes() == old
+    assert world.storage().activate(world.clock, {}, "restored") == 2
+    world.request(1)
+    # The same with half a line at its end, and the ledger that has read all of it.
+    log.write_bytes(new[: len(old) + 100])
+    with pytest.raises(StoreError, match="compare it with a backup"):
+        world.request(1)
     assert world.storage().activate(world.clock, {}, "restored") == 2
     world.request(1)
 
