@@ -16,7 +16,7 @@ from botocore.loaders import JSONFileLoader, Loader
 from hypothesis import HealthCheck, settings
 
 from tests.postgresql import Server, server
-from tests.stores import SERVED, STORES, Place, serving
+from tests.stores import SERVED, Place, serving
 from tests.world import World
 
 # Deterministic: the same examples in each run, and no deadline that a busy machine could miss.
@@ -76,9 +76,10 @@ def new_place() -> Iterator[Callable[[str], Place]]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if getattr(metafunc.module, "EVERY_STORE", False) and "store_kind" in metafunc.fixturenames:
+    every = getattr(metafunc.module, "EVERY_STORE", ())
+    if every and "store_kind" in metafunc.fixturenames:
         only = metafunc.definition.get_closest_marker("stores")
-        kinds = only.args if only else STORES
+        kinds = only.args if only else every
         metafunc.parametrize("store_kind", kinds, indirect=True)
 
 

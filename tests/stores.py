@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 STORES = ("sqlite", "sql", "postgresql", "json")
 """Every store that a site can choose, by a name for the tests."""
 
+FOUR = tuple(kind for kind in STORES if kind != "sql")
+"""Those that keep the log differently: `sql` is the file of `sqlite`."""
+
 SERVED = ("postgresql",)
 """Those of them that a server keeps."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from infrastructure.sandbox.ec2 import Quotas
+from tests.stores import FOUR
 from tests.world import TEMPLATE, WAYS, World, every_way
 
 MakeWorld = Callable[..., World]
@@ -23,7 +24,7 @@ AT_ONCE = ("RunInstances", "fleet-instant")
 
 with_a_token = pytest.mark.parametrize("way", [way for way in WAYS if way != "group"])
 
-EVERY_STORE = True
+EVERY_STORE = FOUR
 
 
 def assert_exactly(world: World, request_id: str, count: int = N) -> dict[str, Any]:

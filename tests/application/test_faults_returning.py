@@ -15,6 +15,7 @@ from infrastructure.compiled import load
 from infrastructure.settings import Settings
 from infrastructure.telemetry.journal import Journal
 from interfaces.hostfactory.wire_format import BadInput
+from tests.stores import FOUR
 from tests.world import TEMPLATE, WAYS, World, every_way
 
 MakeWorld = Callable[..., World]
@@ -30,7 +31,7 @@ TWO_ZONES = [
     {**TEMPLATE, "templateId": "Zone-B", "subnetId": "subnet-b1"},
 ]
 
-EVERY_STORE = True
+EVERY_STORE = FOUR
 
 
 def fulfilled(world: World, count: int, template_id: str = "OnDemand-A") -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tests.stores import FOUR
 from tests.world import TEMPLATE, World, every_way
 
 MakeWorld = Callable[..., World]
@@ -16,7 +17,7 @@ LONG = {**TEMPLATE, "fulfilmentDeadline": 50_000}
 AT_ONCE = ("RunInstances", "fleet-instant")
 """Ways whose call does not go through a launch template of its own."""
 
-EVERY_STORE = True
+EVERY_STORE = FOUR
 
 
 @every_way

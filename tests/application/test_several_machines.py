@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.stores import SERVED
+from tests.stores import FOUR, SERVED
 from tests.world import World
 
-EVERY_STORE = True
+EVERY_STORE = FOUR
 pytestmark = pytest.mark.stores(*SERVED)
 
 LEASE_TIME = 60.0

@@ -13,12 +13,12 @@ from domain.machine_request import MachineRequest
 from infrastructure.clock import SystemClock
 from infrastructure.event_store.commit import COLUMNS, is_damaged
 from tests.fakes.clock import FakeClock
-from tests.stores import SERVED, Place
+from tests.stores import SERVED, STORES, Place
 
 if TYPE_CHECKING:
     from infrastructure.storage import Storage
 
-EVERY_STORE = True
+EVERY_STORE = STORES
 
 ACTOR = {"user": "test", "provider": "awsinst", "process": "contract"}
 
