@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,13 +18,13 @@ from infrastructure.storage.sqlite import SqliteStorage
 if TYPE_CHECKING:
     from infrastructure.storage import Storage
 
-STORES = ("sqlite", "sql", "postgresql", "json")
+STORES = ("sqlite", "sql", "postgresql", "json", "dynamodb")
 """Every store that a site can choose, by a name for the tests."""
 
 FOUR = tuple(kind for kind in STORES if kind != "sql")
 """Those that keep the log differently: `sql` is the file of `sqlite`."""
 
-SERVED = ("postgresql",)
+SERVED = ("postgresql", "dynamodb")
 """Those of them that a server keeps."""
 
 
@@ -65,6 +66,21 @@ def serving(kind: str, stack: ExitStack, *, durable: bool = False) -> Callable[[
 
         running = stack.enter_context(server(fsync=durable))
         return lambda: Place(kind, {"url": running.database()})
+    if kind == "dynamodb":
+        from infrastructure.sandbox.server import start_dynamodb
+
+        emulator = start_dynamodb()
+        stack.callback(emulator.stop)
+
+        def tables() -> Place:
+            section = {
+                "table_prefix": "test-" + os.urandom(4).hex(),
+                "region": "us-east-1",
+                "endpoint_url": emulator.url,
+            }
+            return Place(kind, {"strategy": kind, "dynamodb_strategy": section})
+
+        return tables
     return lambda: Place(kind, {"strategy": kind})
 
 

@@ -56,8 +56,10 @@ def storage_of(site: Site, settings: dict[str, Any]) -> Storage:
         from infrastructure.storage.json_files import JsonStorage
 
         return JsonStorage(site, settings["storage"])
-    if strategy != "sqlite":
-        raise BrokenConfiguration(f"storage.strategy {strategy} comes in a later release")
+    if strategy == "dynamodb":
+        from infrastructure.storage.dynamodb import DynamodbStorage
+
+        return DynamodbStorage(site, settings)  # type: ignore[return-value]
     from infrastructure.storage.sqlite import SqliteStorage
 
     return SqliteStorage(site, settings["storage"])

@@ -1,0 +1,443 @@
+"""The one place that calls DynamoDB: the tables' names, bounded tries, and what each error means.
+
+botocore's own retries are off: what may be tried again, under which token and for how long, is
+decided here (API_TransactWriteItems.html, "Error handling with DynamoDB").
+"""
+
+from __future__ import annotations
+
+import os
+
+from application.failures import StoreBusy, StoreError, StoreMissing
+from application.json_text import dumps, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
+    from application.ports import Clock
+
+    Item = dict[str, Any]
+    """Attributes by name, as DynamoDB's wire has them: {"S": ..}, {"N": ..}, {"B": bytes}."""
+
+LOG, REQUESTS, MACHINES, HOSTS, ROWS = TABLES = ("log", "requests", "machines", "hosts", "rows")
+"""What the tables' names end in."""
+
+LONGEST = 10.0
+"""Seconds after which a call that fails again and again is given up."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.025, 1.0
+"""Seconds between tries: a random part of a bound that doubles."""
+
+MOST_ITEMS = 100
+"""Items of a transaction and of a BatchGetItem (API_TransactWriteItems, API_BatchGetItem)."""
+
+THROTTLED = frozenset(
+    [
+        "ThrottlingException",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "TransactionInProgressException",
+        "TransactionConflictException",
+    ]
+)
+IN_THE_WAY = frozenset(
+    ["None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"]
+)
+"""Reasons of a cancelled transaction that pass by themselves."""
+
+CREDENTIALS = frozenset(
+    [
+        "ExpiredTokenException",
+        "UnrecognizedClientException",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "IncompleteSignature",
+    ]
+)
+
+on_client: Callable[[Any], None] | None = None
+"""Called with each botocore client that is made (of dynamodb, of application-autoscaling): tests
+attach DynamoDB's stand-in here."""
+
+_clients: dict[tuple[Any, ...], Any] = {}
+"""Of this process: to make one costs more than many calls, and threads may share it."""
+
+
+class ConditionFailed(Exception):
+    """The condition of a single write does not hold; `item` is what is there."""
+
+    def __init__(self, item: Item | None, doubtful: bool) -> None:
+        super().__init__("a condition does not hold")
+        self.item = item
+        self.doubtful = doubtful
+        """An earlier try's answer was lost: it may be ours that is there."""
+
+
+class Cancelled(Exception):
+    """A transaction was cancelled: the code of each of its items."""
+
+    def __init__(self, codes: list[str], doubtful: bool) -> None:
+        super().__init__(", ".join(sorted(set(codes))))
+        self.codes = codes
+        self.doubtful = doubtful
+
+
+class Lost(StoreBusy):
+    """Nobody knows whether a write was done: its answers were lost until the time was over."""
+
+
+def key(partition: str, sort: str = "0") -> Item:
+    return {"PK": {"S": partition}, "SK": {"S": sort}}
+
+
+def place_of(settings: dict[str, Any]) -> dict[str, Any]:
+    """Where the settings say that the tables are, and with whose credentials."""
+    section = settings["storage"]["dynamodb_strategy"]
+    aws = settings.get("provider", {}).get("aws", {})
+    return {
+        "prefix": section["table_prefix"],
+        "region": section["region"] or aws.get("region"),
+        "endpoint": section["endpoint_url"],
+        "credential_file": aws.get("credential_file"),
+        "credential_script": aws.get("credential_script"),
+        "profile": aws.get("profile") or "default",
+        "proxy": aws.get("proxy"),
+    }
+
+
+class Tables:
+    """The store's tables; `place` is what `place_of` gives, `name` what messages call them.
+
+    `random` gives so many random bytes. Safe in one thread.
+    """
+
+    def __init__(
+        self,
+        place: dict[str, Any],
+        clock: Clock,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.place = place
+        self.clock = clock
+        self.random = random
+        self.prefix: str = place["prefix"]
+        self.name = f"dynamodb://{place['region']}/{self.prefix}"
+        if place["endpoint"]:
+            self.name += f"?endpoint={place['endpoint']}"
+
+    def table(self, suffix: str) -> str:
+        return f"{self.prefix}-{suffix}"
+
+    # -- calls ------------------------------------------------------------------------------------
+
+    def client(self, service: str = "dynamodb") -> Any:
+        """Made at the first call of the process. Raises StoreError."""
+        known = (service, on_client, os.getpid(), *self.place.values())
+        if known not in _clients:
+            if not self.place["region"]:
+                raise StoreError(
+                    f"{self.name}: no region is known: set storage.dynamodb_strategy.region or "
+                    "AWS_REGION"
+                )
+            _clients[known] = _client(self.place, service, self.name)
+        return _clients[known]
+
+    def call(self, action: str, service: str = "dynamodb", **asked: Any) -> dict[str, Any]:
+        """One call, tried again while that may help. Raises ConditionFailed, Cancelled, StoreError;
+        botocore's ClientError for codes that are the caller's."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        client = self.client(service)
+        began = self.clock.now()[2]
+        bound = FIRST_PAUSE
+        doubtful = renewed = False
+        while True:
+            lost = False
+            try:
+                answer: dict[str, Any] = client._make_api_call(action, asked)
+                return answer
+            except ClientError as error:
+                code = error.response["Error"]["Code"]
+                status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
+                if code == "ConditionalCheckFailedException":
+                    there: Any = error.response
+                    raise ConditionFailed(there.get("Item"), doubtful) from None
+                if code == "TransactionCanceledException":
+                    codes = [str(r["Code"]) for r in error.response.get("CancellationReasons", ())]
+                    if not codes or not IN_THE_WAY.issuperset(codes):
+                        raise Cancelled(codes, doubtful) from None
+                elif status >= 500:
+                    lost = True
+                elif code in CREDENTIALS and self.place["credential_script"] and not renewed:
+                    # What the program printed has run out: it is run again.
+                    renewed = True
+                    _clients.clear()
+                    client = self.client(service)
+                elif code not in THROTTLED:
+                    problem = self._refused(code, error.response["Error"].get("Message", ""))
+                    if problem is None:
+                        raise
+                    raise problem from None
+                why = code
+            except BotoCoreError as error:
+                why = f"{type(error).__name__}: {error}"
+                lost = type(error).__name__ in ("ReadTimeoutError", "ConnectionClosedError")
+                if not lost and not _is_of_network(error):
+                    raise self._without_credentials(why) from None
+            doubtful = doubtful or lost
+            if self.clock.now()[2] - began >= LONGEST:
+                raise self._given_up(action, why, doubtful) from None
+            self.pause(bound)
+            bound = min(2 * bound, LONGEST_PAUSE)
+
+    def pause(self, bound: float) -> None:
+        """Wait for a random part of the bound: those who met shall not meet again."""
+        self.clock.sleep(bound * (1 + self.random(1)[0]) / 256)
+
+    def _refused(self, code: str, message: str) -> StoreError | None:
+        if code == "ResourceNotFoundException":
+            return self.missing()
+        if code == "AccessDeniedException":
+            return StoreError(
+                f"{self.name}: {code}: {message}: give this user or role the policy that "
+                "`hostledger iam-policy --for dynamodb` prints"
+            )
+        if code in CREDENTIALS:
+            return StoreError(
+                f"{self.name}: {code}: {message}: renew the credentials, and compare this "
+                "machine's clock with AWS's (a signature is good for minutes)"
+            )
+        if code == "ResourceInUseException":
+            return None
+        return StoreError(f"{self.name}: {code}: {message}; nothing was recorded")
+
+    def missing(self) -> StoreMissing:
+        return StoreMissing(
+            f"no store at {self.name}: are region and storage.dynamodb_strategy.table_prefix "
+            "right? A new deployment is made once with `hostledger store init`"
+        )
+
+    def _without_credentials(self, why: str) -> StoreError:
+        return StoreError(
+            f"{self.name}: {why}: set credentials for this user (an instance profile, "
+            "AWS_CREDENTIAL_FILE, or AWS's environment variables)"
+        )
+
+    def _given_up(self, action: str, why: str, doubtful: bool) -> StoreError:
+        if doubtful and "Write" in action:
+            return Lost(
+                f"{self.name}: {why}: it is not known whether this was recorded; ask before you "
+                "try again"
+            )
+        return StoreBusy(
+            f"{self.name} did not answer for {LONGEST:.0f} s ({why}); nothing was recorded: "
+            "is DynamoDB reachable from here, and its capacity enough? Try again"
+        )
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def get(self, suffix: str, partition: str, sort: str = "0") -> Item | None:
+        """An item as it is now."""
+        answer = self.call(
+            "GetItem", TableName=self.table(suffix), Key=key(partition, sort), ConsistentRead=True
+        )
+        return answer.get("Item")
+
+    def get_all(self, keys: Sequence[tuple[str, str, str]]) -> list[Item]:
+        """Those of the items (table, PK, SK) that are there, as they are now, in any order."""
+        found: list[Item] = []
+        left = list(dict.fromkeys(keys))
+        while left:
+            asked: dict[str, Any] = {}
+            for suffix, partition, sort in left[:MOST_ITEMS]:
+                wanted = asked.setdefault(self.table(suffix), {"ConsistentRead": True, "Keys": []})
+                wanted["Keys"].append(key(partition, sort))
+            del left[:MOST_ITEMS]
+            bound = FIRST_PAUSE
+            began = self.clock.now()[2]
+            while asked:
+                answer = self.call("BatchGetItem", RequestItems=asked)
+                given = [item for items in answer["Responses"].values() for item in items]
+                found += given
+                asked = answer.get("UnprocessedKeys") or {}
+                if not asked:
+                    break
+                if not given:
+                    if self.clock.now()[2] - began >= LONGEST:
+                        raise self._given_up("BatchGetItem", "unprocessed keys", False)
+                    self.pause(bound)
+                    bound = min(2 * bound, LONGEST_PAUSE)
+        return found
+
+    def query(
+        self,
+        suffix: str,
+        partition: str,
+        *,
+        after: str | None = None,
+        backwards: bool = False,
+        limit: int | None = None,
+        attributes: str | None = None,
+    ) -> Iterator[Item]:
+        """The items of a partition as they are now, in the order of their sort keys, from `after`
+        on (included); `attributes` names those that are wanted, joined by commas."""
+        asked: dict[str, Any] = {
+            "TableName": self.table(suffix),
+            "KeyConditionExpression": "PK = :pk" + (" AND SK >= :sk" if after else ""),
+            "ExpressionAttributeValues": {":pk": {"S": partition}},
+            "ConsistentRead": True,
+        }
+        if after:
+            asked["ExpressionAttributeValues"][":sk"] = {"S": after}
+        if backwards:
+            asked["ScanIndexForward"] = False
+        if limit:
+            asked["Limit"] = limit
+        if attributes:
+            names = attributes.split(",")
+            asked["ProjectionExpression"] = ",".join(f"#{i}" for i in range(len(names)))
+            asked["ExpressionAttributeNames"] = {f"#{i}": n for i, n in enumerate(names)}
+        while True:
+            answer = self.call("Query", **asked)
+            yield from answer["Items"]
+            following = answer.get("LastEvaluatedKey")
+            if not following or limit:
+                return
+            asked["ExclusiveStartKey"] = following
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def put(self, suffix: str, item: Item, **conditions: Any) -> None:
+        """Raises ConditionFailed."""
+        self.call("PutItem", TableName=self.table(suffix), Item=item, **conditions)
+
+    def delete_all(self, keys: Sequence[tuple[str, str, str]]) -> None:
+        for start in range(0, len(keys), 25):
+            asked: dict[str, Any] = {}
+            for suffix, partition, sort in keys[start : start + 25]:
+                asked.setdefault(self.table(suffix), []).append(
+                    {"DeleteRequest": {"Key": key(partition, sort)}}
+                )
+            self._write_all(asked)
+
+    def put_all(self, items: Sequence[tuple[str, Item]]) -> None:
+        for start in range(0, len(items), 25):
+            asked: dict[str, Any] = {}
+            for suffix, item in items[start : start + 25]:
+                asked.setdefault(self.table(suffix), []).append({"PutRequest": {"Item": item}})
+            self._write_all(asked)
+
+    def _write_all(self, asked: dict[str, Any]) -> None:
+        began = self.clock.now()[2]
+        while asked:
+            answer = self.call("BatchWriteItem", RequestItems=asked)
+            asked = answer.get("UnprocessedItems") or {}
+            if asked:
+                if self.clock.now()[2] - began >= LONGEST:
+                    raise self._given_up("BatchGetItem", "unprocessed items", False)
+                self.pause(LONGEST_PAUSE / 4)
+
+    def transact(self, actions: Sequence[dict[str, Any]], token: str) -> None:
+        """All of the actions or none, once for each token. Raises Cancelled, Lost, StoreError."""
+        self.call("TransactWriteItems", TransactItems=list(actions), ClientRequestToken=token[:36])
+
+
+def text_of(item: Item, name: str) -> str:
+    """A text attribute, compressed or not; "" for none."""
+    value = item.get(name)
+    if value is None:
+        return ""
+    if "B" in value:
+        import zlib
+
+        return zlib.decompress(value["B"]).decode()
+    return value["S"]  # type: ignore[no-any-return]
+
+
+def value_of(item: Item, name: str) -> Any:
+    """What a JSON attribute says."""
+    return loads(text_of(item, name))
+
+
+COMPRESSED_FROM = 4096
+"""Bytes of a text from which it is kept compressed."""
+
+
+def packed(value: Any) -> dict[str, Any]:
+    """A JSON value as an attribute."""
+    return packed_text(dumps(value))
+
+
+def packed_text(text: str) -> dict[str, Any]:
+    data = text.encode()
+    if len(data) <= COMPRESSED_FROM:
+        return {"S": text}
+    import zlib
+
+    return {"B": zlib.compress(data, 6)}
+
+
+def size_of(item: Item) -> int:
+    """Bytes of an item, about as DynamoDB counts them ("Item sizes and formats")."""
+    size = 0
+    for name, value in item.items():
+        ((_, content),) = value.items()
+        size += len(name) + (len(content.encode()) if isinstance(content, str) else len(content))
+    return size
+
+
+def _is_of_network(error: Exception) -> bool:
+    from botocore.exceptions import ConnectionError as NoConnection
+    from botocore.exceptions import HTTPClientError
+
+    return isinstance(error, HTTPClientError | NoConnection)
+
+
+def _client(place: dict[str, Any], service: str, name: str) -> Any:
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+    from botocore.session import Session
+
+    session: Any = Session()
+    if place["credential_file"]:
+        session.set_config_variable("credentials_file", place["credential_file"])
+    if place["credential_file"] or place["profile"] != "default":
+        session.set_config_variable("profile", place["profile"])
+    given: dict[str, str | None] = {}
+    if place["credential_script"]:
+        from application.ports import CallFailed
+        from infrastructure.aws.credentials import script
+
+        try:
+            answer = script(place["credential_script"])()
+        except CallFailed as failed:
+            raise StoreError(f"{name}: {failed}") from None
+        given = {
+            "aws_access_key_id": answer["AccessKeyId"],
+            "aws_secret_access_key": answer["SecretAccessKey"],
+            "aws_session_token": answer.get("SessionToken"),
+        }
+    proxy = place["proxy"]
+    try:
+        client = session.create_client(
+            service,
+            region_name=place["region"],
+            endpoint_url=place["endpoint"],
+            config=Config(
+                connect_timeout=2,
+                read_timeout=5,
+                retries={"total_max_attempts": 1},
+                parameter_validation=False,
+                proxies={"http": proxy, "https": proxy} if proxy else None,
+                user_agent_extra="hostledger",
+            ),
+            **given,
+        )
+    except (BotoCoreError, ValueError) as error:
+        raise StoreError(f"{name}: {error}: look at the region, profile and endpoint") from None
+    if on_client is not None:
+        on_client(client)
+    return client

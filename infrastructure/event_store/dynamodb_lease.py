@@ -1,0 +1,182 @@
+"""The lease of one account and region on DynamoDB, whose clock nobody can ask.
+
+Every renewal changes the item's `version`. Who wants the lease must have seen one version unchanged
+for the holder's lease time by its own boot clock, from its own first look on; so no two machines'
+clocks are ever compared. What was seen is kept in the mirror's file, since a short process (inline)
+sees it for a moment only. A holder on this machine that died is known by its file lock, as in
+`lease.py`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from application.ports import Clock
+from infrastructure.event_store.dynamodb import DynamodbEventStore
+from infrastructure.event_store.dynamodb_client import LOG, ConditionFailed, key
+from infrastructure.event_store.dynamodb_log import LEASES
+from infrastructure.event_store.lease import SqliteLease, _order
+
+if TYPE_CHECKING:
+    from infrastructure.event_store.dynamodb_client import Item
+
+
+class DynamodbLease(SqliteLease):
+    """One process's hold on the lease; `fence` is valid while `renew` says so."""
+
+    def __init__(
+        self,
+        store: DynamodbEventStore,
+        account: str,
+        owner: str,
+        program_version: str,
+        clock: Clock,
+        lease_time: float,
+        lock_path: str,
+    ) -> None:
+        super().__init__(store, account, owner, program_version, clock, lease_time, lock_path)  # type: ignore[arg-type]
+        self._tables = store.tables
+        self._ledger = store
+
+    def acquire(self) -> bool:
+        """Take it when it is free, was seen unchanged for long enough, or its holder is dead. Asks
+        an older release to end."""
+        locked = self._lock >= 0 or self._try_lock()
+        item = self._tables.get(LOG, LEASES, self.account)
+        _, boot_id, seconds = self._clock.now()
+        followed = None
+        number = 0
+        if item is not None:
+            number = int(item["fence"]["N"])
+            if not int(item["released"]["N"]):
+                is_dead = locked and item["boot"]["S"] == boot_id and int(item["locked"]["N"])
+                if not is_dead and not self._is_over(item, boot_id, seconds):
+                    self._ask_to_end(item)
+                    self._unlock()
+                    return False
+                followed = seconds
+        if not self._put(number + 1, locked, item["version"]["S"] if item else ""):
+            self._unlock()
+            return False
+        self.number = number + 1
+        self._followed = followed
+        return True
+
+    def renew(self) -> bool:
+        """Extend it. False when another has it now, or a newer release asks for it."""
+        locked = self._lock >= 0 or self._try_lock()
+        item = self._tables.get(LOG, LEASES, self.account)
+        held = item is not None and int(item["fence"]["N"]) == self.number
+        if not held or item is None or not self._put(self.number, locked, item["version"]["S"]):
+            self._expires = 0.0
+            self._unlock()
+            return False
+        return not item.get("successor", {}).get("S")
+
+    def release(self) -> None:
+        """Give it back, so that the next one need not wait."""
+        try:
+            self._tables.call(
+                "UpdateItem",
+                TableName=self._tables.table(LOG),
+                Key=key(LEASES, self.account),
+                UpdateExpression="SET released = :yes, version = :version",
+                ConditionExpression="fence = :fence",
+                ExpressionAttributeValues={
+                    ":yes": {"N": "1"},
+                    ":version": {"S": self._tables.random(8).hex()},
+                    ":fence": {"N": str(self.number)},
+                },
+            )
+        except ConditionFailed:
+            pass  # another's by now
+        self._expires = 0.0
+        self._unlock()
+
+    def _put(self, number: int, locked: bool, before: str) -> bool:
+        """Write it in the place of the version before; whether it is ours. It is ours from before
+        the call on: what the call took does not lengthen it."""
+        wall, boot_id, seconds = self._clock.now()
+        version = self._tables.random(8).hex()
+        item: Item = {
+            **key(LEASES, self.account),
+            "owner": {"S": self.owner},
+            "program_version": {"S": self.program_version},
+            "fence": {"N": str(number)},
+            "version": {"S": version},
+            "released": {"N": "0"},
+            "lease_time": {"N": str(self._lease_time)},
+            "boot": {"S": boot_id},
+            "locked": {"N": str(int(locked))},
+            # For a message, and for whether to start a worker: it decides nothing else.
+            "wall": {"N": str(wall)},
+        }
+        try:
+            self._tables.put(
+                LOG,
+                item,
+                ConditionExpression="version = :before" if before else "attribute_not_exists(PK)",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                **({"ExpressionAttributeValues": {":before": {"S": before}}} if before else {}),
+            )
+        except ConditionFailed as failed:
+            if failed.item is None or failed.item["version"]["S"] != version:
+                return False  # else it is ours: the answer to the first try was lost
+        self._expires = seconds + self._lease_time
+        return True
+
+    def _is_over(self, item: Item, boot_id: str, seconds: float) -> bool:
+        """Whether this version was first seen, by this machine's clock, a lease time ago."""
+        connection = self._ledger.connection
+        version = item["version"]["S"]
+        seen = connection.execute(
+            "SELECT boot_id, expires FROM leases WHERE account = ? AND owner = ?",
+            (self.account, version),
+        ).fetchone()
+        if seen is None or seen[0] != boot_id:
+            row = (self.account, version, "", 0, boot_id, seconds, 0, "")
+            self._ledger.write(
+                "notebook",
+                lambda: connection.execute(
+                    "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row
+                ),
+            )
+            return False
+        return bool(seconds - seen[1] >= float(item["lease_time"]["N"]))
+
+    def _ask_to_end(self, item: Item) -> None:
+        if _order(item["program_version"]["S"]) >= _order(self.program_version):
+            return
+        try:
+            self._tables.call(
+                "UpdateItem",
+                TableName=self._tables.table(LOG),
+                Key=key(LEASES, self.account),
+                UpdateExpression="SET successor = :successor",
+                ConditionExpression="fence = :fence",
+                ExpressionAttributeValues={
+                    ":successor": {"S": self.program_version},
+                    ":fence": item["fence"],
+                },
+            )
+        except ConditionFailed:
+            pass  # another's by now
+
+
+def lease_rows(items: list[Item]) -> list[dict[str, object]]:
+    """The leases as operators are shown them."""
+    return [
+        {
+            "account": item["SK"]["S"],
+            "owner": item["owner"]["S"],
+            "program_version": item["program_version"]["S"],
+            "fence": int(item["fence"]["N"]),
+            "boot_id": item["boot"]["S"],
+            "expires": 0.0
+            if int(item["released"]["N"])
+            else float(item["wall"]["N"]) + float(item["lease_time"]["N"]),
+            "locked": int(item["locked"]["N"]),
+            "successor": item.get("successor", {}).get("S", ""),
+        }
+        for item in items
+    ]
