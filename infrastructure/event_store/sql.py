@@ -56,6 +56,14 @@ def moved(name: str, destination: str) -> str:
     )
 
 
+def select_events(descending: bool) -> str:
+    """A stream's events after one version and up to another, so many at most."""
+    return (
+        "SELECT version, topic, data FROM events WHERE stream = ? AND version > ? "
+        f"AND version <= ? ORDER BY version {'DESC' if descending else 'ASC'} LIMIT ?"
+    )
+
+
 def upsert(table: str, key: Sequence[str], columns: Sequence[str]) -> str:
     """The statement that puts a row in the place of the one with its key."""
     put = ", ".join(f"{column} = excluded.{column}" for column in columns if column not in key)
@@ -341,9 +349,7 @@ class SqlEventStore:
     ) -> list[tuple[int, str, str]]:
         """Version, topic and data text of a stream's events with after < version <= to."""
         return self.connection.execute(  # type: ignore[no-any-return]
-            "SELECT version, topic, data FROM events WHERE stream = ? AND version > ? "
-            f"AND version <= ? ORDER BY version {'DESC' if descending else 'ASC'} LIMIT ?",
-            (stream, after, to, limit),
+            select_events(descending), (stream, after, to, limit)
         ).fetchall()
 
     def command_result(self, command_id: str) -> str | None:

@@ -115,6 +115,8 @@ class SqlReadModel:
         ).fetchone()
         if row is None:
             return None
+        if not self._shared:
+            return NEVER, row[1], row[2]  # of another boot nothing is concluded
         from infrastructure.event_store.commit import seconds
 
         return seconds(row[0]), row[1], row[2]

@@ -261,14 +261,17 @@ def test_the_end_of_the_log_is_told_to_who_waits(
 
 @pytest.mark.stores(*SERVED)
 def test_a_worker_on_another_machine_is_known_to_live(
-    storage: Storage, open_store: Callable[[], Any], tmp_path: Any
+    store_kind: str, new_place: Callable[[str], Place], tmp_path: Any
 ) -> None:
     """By its lease: a call elsewhere need not start one."""
-    lease = storage.lease(
-        open_store(), "default/us-east-1", "w", "0.1.0", SystemClock(), 60.0, f"{tmp_path}/lock"
-    )
+    clock = SystemClock()
+    storage = new_place(store_kind).storage(str(tmp_path))
+    storage.create(clock, ACTOR, "0.1.0")
+    store = storage.event_store(clock, ACTOR)
+    lease = storage.lease(store, "default/us-east-1", "w", "0.1.0", clock, 60.0, f"{tmp_path}/lock")
     assert not storage.read_model().holder_lives()
     assert lease.acquire()
     assert storage.read_model().holder_lives()
     lease.release()
     assert not storage.read_model().holder_lives()
+    store.close()
