@@ -55,9 +55,14 @@ database only wait for each other."""
 
 BEGIN = (
     "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
-    f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT}s'; "
-    f"SELECT pg_advisory_xact_lock({LOCK})"
+    f"SELECT set_config('lock_timeout', '{BUSY_TIMEOUT}s', true), "
+    "set_config('plan_cache_mode', 'force_generic_plan', true), "
+    "set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true), "
+    f"pg_advisory_xact_lock({LOCK})"
 )
+"""Statements are planned once for a connection; made while the tables were empty, the plan would go
+through all of them for the minute until PostgreSQL has counted."""
+
 KNOWN = (
     ("requests", "request_id"),
     ("machines", "machine_id"),
@@ -70,7 +75,7 @@ KNOWN = (
 
 LOOK = (
     "SELECT h.position, s.deployment, s.incarnation, b.chain, "
-    "(SELECT json_agg(name) FROM projections)::text, "
+    "(SELECT json_agg(name) FROM projections WHERE name > '')::text, "
     "(SELECT fence FROM leases WHERE account = %s), "
     "(SELECT position FROM tracking WHERE name = %s), ARRAY["
     + ", ".join(
@@ -80,11 +85,11 @@ LOOK = (
     + ", ".join("l." + column for column in COLUMNS)
     + " FROM head h CROSS JOIN store s "
     "LEFT JOIN events l ON l.position = (SELECT max(position) FROM events) "
-    "LEFT JOIN events b ON b.position = l.position - 1"
+    "LEFT JOIN events b ON b.position = l.position - 1 WHERE h.one = 1 AND s.one = 1"
 )
 LOOK_TYPES = "text, text" + ", text[]" * len(KNOWN)
-GO_ON = "UPDATE head SET position = %s, changes = changes + 1"
-CHANGED = "UPDATE head SET changes = changes + 1"
+GO_ON = "UPDATE head SET position = %s, changes = changes + 1 WHERE one = 1"
+CHANGED = "UPDATE head SET changes = changes + 1 WHERE one = 1"
 EVENTS = "INSERT INTO events SELECT * FROM json_populate_recordset(NULL::events, %s)"
 
 REAL = ("fulfilment_deadline", "boot_seconds")
