@@ -8,6 +8,7 @@ that the read models will ask for); then everything that is written, and COMMIT.
 from __future__ import annotations
 
 import psycopg2
+from psycopg2 import extensions
 
 from application.crash_points import reach
 from application.failures import (
@@ -58,9 +59,22 @@ database only wait for each other."""
 
 BEGIN = (
     "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
-    f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT}s'; "
-    f"SELECT pg_advisory_xact_lock({LOCK})"
+    f"SELECT set_config('lock_timeout', '{BUSY_TIMEOUT}s', true), "
+    "set_config('plan_cache_mode', 'force_generic_plan', true), "
+    "set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true), "
+    f"set_config('synchronous_commit', CASE WHEN pg_try_advisory_xact_lock({LOCK}) "
+    "THEN current_setting('synchronous_commit') ELSE 'off' END, true), "
+    f"pg_advisory_xact_lock({LOCK})"
 )
+"""Statements are planned once for a connection; made while the tables were empty, the plan would go
+through all of them for the minute until PostgreSQL has counted."""
+
+FLUSHED = "COMMIT; SELECT pg_logical_emit_message(true, 'hostledger', '')"
+"""How a commit ends that had to wait for the lock: others do too. The lock is let go before the
+disk has the commit, so that they share one write to the disk; then we wait for it, by a message in
+the write-ahead log that follows our commit there. Nobody is told of a commit that is not on disk,
+and whoever commits has all before it on disk."""
+
 KNOWN = (
     ("requests", "request_id"),
     ("machines", "machine_id"),
@@ -73,9 +87,10 @@ KNOWN = (
 
 LOOK = (
     "SELECT h.position, s.deployment, s.incarnation, b.chain, "
-    "(SELECT json_agg(name) FROM projections)::text, "
+    "(SELECT json_agg(name) FROM projections WHERE name > '')::text, "
     "(SELECT fence FROM leases WHERE account = %s), "
-    "(SELECT position FROM tracking WHERE name = %s), ARRAY["
+    "(SELECT position FROM tracking WHERE name = %s), "
+    "current_setting('synchronous_commit') = 'off', ARRAY["
     + ", ".join(
         f"(SELECT json_agg(t) FROM {table} t WHERE {key} = ANY(%s))::text" for table, key in KNOWN
     )
@@ -83,11 +98,11 @@ LOOK = (
     + ", ".join("l." + column for column in COLUMNS)
     + " FROM head h CROSS JOIN store s "
     "LEFT JOIN events l ON l.position = (SELECT max(position) FROM events) "
-    "LEFT JOIN events b ON b.position = l.position - 1"
+    "LEFT JOIN events b ON b.position = l.position - 1 WHERE h.one = 1 AND s.one = 1"
 )
 LOOK_TYPES = "text, text" + ", text[]" * len(KNOWN)
-GO_ON = "UPDATE head SET position = %s, changes = changes + 1"
-CHANGED = "UPDATE head SET changes = changes + 1"
+GO_ON = "UPDATE head SET position = %s, changes = changes + 1 WHERE one = 1"
+CHANGED = "UPDATE head SET changes = changes + 1 WHERE one = 1"
 EVENTS = "INSERT INTO events SELECT * FROM json_populate_recordset(NULL::events, %s)"
 
 REAL = ("fulfilment_deadline", "boot_seconds")
@@ -164,7 +179,7 @@ class PostgresqlEventStore(SqlEventStore):
         try:
             result = work()
             reach(f"commit.{name}.before")
-            ending: list[Statement | str] = ["COMMIT"]
+            ending: list[Statement | str] = [self._commit()]
             if self._here.position is not None:
                 ending.insert(0, (GO_ON, (self._here.position,), ""))
             elif name != "lease":  # else every renewal would look like news
@@ -210,7 +225,10 @@ class PostgresqlEventStore(SqlEventStore):
         except StoreInert:
             self.connection.roll_back()
             raise
-        self._here.rows = _rows_of(row[7], asked)
+        self._here.rows = _rows_of(row[8], asked)
+
+    def _commit(self) -> str:
+        return FLUSHED if self._here.looked[7] else "COMMIT"
 
     def _head(self) -> Head:
         """The last position, chain and time, after the last event was checked against its own."""
@@ -303,11 +321,11 @@ class PostgresqlEventStore(SqlEventStore):
     ) -> None:
         reach(f"commit.{name}.before")
         try:
-            self.connection.end(*statements, "COMMIT")
+            self.connection.end(*statements, self._commit())
         except ValueError:  # a text that PostgreSQL has no place for
             raise _Carefully from None
         except psycopg2.Error as error:
-            if self._here.held.closed:
+            if self._here.held.closed or _is_over(self._here.held):
                 self.connection.roll_back()
                 self._settle(error, ids, tracking)
                 return
@@ -340,8 +358,11 @@ class PostgresqlEventStore(SqlEventStore):
                 is_there = found is not None and found[0] == 1
             else:
                 is_there = tracking is not None and self._here.looked[6] == tracking[1]
+            # It may not be on disk yet.
+            self.connection.end(FLUSHED)
         finally:
-            self.connection.roll_back()
+            if self.connection.within:
+                self.connection.roll_back()
         if not is_there:
             raise failure(self.name, error, "; nothing was recorded")
 
@@ -380,6 +401,11 @@ class PostgresqlEventStore(SqlEventStore):
         except self.unfit:
             session.run("ROLLBACK TO rows")
             super()._put_rows(rows)
+
+
+def _is_over(connection: Any) -> bool:
+    """Whether it is not within the transaction any more, whatever became of that."""
+    return bool(connection.info.transaction_status == extensions.TRANSACTION_STATUS_IDLE)
 
 
 def _own(statement: str, given: Sequence[Any]) -> Statement:

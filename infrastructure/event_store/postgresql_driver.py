@@ -80,6 +80,7 @@ NEXT_STEPS = {
     "28": "correct the user or password in storage.sql_strategy.url, ~/.pgpass or PGPASSWORD",
     "3D000": "make the database with `createdb`, or correct storage.sql_strategy.url",
     "3F000": "make the schema that search_path names, or correct search_path",
+    "0A000": "this server is a standby: name the primary in storage.sql_strategy.url",
     "25006": "this server is a standby, or set read-only: name the primary in "
     "storage.sql_strategy.url",
     "42501": "grant the user what it lacks: it must own the store's tables",

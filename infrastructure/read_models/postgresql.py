@@ -1,16 +1,13 @@
-"""What is asked differently in PostgreSQL: who holds a lease may be on any machine, and the
-database's clock tells until when."""
+"""What HostFactory's reads ask differently in PostgreSQL: who holds a lease may be on any machine,
+and the database's clock tells until when."""
 
 from __future__ import annotations
 
 from infrastructure.event_store.postgresql_driver import DATABASE_TIME
 from infrastructure.read_models.sql import SqlReadModel
-from infrastructure.read_models.sql_queries import SqlQueries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from infrastructure.event_store.postgresql_driver import Session
 
 
@@ -24,22 +21,3 @@ class PostgresqlReadModel(SqlReadModel):
         """Whether a worker on any machine has a lease that has not expired."""
         found = self.connection.run(f"SELECT 1 FROM leases WHERE expires > {DATABASE_TIME} LIMIT 1")
         return found.fetchone() is not None
-
-
-class PostgresqlQueries(SqlQueries):
-    """The operator's questions."""
-
-    def facts(self) -> dict[str, Any]:
-        """As everywhere; a lease's end is told in seconds of this machine's clock."""
-        from infrastructure.clock import SystemClock
-
-        facts = super().facts()
-        _, boot_id, now = SystemClock().now()
-        left = dict(
-            self._connection.run(f"SELECT account, expires - {DATABASE_TIME} FROM leases").rows
-        )
-        for lease in facts["leases"]:
-            if lease["expires"]:
-                lease["boot_id"] = boot_id
-                lease["expires"] = now + left[lease["account"]]
-        return facts

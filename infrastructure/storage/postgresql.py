@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from infrastructure.event_store.postgresql import PostgresqlEventStore
     from infrastructure.event_store.postgresql_lease import PostgresqlLease
     from infrastructure.event_store.postgresql_sightings import PostgresqlSightings
-    from infrastructure.read_models.postgresql import PostgresqlQueries, PostgresqlReadModel
+    from infrastructure.read_models.postgresql import PostgresqlReadModel
+    from infrastructure.read_models.postgresql_queries import PostgresqlQueries
     from infrastructure.read_models.sql_work import SqlWork
     from infrastructure.site import Site
 
@@ -119,7 +120,7 @@ class PostgresqlStorage:
         return self._view(store.connection)
 
     def _view(self, connection: Any, inert: str = "") -> PostgresqlQueries:
-        from infrastructure.read_models.postgresql import PostgresqlQueries
+        from infrastructure.read_models.postgresql_queries import PostgresqlQueries
 
         return PostgresqlQueries(connection, self.name, SCHEMA_VERSION, inert)
 
