@@ -265,13 +265,15 @@ def test_a_worker_on_another_machine_is_known_to_live(
 ) -> None:
     """By its lease: a call elsewhere need not start one."""
     clock = SystemClock()
-    storage = new_place(store_kind).storage(str(tmp_path))
-    storage.create(clock, ACTOR, "0.1.0")
-    store = storage.event_store(clock, ACTOR)
-    lease = storage.lease(store, "default/us-east-1", "w", "0.1.0", clock, 60.0, f"{tmp_path}/lock")
-    assert not storage.read_model().holder_lives()
+    clock.boot_id = "another machine's"
+    place = new_place(store_kind)
+    there, here = (place.storage(f"{tmp_path}/{name}") for name in ("there", "here"))
+    there.create(clock, ACTOR, "0.1.0")
+    store = there.event_store(clock, ACTOR)
+    lease = there.lease(store, "default/us-east-1", "w", "0.1.0", clock, 60.0, f"{tmp_path}/lock")
+    assert not here.read_model().holder_lives()
     assert lease.acquire()
-    assert storage.read_model().holder_lives()
+    assert here.read_model().holder_lives()
     lease.release()
-    assert not storage.read_model().holder_lives()
+    assert not here.read_model().holder_lives()
     store.close()
