@@ -233,7 +233,7 @@ class PostgresqlEventStore(SqlEventStore):
     def _head(self) -> Head:
         """The last position, chain and time, after the last event was checked against its own."""
         issued, _, _, before, *_ = self._here.looked
-        last = self._here.looked[9:]
+        last = self._here.looked[10:]
         if self._here.position is not None:
             raise AssertionError("one append a transaction")
         if last[0] is None:
@@ -266,8 +266,8 @@ class PostgresqlEventStore(SqlEventStore):
         session = self.connection
         self._begin(fence, tracking, records)
         try:
-            if self._here.looked[8] and not self._although_moved:
-                raise StoreElsewhere(moved(self.name, self._here.looked[8]))
+            if self._here.looked[9] and not self._although_moved:
+                raise StoreElsewhere(moved(self.name, self._here.looked[9]))
             if fence is not None and self._here.looked[5] != fence[1]:
                 raise Fenced(f"the lease of {fence[0]} is another worker's now")
             if tracking is not None and (self._here.looked[6] or -1) >= tracking[1]:
