@@ -121,6 +121,7 @@ class PostgresqlEventStore(SqlEventStore):
 
     unfit = (psycopg2.DataError, psycopg2.IntegrityError, psycopg2.ProgrammingError, ValueError)
     connection: Session
+    beginning = BEGIN
 
     def __init__(
         self,
@@ -214,7 +215,7 @@ class PostgresqlEventStore(SqlEventStore):
         self._here.rows = {}
         asked = _asked(pending)
         given = ((fence or ("",))[0], (tracking or ("",))[0], *asked)
-        row = self.connection.begin(BEGIN, (LOOK, given, LOOK_TYPES), raw=True).fetchone()
+        row = self.connection.begin(self.beginning, (LOOK, given, LOOK_TYPES), raw=True).fetchone()
         self._here.looked = row
         try:
             if row is None or row[1] != self.deployment or row[2] != self.incarnation:

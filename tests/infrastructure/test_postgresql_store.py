@@ -405,13 +405,13 @@ def test_errors_of_a_server_that_refuses(url: str, postgresql: Server) -> None:
 
 
 def test_a_lock_that_is_not_let_go_makes_the_store_busy(
-    url: str, monkeypatch: pytest.MonkeyPatch
+    url: str,
 ) -> None:
     """After the time that a writer waits."""
     from infrastructure.event_store import postgresql as module
 
-    monkeypatch.setattr(module, "BEGIN", module.BEGIN.replace("'10s'", "'100ms'"))
     store = storage_at(url).event_store(FakeClock(), ACTOR)
+    store.beginning = module.BEGIN.replace("'10s'", "'100ms'")
     with closing(psycopg2.connect(url)) as holder:
         holder.cursor().execute(f"SELECT pg_advisory_xact_lock({module.LOCK})")
         with pytest.raises(StoreBusy, match="another process holds the store: try again"):
