@@ -367,6 +367,12 @@ class PostgresqlEventStore(SqlEventStore):
         if not is_there:
             raise failure(self.name, error, "; nothing was recorded")
 
+    def _put_rows(self, rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        """One by one: each as a savepoint can take it back."""
+        for table, row in rows:
+            statement = upsert(table, Rows.KEYS[table], list(row))
+            self.connection.execute(statement, list(row.values()))
+
     def _insert(self, rows: Sequence[Sequence[Any]], followed: Sequence[Record]) -> None:
         if rows:
             self._here.position = rows[-1][0]
