@@ -404,7 +404,7 @@ def _client(place: dict[str, Any], service: str, name: str) -> Any:
     session: Any = Session()
     if place["credential_file"]:
         session.set_config_variable("credentials_file", place["credential_file"])
-    if place["credential_file"] or place["profile"] != "default":
+    if place["profile"] != "default":
         session.set_config_variable("profile", place["profile"])
     given: dict[str, str | None] = {}
     if place["credential_script"]:

@@ -1,10 +1,10 @@
 """The lease of one account and region on DynamoDB, whose clock nobody can ask.
 
-Every renewal changes the item's `version`. Who wants the lease must have seen one version unchanged
-for the holder's lease time by its own boot clock, from its own first look on; so no two machines'
-clocks are ever compared. What was seen is kept in the mirror's file, since a short process (inline)
-sees it for a moment only. A holder on this machine that died is known by its file lock, as in
-`lease.py`.
+Every renewal changes the item's `version`. Who wants the lease of a holder on another machine must
+have seen one version unchanged for the holder's lease time by its own boot clock, from its own
+first look on; so no two machines' clocks are ever compared. What was seen is kept in the mirror's
+file, since a short process (inline) sees it for a moment only. A holder on this machine is followed
+as in `lease.py`: by the boot clock that both read, and by its file lock when it died.
 """
 
 from __future__ import annotations
@@ -49,8 +49,10 @@ class DynamodbLease(SqliteLease):
         if item is not None:
             number = int(item["fence"]["N"])
             if not int(item["released"]["N"]):
-                is_dead = locked and item["boot"]["S"] == boot_id and int(item["locked"]["N"])
-                if not is_dead and not self._is_over(item, boot_id, seconds):
+                here = item["boot"]["S"] == boot_id
+                is_over = here and seconds >= float(item["expires"]["N"])
+                is_over = is_over or bool(here and locked and int(item["locked"]["N"]))
+                if not is_over and not self._was_unchanged(item, boot_id, seconds):
                     self._ask_to_end(item)
                     self._unlock()
                     return False
@@ -107,6 +109,7 @@ class DynamodbLease(SqliteLease):
             "released": {"N": "0"},
             "lease_time": {"N": str(self._lease_time)},
             "boot": {"S": boot_id},
+            "expires": {"N": str(seconds + self._lease_time)},
             "locked": {"N": str(int(locked))},
             # For a message, and for whether to start a worker: it decides nothing else.
             "wall": {"N": str(wall)},
@@ -125,24 +128,25 @@ class DynamodbLease(SqliteLease):
         self._expires = seconds + self._lease_time
         return True
 
-    def _is_over(self, item: Item, boot_id: str, seconds: float) -> bool:
+    def _was_unchanged(self, item: Item, boot_id: str, seconds: float) -> bool:
         """Whether this version was first seen, by this machine's clock, a lease time ago."""
         connection = self._ledger.connection
-        version = item["version"]["S"]
-        seen = connection.execute(
-            "SELECT boot_id, expires FROM leases WHERE account = ? AND owner = ?",
-            (self.account, version),
+        seen = f"lease {self.account} "
+        thing = seen + item["version"]["S"]
+        first = connection.execute(
+            "SELECT boot_id, boot_seconds FROM batch_sweeps WHERE batch_id = ?", (thing,)
         ).fetchone()
-        if seen is None or seen[0] != boot_id:
-            row = (self.account, version, "", 0, boot_id, seconds, 0, "")
-            self._ledger.write(
-                "notebook",
-                lambda: connection.execute(
-                    "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row
-                ),
-            )
+        if first is None or first[0] != boot_id:
+            wall, _, _ = self._clock.now()
+
+            def remember() -> None:
+                connection.execute("DELETE FROM batch_sweeps WHERE batch_id GLOB ?", (seen + "*",))
+                row = (thing, wall, boot_id, seconds)
+                connection.execute("INSERT INTO batch_sweeps VALUES (?, ?, ?, ?)", row)
+
+            self._ledger.write("notebook", remember)
             return False
-        return bool(seconds - seen[1] >= float(item["lease_time"]["N"]))
+        return bool(seconds - first[1] >= float(item["lease_time"]["N"]))
 
     def _ask_to_end(self, item: Item) -> None:
         if _order(item["program_version"]["S"]) >= _order(self.program_version):
@@ -161,22 +165,3 @@ class DynamodbLease(SqliteLease):
             )
         except ConditionFailed:
             pass  # another's by now
-
-
-def lease_rows(items: list[Item]) -> list[dict[str, object]]:
-    """The leases as operators are shown them."""
-    return [
-        {
-            "account": item["SK"]["S"],
-            "owner": item["owner"]["S"],
-            "program_version": item["program_version"]["S"],
-            "fence": int(item["fence"]["N"]),
-            "boot_id": item["boot"]["S"],
-            "expires": 0.0
-            if int(item["released"]["N"])
-            else float(item["wall"]["N"]) + float(item["lease_time"]["N"]),
-            "locked": int(item["locked"]["N"]),
-            "successor": item.get("successor", {}).get("S", ""),
-        }
-        for item in items
-    ]

@@ -11,8 +11,13 @@ import os
 from hashlib import sha256
 
 from application.failures import LogDamaged, StoreError, StoreInert, StoreMissing
-from infrastructure.event_store.dynamodb_client import LOG
-from infrastructure.event_store.dynamodb_log import Head, read_head, read_log
+from application.json_text import loads
+from application.projections import PROJECTIONS
+from infrastructure.event_store.commit import decompose, is_damaged
+from infrastructure.event_store.dynamodb_client import LOG, ROWS
+from infrastructure.event_store.dynamodb_log import LEASES, Head, describe, read_head, read_log
+from infrastructure.event_store.dynamodb_rows import SWEEPS
+from infrastructure.event_store.sql import TRACK
 from infrastructure.event_store.sqlite import SqliteEventStore
 from infrastructure.event_store.sqlite_driver import sqlite
 
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
 
     from application.ports import Clock
     from infrastructure.event_store.dynamodb_client import Tables
+
+FOLLOWED = frozenset(topic for handlers in PROJECTIONS.values() for topic in handlers)
 
 BATCH = 2000
 """Events taken over in one transaction of the file."""
@@ -38,7 +45,7 @@ class Mirror:
         self._clock = clock
         self._deployment: str = head.facts["deployment"]
         # A restored copy has the deployment's id and another log.
-        which = f"{tables.name} {head.facts['tables'].get(tables.table(LOG), '')}"
+        which = f"{tables.name} {describe(tables, LOG)['TableId']}"
         name = f"mirror-{self._deployment}-{sha256(which.encode()).hexdigest()[:8]}.db"
         self.path = os.path.join(directory, name)
         os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -82,22 +89,24 @@ class Mirror:
         """Take over what the log has up to the head; whether there was anything. Raises LogDamaged,
         StoreError."""
         try:
+            position, chain = self.end()
+            if position > head.pos:
+                # Another process of this machine may have read a later head.
+                head = read_head(self._tables)
+            if position > head.pos or (position == head.pos != 0 and chain != head.facts["chain"]):
+                raise StoreError(
+                    f"{self._tables.name}: the log ends at event {head.pos}, and event {position} "
+                    "was read from it before: it was cut back or changed; compare it with a backup "
+                    f"(what was read is in {self.path})"
+                )
             return self._follow(head)
         except (LogDamaged, StoreInert, StoreMissing, sqlite.DatabaseError):
-            # The file's fault, or that of an earlier incarnation's end: read everything again.
+            # It may be the file that is at fault: everything is read again.
             self._renew()
             return self._follow(head)
 
     def _follow(self, head: Head) -> bool:
-        position, chain = self.end()
-        if position > head.pos:
-            # Another process of this machine may have read a later head.
-            head = read_head(self._tables)
-        if position > head.pos or (position == head.pos != 0 and chain != head.facts["chain"]):
-            raise LogDamaged(
-                f"{self._tables.name}: the log ends at event {head.pos}, and event {position} was "
-                "read from it before: it was cut back or changed; compare it with a backup"
-            )
+        position, _ = self.end()
         new = position < head.pos
         batch: list[list[Any]] = []
         for commit in read_log(self._tables, position, head.pos) if new else ():
@@ -121,13 +130,54 @@ class Mirror:
 
         def work() -> None:
             position, _ = self.end()
-            self.store.take_over(
-                [tuple(row) for row in events if row[0] > position],
-                tracking=list(head.facts["tracking"].items()),
-            )
+            later = [tuple(row) for row in events if row[0] > position]
+            self._check(later)
+            # What no projection of ours follows may be an event that this release does not know.
+            self.store._insert(later, [decompose(row) for row in later if row[4] in FOLLOWED])
+            for tracked in head.facts["tracking"].items():
+                self.store.connection.execute(TRACK, tracked)
             self.store.connection.execute(
                 "UPDATE store SET incarnation = ?", (head.facts["incarnation"],)
             )
+
+        self.store.write("mirror", work)
+
+    def _check(self, events: Sequence[Sequence[Any]]) -> None:
+        position, previous, _ = self.store._head()
+        for row in events:
+            if row[0] != position + 1 or is_damaged(row, previous):
+                raise LogDamaged(
+                    f"{self._tables.name}: event {row[0]} does not follow event {position}: it was "
+                    "changed; compare the log with a backup"
+                )
+            position, previous = row[0], row[10]
+
+    def note(self) -> None:
+        """Take over what the items say of leases and sweeps, for an operator's look."""
+        leases = [
+            (
+                item["SK"]["S"],
+                item["owner"]["S"],
+                item["program_version"]["S"],
+                int(item["fence"]["N"]),
+                item["boot"]["S"],
+                0.0 if item["released"]["N"] != "0" else float(item["expires"]["N"]),
+                int(item["locked"]["N"]),
+                item.get("successor", {}).get("S", ""),
+            )
+            for item in self._tables.query(LOG, LEASES)
+        ]
+        sweeps = [
+            (item["SK"]["S"], *loads(item["began"]["S"]), int(item["instances"]["N"]))
+            for item in self._tables.query(ROWS, SWEEPS)
+        ]
+
+        def work() -> None:
+            for table, rows in (("leases", leases), ("sweeps", sweeps)):
+                self.store.connection.execute(f"DELETE FROM {table}")
+                for row in rows:
+                    marks = ", ".join("?" * len(row))
+                    self.store.connection.execute(f"INSERT INTO {table} VALUES ({marks})", row)
 
         self.store.write("mirror", work)
 

@@ -3,11 +3,8 @@ and of the items that are nowhere else."""
 
 from __future__ import annotations
 
-from application.json_text import loads
-from infrastructure.event_store.dynamodb_client import LOG, ROWS
-from infrastructure.event_store.dynamodb_lease import lease_rows
-from infrastructure.event_store.dynamodb_log import BODIES, COMMANDS, FORMAT, LEASES, read_head
-from infrastructure.event_store.dynamodb_rows import SWEEPS
+from infrastructure.event_store.dynamodb_client import LOG
+from infrastructure.event_store.dynamodb_log import BODIES, COMMANDS, FORMAT, read_head
 from infrastructure.read_models.sql_queries import SqlQueries
 
 TYPE_CHECKING = False
@@ -59,20 +56,5 @@ class DynamodbQueries(SqlQueries):
         which HostFactory's answers lack so long."""
         head = read_head(self._tables)
         facts = super().facts()
-        facts["leases"] = lease_rows(list(self._tables.query(LOG, LEASES)))
-        facts["sweeps"] = [
-            {
-                "account": item["SK"]["S"],
-                **dict(
-                    zip(
-                        ("began_at", "boot_id", "boot_seconds"),
-                        loads(item["began"]["S"]),
-                        strict=True,
-                    )
-                ),
-                "instances": int(item["instances"]["N"]),
-            }
-            for item in self._tables.query(ROWS, SWEEPS)
-        ]
         facts["waiting"] = head.pending["rows"] if head.pending else 0
         return facts

@@ -134,6 +134,7 @@ class DynamodbStorage:
         head = read_head(tables)
         mirror = Mirror(tables, self._directory, tables.clock, head)
         mirror.follow(head)
+        mirror.note()
         view = DynamodbQueries(mirror, tables, inert)
         view.begin()
         return view
