@@ -367,12 +367,6 @@ class PostgresqlEventStore(SqlEventStore):
         if not is_there:
             raise failure(self.name, error, "; nothing was recorded")
 
-    def _put_rows(self, rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        """One by one: each as a savepoint can take it back."""
-        for table, row in rows:
-            statement = upsert(table, Rows.KEYS[table], list(row))
-            self.connection.execute(statement, list(row.values()))
-
     def _insert(self, rows: Sequence[Sequence[Any]], followed: Sequence[Record]) -> None:
         if rows:
             self._here.position = rows[-1][0]
@@ -407,7 +401,9 @@ class PostgresqlEventStore(SqlEventStore):
             session.send(_puts(rows))
         except self.unfit:
             session.run("ROLLBACK TO rows")
-            super()._put_rows(rows)
+            for table, row in rows:
+                statement = upsert(table, Rows.KEYS[table], list(row))
+                session.execute(statement, list(row.values()))
 
 
 def _is_over(connection: Any) -> bool:
