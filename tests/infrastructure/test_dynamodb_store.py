@@ -28,6 +28,7 @@ from application.projections import PROJECTIONS
 from domain.machine import Machine
 from domain.machine_request import MachineRequest
 from domain.return_request import ReturnRequest
+from infrastructure.aws.iam_policy import store_policy
 from infrastructure.event_store import dynamodb_client
 from infrastructure.event_store.dynamodb_client import LOG, Tables
 from infrastructure.event_store.dynamodb_log import read_head, read_log
@@ -553,6 +554,35 @@ def test_tables_are_made_as_the_site_says(stand: Stand) -> None:
     on_demand = stand.storage("q", auto_scaling=scaling)
     on_demand.create(stand.clock, ACTOR, "0.1.0")
     assert "PAY_PER_REQUEST" in on_demand.warnings[0]
+
+
+def test_the_printed_policy_permits_what_is_called(stand: Stand, tmp_path: Any) -> None:
+    """And nothing besides: of `store init`, of the calls and of the worker."""
+    scaling = {"enabled": True}
+    storage = stand.storage("p", billing_mode="PROVISIONED", auto_scaling=scaling)
+    storage.create(stand.clock, ACTOR, "0.1.0")
+    store = stand.store()
+    lease, _ = lease_of(stand, "boot-one", tmp_path)
+    assert lease.acquire()
+    lease.release()
+    store.save(request("a", 90), bodies={"d": b"x"}, fence=None)
+    launch(store, "req-a", range(90))
+    ids = [machine_id(number) for number in range(90)]
+    store.save(ReturnRequest.hand_back("ret-a", "awsinst", ids, [], "returned", "hostfactory"))
+    stand.model().machines_of("ret-a", "return", "running")
+    stand.storage().activate(stand.clock, ACTOR, "a drill")
+    inside = {"TransactWriteItems": {"PutItem", "DeleteItem", "ConditionCheckItem"}}
+    called = set()
+    for call in stand.dynamodb.calls:
+        called |= {f"{call.service}:{one}" for one in inside.get(call.action, {call.action})}
+    document = store_policy("us-east-1", ["t-log"], True)
+    permitted = {action for s in document["Statement"] for action in s["Action"]}
+    asked_besides = {
+        "iam:CreateServiceLinkedRole",
+        "dynamodb:TagResource",  # by CreateTable with tags
+        "dynamodb:DescribeContinuousBackups",  # by UpdateContinuousBackups
+    }
+    assert called == permitted - asked_besides
 
 
 def test_an_interrupted_init_is_run_again(stand: Stand) -> None:
