@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts mutations bench bench-aws lock docs clean
+.PHONY: help demo test check lint types contracts mutations bench bench-aws bench-stores lock docs clean
 
 help:  ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -46,6 +46,9 @@ bench: $(VENV)/.stamp  ## Measure the scripts against a bare Python start; write
 
 bench-aws: $(VENV)/.stamp  ## Count AWS calls at a proxy, run 10,000 machines; writes docs/reference/aws-calls.md
 	$(BIN)/python tests/performance/bench_aws.py
+
+bench-stores: $(VENV)/.stamp  ## Measure each store against something bare; writes docs/reference/performance-stores.md
+	$(BIN)/python tests/performance/bench_stores.py
 
 lock:  ## Compile the locked requirements anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra all --group test --group check \

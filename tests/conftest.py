@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,8 @@ import pytest
 from botocore.loaders import JSONFileLoader, Loader
 from hypothesis import HealthCheck, settings
 
-from infrastructure.sandbox.server import SandboxProcess, start_dynamodb
 from tests.postgresql import Server, server
-from tests.stores import STORES, Place
+from tests.stores import SERVED, Place, serving
 from tests.world import World
 
 # Deterministic: the same examples in each run, and no deadline that a busy machine could miss.
@@ -61,35 +61,25 @@ def store_kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def dynamodb_server() -> Iterator[SandboxProcess]:
-    """DynamoDB's stand-in on loopback; each store of a test has tables of its own there."""
-    process = start_dynamodb()
-    yield process
-    process.stop()
+def new_place() -> Iterator[Callable[[str], Place]]:
+    """Gives the place of a store of this kind that is not there yet; what serves stores is started
+    when it is first asked for."""
+    with ExitStack() as stack:
+        served: dict[str, Callable[[], Place]] = {}
 
+        def place(kind: str) -> Place:
+            if kind not in served:
+                served[kind] = serving(kind, stack)
+            return served[kind]()
 
-@pytest.fixture
-def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Place]:
-    """Gives the place of a store of this kind that is not there yet."""
-
-    def place(kind: str) -> Place:
-        if kind != "dynamodb":
-            return Place(kind, {})
-        url = request.getfixturevalue("dynamodb_server").url
-        section = {
-            "table_prefix": "test-" + os.urandom(4).hex(),
-            "region": "us-east-1",
-            "endpoint_url": url,
-        }
-        return Place(kind, {"strategy": "dynamodb", "dynamodb_strategy": section})
-
-    return place
+        yield place
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if getattr(metafunc.module, "EVERY_STORE", False) and "store_kind" in metafunc.fixturenames:
+    every = getattr(metafunc.module, "EVERY_STORE", ())
+    if every and "store_kind" in metafunc.fixturenames:
         only = metafunc.definition.get_closest_marker("stores")
-        kinds = only.args if only else STORES
+        kinds = only.args if only else every
         metafunc.parametrize("store_kind", kinds, indirect=True)
 
 
@@ -132,6 +122,8 @@ def make_world(
 
     def make(**options: Any) -> World:
         options.setdefault("place", new_place(store_kind))
+        if store_kind in SERVED:
+            options.setdefault("new_place", lambda: new_place(store_kind))
         world = World(root / f"site-{len(worlds)}", **options)
         worlds.append(world)
         return world

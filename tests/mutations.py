@@ -816,8 +816,8 @@ MUTATIONS = (
         "returned machine asked for again",
         "",
         "infrastructure/read_models/sql_work.py",
-        "coalesce(sum((m.result = 'fail' AND m.return_id = '') * m.units), 0) AS failed",
-        "coalesce(sum((m.result = 'fail') * m.units), 0) AS failed",
+        "coalesce(sum(m.units) FILTER (WHERE m.result = 'fail' AND m.return_id = ''), 0)",
+        "coalesce(sum(m.units) FILTER (WHERE m.result = 'fail'), 0)",
         (POLICIES + "returning.py::test_returned_before_it_runs",),
     ),
     Mutation(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +18,24 @@ from infrastructure.storage.sqlite import SqliteStorage
 if TYPE_CHECKING:
     from infrastructure.storage import Storage
 
-STORES = ("sqlite", "dynamodb")
+STORES = ("sqlite", "sql", "postgresql", "json", "dynamodb")
 """Every store that a site can choose, by a name for the tests."""
+
+FOUR = tuple(kind for kind in STORES if kind != "sql")
+"""Those that keep the log differently: `sql` is the file of `sqlite`."""
+
+SERVED = ("postgresql", "dynamodb")
+"""Those of them that a server keeps."""
 
 
 def crash_points_of(kind: str, topic: str) -> tuple[str, ...]:
     """Where a commit of an event of this topic can be cut in two, in the order they are reached;
     nothing is recorded at those that end in `.before`."""
-    return (f"commit.{topic}.before", *BETWEEN.get(kind, ()), f"commit.{topic}.after")
+    between = [point.format(topic) for point in BETWEEN.get(kind, ())]
+    return (f"commit.{topic}.before", *between, f"commit.{topic}.after")
 
 
-BETWEEN: dict[str, tuple[str, ...]] = {}
+BETWEEN: dict[str, tuple[str, ...]] = {"json": ("commit.{}.logged",)}
 """Store -> points between the event and its read rows, where that is not one write."""
 
 
@@ -46,6 +56,32 @@ class Place:
         site = Site("awsinst", "/", work_dir, "")
         settings = StorageSettings.model_validate(self.settings).model_dump(mode="json")
         return storage_of(site, {"storage": settings})
+
+
+def serving(kind: str, stack: ExitStack, *, durable: bool = False) -> Callable[[], Place]:
+    """Gives places of stores that are not there yet. What serves them is started now and ends with
+    `stack`; `durable`: it waits for its disk."""
+    if kind == "postgresql":
+        from tests.postgresql import server
+
+        running = stack.enter_context(server(fsync=durable))
+        return lambda: Place(kind, {"url": running.database()})
+    if kind == "dynamodb":
+        from infrastructure.sandbox.server import start_dynamodb
+
+        emulator = start_dynamodb()
+        stack.callback(emulator.stop)
+
+        def tables() -> Place:
+            section = {
+                "table_prefix": "test-" + os.urandom(4).hex(),
+                "region": "us-east-1",
+                "endpoint_url": emulator.url,
+            }
+            return Place(kind, {"strategy": kind, "dynamodb_strategy": section})
+
+        return tables
+    return lambda: Place(kind, {"strategy": kind})
 
 
 def _variables(prefix: str, section: dict[str, Any]) -> Any:

@@ -6,10 +6,11 @@ be killed at any crash point and started again. Nothing waits.
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from dependency_injector import providers
 
 from application import crash_points
 from application.cancel_request import CancelRequest, cancel_request
+from application.copy_store import copy_store
+from application.failures import StoreError
 from application.instants import Instant
 from application.version import VERSION
 from infrastructure import compiled
@@ -28,7 +31,7 @@ from infrastructure.storage import storage_of
 from interfaces.hostfactory import reads, writes
 from interfaces.read_side import Call
 from interfaces.worker.loop import Worker
-from tests.fakes.clock import FakeClock
+from tests.fakes.clock import ClockBeside, FakeClock
 from tests.stores import Place
 
 if TYPE_CHECKING:
@@ -93,7 +96,8 @@ class _Waiting:
 class World:
     """One site. `settings` are HOSTLEDGER_SECTION__KEY values, `config` is its hostledger.json,
     `sandbox` options of the Sandbox; `way` (of WAYS) is how its templates launch; `place` is where
-    the store is (`tests/stores.py`)."""
+    the store is (`tests/stores.py`), `new_place` gives another one where a store is not a file.
+    `beside` is a site on another machine that shares the store and the cloud."""
 
     def __init__(
         self,
@@ -103,15 +107,21 @@ class World:
         way: str = "RunInstances",
         config: dict[str, Any] | None = None,
         place: Place | None = None,
+        new_place: Callable[[], Place] | None = None,
+        beside: World | None = None,
         **sandbox: Any,
     ) -> None:
         self.root = root
         self.way = way
         self.action = ACTIONS[way]
-        self.clock = FakeClock()
-        # AWS keeps its own time: stepping our wall clock must not move it.
-        began = self.clock.wall - self.clock.seconds
-        self.sandbox = Sandbox(clock=lambda: began + self.clock.seconds, **sandbox)
+        if beside is None:
+            self.clock = FakeClock()
+            # AWS keeps its own time: stepping our wall clock must not move it.
+            began = self.clock.wall - self.clock.seconds
+            self.sandbox = Sandbox(clock=lambda: began + self.clock.seconds, **sandbox)
+        else:
+            self.clock = ClockBeside(beside.clock)  # type: ignore[assignment]
+            self.sandbox = beside.sandbox
         for name in ("conf", "work", "log"):
             (root / name).mkdir(parents=True, exist_ok=True)
         self.site = Site("awsinst", f"{root}/conf", f"{root}/work", f"{root}/log")
@@ -120,13 +130,19 @@ class World:
             self.write_own_config(config)
         self.write_templates(templates or [TEMPLATE])
         self.place = place or Place("sqlite", {})
+        self.new_place = new_place
+        self.backups: list[str] = []
         self.environ = {
             "HOSTLEDGER_WORKER__MODE": "external",
             **self.place.variables(),
             **(settings or {}),
         }
         self.path = self.site.state_dir + "/ledger.db"
-        self.deployment = self.storage().create(self.clock, {"user": "test"}, VERSION)
+        if beside is None:
+            self.deployment = self.storage().create(self.clock, {"user": "test"}, VERSION)
+        else:
+            self.deployment = beside.deployment
+            Path(self.site.state_dir).mkdir(mode=0o700)
         self.workers: list[Worker] = []
         self._random = 0
 
@@ -194,6 +210,39 @@ class World:
     def storage(self) -> Storage:
         """The site's store as its configuration says it."""
         return storage_of(self.site, compiled.load(self.site, self.environ).settings)
+
+    def backup(self) -> str:
+        """The path of an inert copy, as `hostledger store backup` makes it."""
+        path = f"{self.root}/backup-{len(self.backups)}.db"
+        self.storage().backup(path)
+        self.backups.append(path)
+        return path
+
+    def restore(self, backup: str) -> None:
+        """Lose the store and fill an empty place from a backup, as `hostledger store restore` does.
+        A server's store is restored into another database, or other tables."""
+        gc.collect()
+        if self.new_place is not None:
+            self.place = self.new_place()
+            self.environ |= self.place.variables()
+        for path in Path(self.site.state_dir).glob("ledger.db*"):
+            if path.suffix != ".lock":
+                path.unlink()
+        shutil.rmtree(f"{self.site.state_dir}/json", ignore_errors=True)
+        source = Place("sqlite", {"url": f"sqlite:{backup}"}).storage(str(self.root / "work"))
+        with (
+            closing(source.source()) as view,
+            closing(
+                self.storage().begin_copy(self.deployment, self.clock, {"user": "test"})
+            ) as target,
+        ):
+            copy_store(view, target)
+
+    def refusal(self, verb: str, document: dict[str, Any]) -> StoreError:
+        """Why a call cannot use the store."""
+        with pytest.raises(StoreError) as refused:
+            self.call(verb, document)
+        return refused.value
 
     # -- workers ----------------------------------------------------------------------------------
 

@@ -202,6 +202,19 @@ class Rows:
         "launch_templates": ("template_key",),
     }
     LISTS = frozenset({"claims", "machine_ids"})
+    JSON = {
+        "requests": ("fragment",),
+        "machines": ("fragment", "return_fragment"),
+        "returned_machines": ("fragment",),
+        "templates": ("content",),
+        "template_revisions": ("content",),
+        "batches": ("payload", "claims"),
+        "terminations": ("machine_ids",),
+        "fleets": (),
+        "brake": (),
+        "launch_templates": ("payload",),
+    }
+    """Table -> columns that hold JSON as text."""
 
     def __init__(self, read: Callable[[str, tuple[Any, ...]], dict[str, Any] | None]) -> None:
         self._read = read
@@ -231,10 +244,15 @@ class Rows:
 
     def take(self, writer: str) -> list[tuple[str, dict[str, Any]]]:
         """(table, row as it is stored) of what one projection changed; not given again."""
-        return [
-            (table, {k: dumps(v) if isinstance(v, (dict, list)) else v for k, v in row.items()})
-            for (table, *_), row in self._changed.pop(writer, {}).items()
-        ]
+        taken = []
+        for (table, *_), row in self._changed.pop(writer, {}).items():
+            stored = row.copy()
+            for column in self.JSON[table]:
+                value = row[column]
+                if value is not None and value.__class__ is not str:
+                    stored[column] = dumps(value)
+            taken.append((table, stored))
+        return taken
 
     def forget(self, writer: str) -> None:
         """Drop what one projection changed: it failed. What the others changed stays known."""

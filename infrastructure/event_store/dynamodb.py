@@ -138,6 +138,21 @@ class DynamodbEventStore:
             self._mirror = mirror
         return self._mirror
 
+    def select_events(
+        self, stream: str, after: int, to: int, descending: bool, limit: int
+    ) -> list[tuple[int, str, str]]:
+        """Version, topic and data text of a stream's events with after < version <= to."""
+        from infrastructure.event_store.sql import select_events as statement_for
+
+        statement = statement_for(descending)
+        return self.connection.execute(  # type: ignore[no-any-return]
+            statement, (stream, after, to, limit)
+        ).fetchall()
+
+    def reports(self) -> list[str]:
+        """What a person should know of the store: nothing that a commit could leave here."""
+        return []
+
     def changes(self) -> int:
         """A number that is another one when another process has written since; what it wrote is in
         the mirror then, and read rows that wait are written."""

@@ -66,8 +66,8 @@ class SqliteLease:
                 "WHERE account = ?",
                 (self.account,),
             ).fetchone()
-            number = 0
-            followed = None
+            number = self._store.last_fence()
+            followed = seconds if number else None
             if row is not None:
                 number, holder_boot, expires, was_locked, version = row
                 is_dead = locked and was_locked

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from application.instants import Instant
 from application.json_text import dumps
 from application.ports import Instance
-from infrastructure.event_store.sql import SqlEventStore
+from infrastructure.event_store.sql import SqlEventStore, upsert
 
 LONGEST_GAP = 120.0
 """Seconds between two calls of HostFactory after which it counts as stopped in between."""
@@ -16,6 +16,25 @@ LONGEST_GAP = 120.0
 MISSING = "missing "
 FORGOTTEN_AFTER = 3600.0
 """Seconds after which a state that EC2 was seen in is dropped, unless it is seen again."""
+
+PUT_SWEEP = upsert(
+    "sweeps", ["account"], ["account", "began_at", "boot_id", "boot_seconds", "instances"]
+)
+PUT_STATE = upsert(
+    "cloud_states",
+    ["machine_id"],
+    ["machine_id", "name", "state", "wall", "boot_id", "boot_seconds"],
+)
+PUT_FIRST_SWEEP = upsert(
+    "batch_sweeps", ["batch_id"], ["batch_id", "wall", "boot_id", "boot_seconds"]
+)
+PUT_ORPHAN_FACTS = upsert(
+    "orphan_facts",
+    ["machine_id"],
+    ["machine_id", "provider", "instance_type", "price_type", "name", "private_ip_address"],
+)
+PUT_CALLING = upsert("calling", ["name"], ["name", "seconds", "boot_id", "last"])
+PUT_UNSEEN = upsert("unseen", ["id"], ["id", "seconds"])
 
 
 class SqlNotebook:
@@ -43,7 +62,7 @@ class SqlNotebook:
                 (began[1], began[2] - FORGOTTEN_AFTER),
             ),
             (
-                "INSERT OR REPLACE INTO sweeps VALUES (?, ?, ?, ?, ?)",
+                PUT_SWEEP,
                 (self._key, began[0], began[1], began[2], instances),
             ),
         )
@@ -51,17 +70,7 @@ class SqlNotebook:
     def put_cloud_states(self, states: Sequence[tuple[str, str, str]], now: Instant) -> None:
         """(machine id, name, state) as EC2 has it where the ledger does not say so."""
         if states:
-            self._write(
-                *(
-                    (
-                        "INSERT OR REPLACE INTO cloud_states "
-                        "(machine_id, name, state, wall, boot_id, boot_seconds) "
-                        "VALUES (?, ?, ?, ?, ?, ?)",
-                        (*state, *now),
-                    )
-                    for state in states
-                )
-            )
+            self._write(*((PUT_STATE, (*state, *now)) for state in states))
 
     def clear_cloud_states(self, machine_ids: Sequence[str]) -> None:
         """These are as the ledger says again."""
@@ -79,9 +88,7 @@ class SqlNotebook:
             "SELECT wall, boot_id, boot_seconds FROM batch_sweeps WHERE batch_id = ?", (thing,)
         ).fetchone()
         if first is None:
-            self._write(
-                ("INSERT OR REPLACE INTO batch_sweeps VALUES (?, ?, ?, ?)", (thing, *began))
-            )
+            self._write((PUT_FIRST_SWEEP, (thing, *began)))
         return first or began
 
     def miss(self, machine_ids: Sequence[str], now: Instant) -> list[str]:
@@ -91,7 +98,8 @@ class SqlNotebook:
         before = {
             thing.removeprefix(missing)
             for (thing,) in self._store.connection.execute(
-                "SELECT batch_id FROM batch_sweeps WHERE batch_id GLOB ?", (missing + "*",)
+                "SELECT batch_id FROM batch_sweeps WHERE substr(batch_id, 1, ?) = ?",
+                (len(missing), missing),
             )
         }
         if before != set(machine_ids):
@@ -101,10 +109,7 @@ class SqlNotebook:
                     for machine_id in before.difference(machine_ids)
                 ),
                 *(
-                    (
-                        "INSERT OR REPLACE INTO batch_sweeps VALUES (?, ?, ?, ?)",
-                        (missing + machine_id, *now),
-                    )
+                    (PUT_FIRST_SWEEP, (missing + machine_id, *now))
                     for machine_id in machine_ids
                     if machine_id not in before
                 ),
@@ -140,7 +145,7 @@ class SqlNotebook:
             ),
             *(
                 (
-                    "INSERT OR REPLACE INTO orphan_facts VALUES (?, ?, ?, ?, ?, ?)",
+                    PUT_ORPHAN_FACTS,
                     (
                         i.machine_id, i.provider, i.instance_type, i.price_type, i.name,
                         i.private_ip_address,
@@ -164,9 +169,7 @@ class SqlNotebook:
                 seconds += at - last
             if line_boot != boot_id or at > last:
                 boot_id, last = line_boot, at
-        self._write(
-            ("INSERT OR REPLACE INTO calling VALUES (?, ?, ?, ?)", (name, seconds, boot_id, last))
-        )
+        self._write((PUT_CALLING, (name, seconds, boot_id, last)))
 
     def calling(self, name: str) -> float:
         """Seconds in which HostFactory was calling, ever."""
@@ -184,7 +187,7 @@ class SqlNotebook:
         gone = [(thing,) for thing in known if thing not in things]
         if new or gone:
             self._write(
-                *(("INSERT OR REPLACE INTO unseen VALUES (?, ?)", row) for row in new),
+                *((PUT_UNSEEN, row) for row in new),
                 *(("DELETE FROM unseen WHERE id = ?", row) for row in gone),
             )
         return {thing: known.get(thing, seconds) for thing, seconds in things.items()}

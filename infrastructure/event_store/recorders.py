@@ -114,15 +114,12 @@ class StoreRecorder(ProcessRecorder):
         desc: bool = False,
         limit: int | None = None,
     ) -> Sequence[StoredEvent]:
-        rows = self.store.connection.execute(
-            "SELECT version, topic, data FROM events WHERE stream = ? AND version > ? "
-            f"AND version <= ? ORDER BY version {'DESC' if desc else 'ASC'} LIMIT ?",
-            (
-                str(originator_id),
-                -1 if gt is None else gt,
-                2**62 if lte is None else lte,
-                -1 if limit is None else limit,
-            ),
+        rows = self.store.select_events(
+            str(originator_id),
+            -1 if gt is None else gt,
+            2**62 if lte is None else lte,
+            desc,
+            2**62 if limit is None else limit,
         )
         return [StoredEvent(originator_id, v, topic, data.encode()) for v, topic, data in rows]
 

@@ -321,6 +321,13 @@ ALTER TABLE store ADD COLUMN moved_to TEXT NOT NULL DEFAULT '';
 """,
 }
 
+TABLES = (
+    "events", "store", "commands", "tracking", "bodies", "projections", "requests", "machines",
+    "returned_machines", "templates", "template_revisions", "batches", "terminations", "fleets",
+    "launch_templates", "brake",
+)  # fmt: skip
+"""The log and the read models."""
+
 NOTEBOOK_TABLES = (
     "leases",
     "sweeps",

@@ -43,7 +43,8 @@ TRACK = (
     "INSERT INTO tracking VALUES (?, ?) ON CONFLICT (name) DO UPDATE "
     "SET position = excluded.position WHERE tracking.position < excluded.position"
 )
-KEEP_COMMAND = "INSERT INTO commands VALUES (?, ?, ?) ON CONFLICT (command_id) DO NOTHING"
+RESULT = "INSERT INTO commands VALUES (?, ?, ?)"
+KEEP_COMMAND = RESULT + " ON CONFLICT (command_id) DO NOTHING"
 KEEP_BODY = "INSERT INTO bodies VALUES (?, ?) ON CONFLICT (digest) DO NOTHING"
 
 
@@ -53,6 +54,33 @@ def moved(name: str, destination: str) -> str:
         f"{name} was moved to {destination}: nothing is recorded here any more; set storage.url to "
         "the new place"
     )
+
+
+def select_events(descending: bool) -> str:
+    """A stream's events after one version and up to another, so many at most."""
+    return (
+        "SELECT version, topic, data FROM events WHERE stream = ? AND version > ? "
+        f"AND version <= ? ORDER BY version {'DESC' if descending else 'ASC'} LIMIT ?"
+    )
+
+
+def upsert(table: str, key: Sequence[str], columns: Sequence[str]) -> str:
+    """The statement that puts a row in the place of the one with its key."""
+    put = ", ".join(f"{column} = excluded.{column}" for column in columns if column not in key)
+    return (
+        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) "
+        f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {put}"
+    )
+
+
+def by_shape(
+    rows: Sequence[tuple[str, dict[str, Any]]],
+) -> dict[tuple[str, ...], list[tuple[Any, ...]]]:
+    """(table, *columns) -> the values of all rows of that table with these columns."""
+    found: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
+    for table, row in rows:
+        found.setdefault((table, *row), []).append(tuple(row.values()))
+    return found
 
 
 class SqlEventStore:
@@ -131,6 +159,10 @@ class SqlEventStore:
         """The end of the log within a write, after it was checked. Raises LogDamaged."""
         raise NotImplementedError
 
+    def reports(self) -> list[str]:
+        """What a person should know of the store, and do about it."""
+        return []
+
     def refuse_failed_projections(self) -> None:
         """Raises ProjectionFailed: what is decided on rows that stand still would be wrong.
 
@@ -193,7 +225,7 @@ class SqlEventStore:
             if positions is not None:
                 positions.extend(range(last - len(records) + 1, last + 1))
             if command is not None:
-                self.connection.execute("INSERT INTO commands VALUES (?, ?, ?)", (*command, last))
+                self.connection.execute(RESULT, (*command, last))
 
         self.write(records[0][2] if records else "tracking", work)
         return ids
@@ -237,8 +269,7 @@ class SqlEventStore:
         for name in rows.writers():
             self.connection.execute("SAVEPOINT projection")
             try:
-                for table, row in rows.take(name):
-                    self._put_row(table, row)
+                self._put_rows(rows.take(name))
             except self.unfit as error:
                 # What is wrong with the disk is not caught here.
                 self.connection.execute("ROLLBACK TO projection")
@@ -257,12 +288,9 @@ class SqlEventStore:
             return None
         return dict(zip((c[0] for c in cursor.description), values, strict=True))
 
-    def _put_row(self, table: str, row: dict[str, Any]) -> None:
-        self.connection.execute(
-            f"INSERT OR REPLACE INTO {table} ({', '.join(row)}) "
-            f"VALUES ({', '.join('?' * len(row))})",
-            list(row.values()),
-        )
+    def _put_rows(self, rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        for (table, *columns), some in by_shape(rows).items():
+            self.connection.executemany(upsert(table, Rows.KEYS[table], columns), some)
 
     def end(self) -> tuple[int, str]:
         """Position and chain of the last event; (0, "") for none."""
@@ -315,6 +343,14 @@ class SqlEventStore:
             (stream,),
         ):
             yield to_event(stream, version, topic, class_version, data)
+
+    def select_events(
+        self, stream: str, after: int, to: int, descending: bool, limit: int
+    ) -> list[tuple[int, str, str]]:
+        """Version, topic and data text of a stream's events with after < version <= to."""
+        return self.connection.execute(  # type: ignore[no-any-return]
+            select_events(descending), (stream, after, to, limit)
+        ).fetchall()
 
     def command_result(self, command_id: str) -> str | None:
         """What was answered to a command of this id; None when there was none."""

@@ -59,9 +59,7 @@ class SqliteEventStore(SqlEventStore):
         except OSError as error:
             raise StoreError(f"{path}.lock cannot be opened: {error.strerror}") from None
         try:
-            self.connection = sqlite.connect(
-                uri(path, "mode=rw"), timeout=BUSY_TIMEOUT, isolation_level=None, uri=True
-            )
+            self.connection = self._connect()
             self.connection.execute("PRAGMA synchronous = FULL")
             try:
                 bring_up_to_date(self.connection)
@@ -79,9 +77,17 @@ class SqliteEventStore(SqlEventStore):
             self.close()
             raise
 
+    def _connect(self) -> Any:
+        return sqlite.connect(
+            uri(self.path, "mode=rw"), timeout=BUSY_TIMEOUT, isolation_level=None, uri=True
+        )
+
+    def _disconnect(self) -> None:
+        self.connection.close()
+
     def close(self) -> None:
         if self.connection is not None:
-            self.connection.close()
+            self._disconnect()
         if self._lock_file >= 0:
             os.close(self._lock_file)
             self._lock_file = -1
@@ -90,6 +96,10 @@ class SqliteEventStore(SqlEventStore):
         """A number that is another one when another process has written since."""
         (version,) = self.connection.execute("PRAGMA data_version").fetchone()
         return version  # type: ignore[no-any-return]
+
+    def last_fence(self) -> int:
+        """The highest fencing number that may have been given by holders who are not recorded."""
+        return 0
 
     def _unwritable(self, error: Exception) -> StoreError:
         """SQLite calls a full disk an I/O error when it is its shared memory that finds no room."""

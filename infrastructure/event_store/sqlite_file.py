@@ -43,16 +43,20 @@ def uri(path: str, query: str) -> str:
     return f"file:{quoted}?{query}"
 
 
-def open_for_reading(path: str) -> Any:
+def open_for_reading(path: str, name: str = "", inode: int = 0) -> Any:
     """A connection that cannot write. Raises StoreMissing, StoreInert, StoreNewer, StoreError.
+
+    For a ledger beside something else that is the store, `name` is what messages call it and
+    `inode` what tells it from a copy.
 
     Where SQLite cannot make its -shm file (a read-only directory, a full disk) a WAL database
     opens only as immutable, which would hide what is still in a non-empty -wal: then it is refused.
     """
     try:
-        inode = os.stat(path).st_ino
+        inode = inode or os.stat(path).st_ino
     except OSError as error:
         raise missing(path, error) from None
+    name = name or path
     try:
         connection = sqlite.connect(
             uri(path, "mode=ro"), timeout=BUSY_TIMEOUT, isolation_level=None, uri=True
@@ -64,7 +68,7 @@ def open_for_reading(path: str) -> Any:
             )
             bring_up_to_date(writing)
             writing.close()
-        check(connection, path, inode)
+        check(connection, name, inode)
     except sqlite.OperationalError as error:
         if not any(words in str(error) for words in NO_SHM):
             raise StoreError(f"{path}: {error}") from None
@@ -81,7 +85,7 @@ def open_for_reading(path: str) -> Any:
             connection = sqlite.connect(
                 uri(path, "mode=ro&immutable=1"), isolation_level=None, uri=True
             )
-            check(connection, path, inode)
+            check(connection, name, inode)
         except sqlite.DatabaseError as again:
             raise StoreError(f"{path}: {again}") from None
     except sqlite.DatabaseError as error:

@@ -44,7 +44,9 @@ NETWORK_FILE_SYSTEMS = frozenset(
 )
 
 
-def refuse_network_file_system(path: str, mounts: str = "/proc/self/mounts") -> None:
+def refuse_network_file_system(
+    path: str, mounts: str = "/proc/self/mounts", key: str = "storage.sqlite_strategy.path"
+) -> None:
     """Raises StoreError where SQLite's locks do not hold (https://sqlite.org/wal.html)."""
     place = os.path.realpath(os.path.dirname(path))
     best, kind = "", ""
@@ -61,7 +63,7 @@ def refuse_network_file_system(path: str, mounts: str = "/proc/self/mounts") -> 
     if kind in NETWORK_FILE_SYSTEMS:
         raise StoreError(
             f"{path} is on a network file system ({kind} at {best}), where SQLite loses data: set "
-            "storage.sqlite_strategy.path to a local file"
+            f"{key} to a local {'file' if key.endswith('.path') else 'directory'}"
         )
 
 

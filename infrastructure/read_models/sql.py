@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 REQUEST_MACHINES = """
 SELECT group_concat(fragment) FROM (
     SELECT fragment FROM machines WHERE request_id = ? AND (result <> 'fail' OR ? <> 'complete')
-    ORDER BY position, machine_id)
+    ORDER BY position, machine_id) f
 """
 # A machine that failed and was replaced is no part of a complete answer, where all succeed.
 
 RETURN_MACHINES = """
 SELECT group_concat(fragment) FROM (
     SELECT coalesce(r.fragment, m.return_fragment) AS fragment
-    FROM returned_machines r LEFT JOIN machines m ON r.ours AND m.machine_id = r.machine_id
-    WHERE r.return_id = ? ORDER BY r.ordinal)
+    FROM returned_machines r LEFT JOIN machines m ON r.ours = 1 AND m.machine_id = r.machine_id
+    WHERE r.return_id = ? ORDER BY r.ordinal) f
 """
 
 
@@ -115,6 +115,8 @@ class SqlReadModel:
         ).fetchone()
         if row is None:
             return None
+        if not self._shared:
+            return NEVER, row[1], row[2]  # of another boot nothing is concluded
         from infrastructure.event_store.commit import seconds
 
         return seconds(row[0]), row[1], row[2]

@@ -19,13 +19,13 @@ SELECT r.*, CASE r.kind
         SELECT count(*) FROM machines m WHERE m.request_id = r.request_id AND m.alive = 1)
     ELSE (
         SELECT count(*) FROM returned_machines i JOIN machines m USING (machine_id)
-        WHERE i.return_id = r.request_id AND i.ours AND m.alive = 1)
+        WHERE i.return_id = r.request_id AND i.ours = 1 AND m.alive = 1)
     END AS alive
 FROM requests r
 """
 RETURNED = """
 SELECT i.machine_id, i.name, i.ours, m.status, m.alive
-FROM returned_machines i LEFT JOIN machines m ON i.ours AND m.machine_id = i.machine_id
+FROM returned_machines i LEFT JOIN machines m ON i.ours = 1 AND m.machine_id = i.machine_id
 WHERE i.return_id = ? ORDER BY i.ordinal
 """
 BATCHES = """
@@ -44,6 +44,10 @@ SELECT
 """
 
 
+ALL = 2**62
+"""A LIMIT that is none."""
+
+
 class SqlQueries:
     """The questions, over an open connection to the store that messages call `name`; `inert` says
     why it is, "" when it lives."""
@@ -53,6 +57,8 @@ class SqlQueries:
         self._name = name
         self._schema = schema
         self.inert = inert
+        self.reports: list[str] = []
+        """What a person should know of the store, and do about it."""
 
     def begin(self) -> None:
         """Make what follows one consistent look. Raises StoreError."""
@@ -85,7 +91,7 @@ class SqlQueries:
         return self._rows(
             REQUESTS + "WHERE (?1 IS NULL OR r.status = ?1) AND (?2 = 0 OR r.final = 0) "
             "AND (?3 = '' OR r.request_id = ?3) ORDER BY r.position DESC LIMIT ?4",
-            (status, int(open_only), request_id, -1 if limit is None else limit),
+            (status, int(open_only), request_id, ALL if limit is None else limit),
         )
 
     def machines(
@@ -134,14 +140,14 @@ class SqlQueries:
         return self._rows(
             f"SELECT * FROM batches WHERE (?1 = 0 OR {without}) AND (?2 = '' OR batch_id = ?2) "
             f"ORDER BY {without} DESC, position DESC LIMIT ?3",
-            (int(open_only), batch_id, -1 if limit is None else limit),
+            (int(open_only), batch_id, ALL if limit is None else limit),
         )
 
     def fleets(self, all_states: bool) -> list[Row]:
         """Fleets and groups that are there, or all there ever were, with how many machines live."""
         return self._rows(
             "SELECT f.*, (SELECT count(*) FROM machines m WHERE m.batch_id = f.batch_id "
-            "AND m.alive = 1) AS alive FROM fleets f WHERE (? OR f.state <> 'deleted') "
+            "AND m.alive = 1) AS alive FROM fleets f WHERE (? = 1 OR f.state <> 'deleted') "
             "ORDER BY f.position",
             (int(all_states),),
         )
@@ -150,7 +156,7 @@ class SqlQueries:
         """Launch templates that may be there, or all there ever were."""
         return self._rows(
             "SELECT * FROM launch_templates "
-            "WHERE (? OR state IN ('open', 'created', 'deleting')) ORDER BY position",
+            "WHERE (? = 1 OR state IN ('open', 'created', 'deleting')) ORDER BY position",
             (int(all_states),),
         )
 
@@ -184,7 +190,7 @@ class SqlQueries:
         """Every event of these commands. Reads the whole log: no index has the metadata."""
         return self._rows(
             "SELECT * FROM events WHERE json_extract(metadata, '$.correlation_id') IN "
-            "(SELECT value FROM json_each(?)) ORDER BY position",
+            "(SELECT j.value FROM json_each(?) j) ORDER BY position",
             (dumps(list(correlation_ids)),),
         )
 
@@ -246,6 +252,7 @@ class SqlQueries:
             "incarnation": store["incarnation"],
             "schema": self._schema,
             "inert": self.inert or None,
+            "reports": self.reports,
             "events": self._one("SELECT count(*) AS count FROM events")["count"],
             "head": head[0] if head else None,
             "failed_projections": self._rows(

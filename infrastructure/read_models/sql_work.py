@@ -16,9 +16,9 @@ JSON_COLUMNS = frozenset({"claims", "payload", "machine_ids", "content"})
 OPEN_REQUESTS = """
 SELECT r.*,
     coalesce(sum(m.units), 0) AS launched,
-    coalesce(sum((m.result = 'succeed') * m.units), 0) AS succeeded,
-    coalesce(sum((m.result = 'executing') * m.units), 0) AS executing,
-    coalesce(sum((m.result = 'fail' AND m.return_id = '') * m.units), 0) AS failed
+    coalesce(sum(m.units) FILTER (WHERE m.result = 'succeed'), 0) AS succeeded,
+    coalesce(sum(m.units) FILTER (WHERE m.result = 'executing'), 0) AS executing,
+    coalesce(sum(m.units) FILTER (WHERE m.result = 'fail' AND m.return_id = ''), 0) AS failed
 FROM requests r LEFT JOIN machines m ON m.request_id = r.request_id
 WHERE r.final = 0 AND r.kind = 'request'
 GROUP BY r.request_id ORDER BY r.position
@@ -34,15 +34,16 @@ OWED_COLUMNS = (
 
 FLEETS = """
 SELECT f.*, b.state AS batch_state, b.claims, b.pool, b.template_id, b.revision,
-    coalesce(sum((m.owed = '') * m.units), 0) AS kept,
-    coalesce(sum((m.owed = '' AND m.price_type = 'ondemand') * m.units), 0) AS kept_on_demand,
-    coalesce(sum(m.owed = '' AND m.status = 'pending'), 0) AS kept_pending,
+    coalesce(sum(m.units) FILTER (WHERE m.owed = ''), 0) AS kept,
+    coalesce(sum(m.units) FILTER (WHERE m.owed = '' AND m.price_type = 'ondemand'), 0)
+        AS kept_on_demand,
+    count(*) FILTER (WHERE m.owed = '' AND m.status = 'pending') AS kept_pending,
     count(m.machine_id) AS alive,
     (SELECT coalesce(sum(l.units), 0) FROM machines l WHERE l.batch_id = f.batch_id) AS launched
 FROM fleets f JOIN batches b ON b.batch_id = f.batch_id
 LEFT JOIN machines m ON m.batch_id = f.batch_id AND m.alive = 1
 WHERE (f.state <> 'deleted' OR b.state = 'filling') AND f.account = ? AND f.region = ?
-GROUP BY f.batch_id ORDER BY f.position
+GROUP BY f.batch_id, b.batch_id ORDER BY f.position
 """
 
 TEMPLATE_IS_USED = (
@@ -53,9 +54,12 @@ TEMPLATE_IS_USED = (
     "AND f.account = t.account AND f.region = t.region AND f.state <> 'deleted')"
 )
 
-STILL_FILLING = """min(
-    (SELECT sum(json_extract(c.value, '$[1]')) FROM json_each(b.claims) c),
-    max(0, b.machine_count - (SELECT count(*) FROM machines l WHERE l.batch_id = b.batch_id)))
+STILL_FILLING = """(SELECT CASE WHEN asked < wanted THEN asked ELSE wanted END FROM (SELECT
+    (SELECT sum(CAST(json_extract(c.value, '$[1]') AS bigint)) FROM json_each(b.claims) c)
+        AS wanted,
+    (SELECT coalesce(max(b.machine_count - n), 0) FROM
+        (SELECT count(*) AS n FROM machines l WHERE l.batch_id = b.batch_id) c
+        WHERE n < b.machine_count) AS asked) a)
 """
 # What a fleet may launch yet, in machines: no more than the units that its claims lack, nor than it
 # was asked for and has not launched.
@@ -155,7 +159,7 @@ class SqlWork:
             "WHERE state IN ('open', 'doubtful') UNION ALL "
             f"SELECT account, {STILL_FILLING} FROM batches b "
             "WHERE state = 'filling' AND claims <> '[]' UNION ALL "
-            f"SELECT account, machines FROM ({JUST_LAUNCHED})) GROUP BY account"
+            f"SELECT account, machines FROM ({JUST_LAUNCHED}) j) a GROUP BY account"
         )
         return {row["account"]: row["machines"] for row in rows}
 
@@ -167,7 +171,7 @@ class SqlWork:
             "SELECT account, region, count(*) AS machines, 0 AS batches FROM machines "
             "WHERE alive = 1 GROUP BY account, region UNION ALL "
             "SELECT account, region, 0, count(*) FROM batches "
-            "WHERE state IN ('open', 'doubtful', 'filling') GROUP BY account, region) "
+            "WHERE state IN ('open', 'doubtful', 'filling') GROUP BY account, region) a "
             "GROUP BY account, region ORDER BY account, region"
         )
         return [row for row in rows if (row["account"], row["region"]) not in places]
@@ -183,7 +187,7 @@ class SqlWork:
             f"SELECT {what}, machine_count FROM batches "
             "WHERE state IN ('open', 'doubtful') UNION ALL "
             f"SELECT {what}, {STILL_FILLING} FROM batches b "
-            f"WHERE state = 'filling' AND claims <> '[]' UNION ALL {JUST_LAUNCHED}) "
+            f"WHERE state = 'filling' AND claims <> '[]' UNION ALL {JUST_LAUNCHED}) t "
             f"GROUP BY {what}"
         )
 
@@ -245,7 +249,7 @@ class SqlWork:
         """Those of these that are ours and alive."""
         return self._rows(
             "SELECT m.machine_id, m.correlation_id, m.event_id FROM json_each(?) j "
-            "JOIN machines m ON m.machine_id = j.value WHERE m.alive = 1",
+            "JOIN machines m ON m.machine_id = j.value WHERE m.alive = 1 ORDER BY j.key",
             (dumps(list(machine_ids)),),
         )
 
@@ -272,7 +276,7 @@ class SqlWork:
             row["strangers"] = []
             for item in self._rows(
                 "SELECT r.machine_id, r.name, r.ours, m.protected FROM returned_machines r "
-                "LEFT JOIN machines m ON r.ours AND m.machine_id = r.machine_id "
+                "LEFT JOIN machines m ON r.ours = 1 AND m.machine_id = r.machine_id "
                 "WHERE r.return_id = ? AND (r.ours = 0 OR m.alive = 1) ORDER BY r.ordinal",
                 (row["request_id"],),
             ):
@@ -288,7 +292,8 @@ class SqlWork:
         """Those of these machines that are ours and that nothing of ours may end."""
         rows = self._rows(
             "SELECT m.machine_id FROM json_each(?) j "
-            "JOIN machines m ON m.machine_id = j.value WHERE m.protected <> '' AND m.alive = 1",
+            "JOIN machines m ON m.machine_id = j.value WHERE m.protected <> '' AND m.alive = 1 "
+            "ORDER BY j.key",
             (dumps(list(machine_ids)),),
         )
         return [row["machine_id"] for row in rows]
@@ -339,7 +344,7 @@ class SqlWork:
         def first(table: str, key: str, column: str, ids: list[str]) -> list[str]:
             rows = self._rows(
                 f"SELECT t.{key} AS id FROM json_each(?) j JOIN {table} t ON t.{key} = j.value "
-                f"WHERE t.{column} = 0",
+                f"WHERE t.{column} = 0 ORDER BY j.key",
                 (dumps(ids),),
             )
             return [row["id"] for row in rows]
@@ -359,7 +364,7 @@ class SqlWork:
             f"AND {NONE_SEEN} UNION SELECT r.request_id, r.provider, r.final "
             # Each request once: asked for each of its machines, it would cost their square.
             "FROM (SELECT DISTINCT request_id FROM machines "
-            "WHERE alive = 1 AND seen = 0 AND return_id = '') JOIN requests r USING (request_id) "
+            "WHERE alive = 1 AND seen = 0 AND return_id = '') m JOIN requests r USING (request_id) "
             f"WHERE r.seen = 0 AND r.source = 'hostfactory' AND {NONE_SEEN} ORDER BY request_id"
         )
 

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from infrastructure.event_store.sql import SqlEventStore
     from infrastructure.read_models.sql import SqlReadModel
     from infrastructure.site import Site
+    from infrastructure.storage.postgresql import PostgresqlStorage
     from infrastructure.storage.sqlite import SqliteStorage
 
     EventStore = SqlEventStore
     ReadModel = SqlReadModel
-    Storage = SqliteStorage
+    Storage = SqliteStorage | PostgresqlStorage
 
 
 def storage_at(site: Site, place: str, settings: dict[str, Any]) -> Storage:
@@ -43,12 +44,22 @@ def storage_at(site: Site, place: str, settings: dict[str, Any]) -> Storage:
 def storage_of(site: Site, settings: dict[str, Any]) -> Storage:
     """The store that the settings name. Raises BrokenConfiguration."""
     strategy = settings["storage"]["strategy"]
+    if strategy == "sql":
+        if settings["storage"]["sql_strategy"]["url"]:
+            from infrastructure.storage.postgresql import PostgresqlStorage
+
+            return PostgresqlStorage(site, settings["storage"])
+        from infrastructure.storage.sql import SqlalchemyStorage
+
+        return SqlalchemyStorage(site, settings["storage"])
+    if strategy == "json":
+        from infrastructure.storage.json_files import JsonStorage
+
+        return JsonStorage(site, settings["storage"])
     if strategy == "dynamodb":
         from infrastructure.storage.dynamodb import DynamodbStorage
 
         return DynamodbStorage(site, settings)  # type: ignore[return-value]
-    if strategy != "sqlite":
-        raise BrokenConfiguration(f"storage.strategy {strategy} comes in a later release")
     from infrastructure.storage.sqlite import SqliteStorage
 
     return SqliteStorage(site, settings["storage"])

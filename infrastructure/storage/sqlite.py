@@ -23,6 +23,24 @@ if TYPE_CHECKING:
     from infrastructure.site import Site
 
 
+def save_copy(source: Any, site: Site, path: str) -> None:
+    """Take a whole log over into a new SQLite file that is inert. `source` is a look, ended here.
+    Raises StoreError."""
+    from contextlib import closing
+    from copy import copy
+
+    from application.copy_store import copy_store
+    from infrastructure.clock import SystemClock
+
+    if os.path.exists(path):
+        raise StoreError(f"{path} exists: a backup is never written over")
+    target = SqliteStorage(copy(site), {"sqlite_strategy": {"path": path}})
+    with closing(source) as view:
+        deployment, *_ = view.identity()
+        with closing(target.begin_copy(deployment, SystemClock(), {})) as store:
+            copy_store(view, store)
+
+
 class SqliteStorage:
     """`name` is what messages call the store, `place` what storage.url would say of it (without a
     password), `place_key` the setting that says where it is."""

@@ -41,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     options.add_reason(activating)
     activating.add_argument(
-        "--again", action="store_true", help="although it lives: raise its incarnation"
+        "--again",
+        action="store_true",
+        help="although it lives, or was moved: raise its incarnation",
     )
     copying = options.add_action(
         actions, "copy", copy, "take the history to another store, whole or what it lacks yet"
@@ -161,7 +163,13 @@ def activate(arguments: argparse.Namespace) -> int:
 
     call = options.reading(arguments)
     with closing(call.any_store()) as view:
-        inert = view.inert
+        inert, moved_to = view.inert, view.identity()[2]
+    if moved_to and not arguments.again:
+        raise StoreError(
+            f"{call.storage.name} was moved to {moved_to}, where its history goes on: two living "
+            "stores would end each other's machines; when that one is lost for good, --again "
+            "activates this one"
+        )
     if not inert and not arguments.again:
         raise StoreError(
             f"{call.storage.name} lives already: only a copy needs to be activated; --again raises "

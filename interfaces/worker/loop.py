@@ -125,6 +125,8 @@ class Worker:
                 if not self._holds:
                     return not self._is_surplus(now)
                 self.side.journal().info("lease taken", fence=self.lease.number)
+                for report in self.store.reports():
+                    self.side.journal().warn("store", message=report)
             self._heartbeat(now)
             if self._something_changed() or now[2] - self._turned >= LONGEST_QUIET:
                 self.turn()
@@ -144,7 +146,11 @@ class Worker:
         except (StoreError, CallFailed) as error:
             self._stumble(str(error))
         self._stumbles = self._stumbles if now[2] < self._paused_until else 0
-        return not self._may_end(now)
+        try:
+            return not self._may_end(now)
+        except StoreError as error:
+            self._stumble(str(error))
+            return True
 
     def turn(self) -> None:
         """One turn of all policies. Raises LeaseLost, Fenced, StoreError."""
@@ -232,14 +238,17 @@ class Worker:
     def _gather(self, sleep: Callable[[float], None]) -> None:
         """Let a burst of commands come in: they share launches when they share a turn."""
         waited = 0.0
-        before = self.store.changes()
-        while before != self._changes and waited < GATHER:
-            sleep(TICK)
-            waited += TICK
-            after = self.store.changes()
-            if after == before:
-                return
-            before = after
+        try:
+            before = self.store.changes()
+            while before != self._changes and waited < GATHER:
+                sleep(TICK)
+                waited += TICK
+                after = self.store.changes()
+                if after == before:
+                    return
+                before = after
+        except StoreError:
+            return  # the next tick says so, and waits
 
     def end(self) -> None:
         """Give the lease back and say that it is over, and why."""

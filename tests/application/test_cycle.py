@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from tests.stores import FOUR
 from tests.world import World
+
+EVERY_STORE = FOUR
 
 
 def test_a_request_is_fulfilled_and_returned(world: World) -> None:

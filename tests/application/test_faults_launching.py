@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from infrastructure.sandbox.ec2 import Quotas
+from tests.stores import FOUR
 from tests.world import TEMPLATE, WAYS, World, every_way
 
 MakeWorld = Callable[..., World]
@@ -22,6 +23,8 @@ AT_ONCE = ("RunInstances", "fleet-instant")
 """Ways whose call answers with the machines; the others' are found by their tags."""
 
 with_a_token = pytest.mark.parametrize("way", [way for way in WAYS if way != "group"])
+
+EVERY_STORE = FOUR
 
 
 def assert_exactly(world: World, request_id: str, count: int = N) -> dict[str, Any]:
@@ -268,6 +271,7 @@ def way_makes_a_template(world: World) -> bool:
     # What is recorded of a launch without its machines fits into the pages that are there.
     [(way, "locked") for way in WAYS] + [(way, "full") for way in AT_ONCE],
 )
+@pytest.mark.stores("sqlite")
 def test_fault_19_store_fails_after_launch(way_world: World, trouble: str) -> None:
     """The disk is full, or the store is held, just when the launch is to be recorded: the intent is
     sent again later and its outcome recorded then."""
@@ -299,6 +303,7 @@ def test_fault_19_store_fails_after_launch(way_world: World, trouble: str) -> No
     assert len(sent(world)) == 1
 
 
+@pytest.mark.stores("sqlite")
 @every_way
 def test_fault_19_rejection_after_unrecorded_launch(make_world: MakeWorld, way: str) -> None:
     """A launch that could not be recorded makes a later rejection of its token ambiguous: it is

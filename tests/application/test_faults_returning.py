@@ -15,6 +15,7 @@ from infrastructure.compiled import load
 from infrastructure.settings import Settings
 from infrastructure.telemetry.journal import Journal
 from interfaces.hostfactory.wire_format import BadInput
+from tests.stores import FOUR
 from tests.world import TEMPLATE, WAYS, World, every_way
 
 MakeWorld = Callable[..., World]
@@ -29,6 +30,8 @@ TWO_ZONES = [
     TEMPLATE,
     {**TEMPLATE, "templateId": "Zone-B", "subnetId": "subnet-b1"},
 ]
+
+EVERY_STORE = FOUR
 
 
 def fulfilled(world: World, count: int, template_id: str = "OnDemand-A") -> list[dict[str, Any]]:

@@ -3,13 +3,10 @@ one acts, nothing doubles. Each is shown for every way to launch."""
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from infrastructure.event_store.sqlite_driver import sqlite
-from infrastructure.event_store.sqlite_setup import activate_store
+from tests.stores import FOUR
 from tests.world import TEMPLATE, World, every_way
 
 MakeWorld = Callable[..., World]
@@ -19,6 +16,8 @@ LONG = {**TEMPLATE, "fulfilmentDeadline": 50_000}
 
 AT_ONCE = ("RunInstances", "fleet-instant")
 """Ways whose call does not go through a launch template of its own."""
+
+EVERY_STORE = FOUR
 
 
 @every_way
@@ -145,21 +144,15 @@ def test_fault_26_restored_and_activated(way_world: World, way: str) -> None:
     before = world.run_until_final(world.request(N))["machines"]
     world.to_give_up(before)
     world.run(5)
-    gc.collect()
-    connection = sqlite.connect(world.path, isolation_level=None)
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
-    backup = Path(world.path).read_bytes()
+    backup = world.backup()
     world.give_back(before[:1])
     forgotten = world.run_until_final(world.request(N))["machines"]
     world.run(60, lambda: len(world.live()) == 2 * N - 1)
     world.kill(worker)
-    gc.collect()
-    for name in ("-wal", "-shm"):
-        Path(world.path + name).unlink(missing_ok=True)
-    Path(world.path).write_bytes(backup)
+    world.restore(backup)
     world.clock.advance(3600.0)
-    activate_store(world.path, world.clock, {"user": "test"}, "restored")
+    assert "store activate" in str(world.refusal("getRequestStatus", {"requests": []}))
+    world.storage().activate(world.clock, {"user": "test"}, "restored")
     hosts = before[1:] + forgotten
     held = {m["machineId"] for m in hosts}
     assert world.live() == held

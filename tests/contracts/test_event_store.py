@@ -10,14 +10,15 @@ import pytest
 from application.failures import AlreadyTracked, Conflict, Fenced, StoreError
 from domain.deployment import Deployment
 from domain.machine_request import MachineRequest
+from infrastructure.clock import SystemClock
 from infrastructure.event_store.commit import COLUMNS, is_damaged
 from tests.fakes.clock import FakeClock
-from tests.stores import Place
+from tests.stores import SERVED, STORES, Place
 
 if TYPE_CHECKING:
     from infrastructure.storage import Storage
 
-EVERY_STORE = True
+EVERY_STORE = STORES
 
 ACTOR = {"user": "test", "provider": "awsinst", "process": "contract"}
 
@@ -256,3 +257,23 @@ def test_the_end_of_the_log_is_told_to_who_waits(
     assert worker.changes() == before
     other.save(request("a"))
     assert worker.changes() != before
+
+
+@pytest.mark.stores(*SERVED)
+def test_a_worker_on_another_machine_is_known_to_live(
+    store_kind: str, new_place: Callable[[str], Place], tmp_path: Any
+) -> None:
+    """By its lease: a call elsewhere need not start one."""
+    clock = SystemClock()
+    clock.boot_id = "another machine's"
+    place = new_place(store_kind)
+    there, here = (place.storage(f"{tmp_path}/{name}") for name in ("there", "here"))
+    there.create(clock, ACTOR, "0.1.0")
+    store = there.event_store(clock, ACTOR)
+    lease = there.lease(store, "default/us-east-1", "w", "0.1.0", clock, 60.0, f"{tmp_path}/lock")
+    assert not here.read_model().holder_lives()
+    assert lease.acquire()
+    assert here.read_model().holder_lives()
+    lease.release()
+    assert not here.read_model().holder_lives()
+    store.close()

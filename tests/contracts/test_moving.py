@@ -23,7 +23,7 @@ from tests.stores import STORES, Place
 if TYPE_CHECKING:
     from infrastructure.storage import Storage
 
-EVERY_STORE = True
+EVERY_STORE = STORES
 ACTOR = {"user": "test", "provider": "awsinst", "process": "mover"}
 ROOT = Path(__file__).parents[2]
 

@@ -18,12 +18,12 @@ import pytest
 from application.json_text import loads
 from infrastructure.clock import SystemClock
 from tests.processes import ProcessSite
-from tests.stores import Place, crash_points_of
+from tests.stores import STORES, Place, crash_points_of
 
 if TYPE_CHECKING:
     from infrastructure.storage import Storage
 
-EVERY_STORE = True
+EVERY_STORE = STORES
 ROOT = Path(__file__).parents[2]
 
 START = """

@@ -25,3 +25,37 @@ class FakeClock:
 
     def step_wall(self, seconds: float) -> None:
         self.wall += seconds
+
+
+class ClockBeside:
+    """The clock of another machine: the same time goes by, its wall clock is a little off, and it
+    was started at another time."""
+
+    def __init__(self, clock: FakeClock, off: float = 0.7, boot_id: str = "boot-2") -> None:
+        self._clock = clock
+        self._off = off
+        self.boot_id = boot_id
+
+    @property
+    def seconds(self) -> float:
+        return self._clock.seconds + 86_400.0
+
+    @property
+    def wall(self) -> float:
+        return self._clock.wall + self._off
+
+    def now(self) -> Instant:
+        return (self.wall, self.boot_id, self.seconds)
+
+    def database_time(self) -> float:
+        """Of the database that both machines use."""
+        return self._clock.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.advance(seconds)
+
+    def advance(self, seconds: float) -> None:
+        self._clock.advance(seconds)
+
+    def step_wall(self, seconds: float) -> None:
+        self._off += seconds

@@ -1,0 +1,489 @@
+"""The PostgreSQL event store: one writer at a time by an advisory lock, so that positions have no
+gap and whoever follows the log misses nothing.
+
+An append is two messages: begin, wait for the lock and look (at the end of the log, and at the rows
+that the read models will ask for); then everything that is written, and COMMIT.
+"""
+
+from __future__ import annotations
+
+import psycopg2
+from psycopg2 import extensions
+
+from application.crash_points import reach
+from application.failures import (
+    AlreadyTracked,
+    Conflict,
+    Fenced,
+    LogDamaged,
+    StoreElsewhere,
+    StoreError,
+    StoreInert,
+    StoreMissing,
+)
+from application.json_text import dumps, loads
+from infrastructure.event_store.commit import COLUMNS, Rows, compose, is_damaged, project
+from infrastructure.event_store.postgresql_driver import (
+    BUSY_TIMEOUT,
+    FOUND,
+    SCHEMA_VERSION,
+    Session,
+    check,
+    failure,
+    missing,
+)
+from infrastructure.event_store.postgresql_sql import translate, values
+from infrastructure.event_store.sql import (
+    KEEP_BODY,
+    RESULT,
+    TRACK,
+    SqlEventStore,
+    by_shape,
+    moved,
+    upsert,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from application.ports import Clock
+    from application.projections import Record
+    from infrastructure.event_store.commit import Head, Pending
+    from infrastructure.event_store.postgresql_driver import Statement
+
+LOCK = 0x686F73746C656467
+"""The advisory lock's key, "hostledg". It is the database's, so that stores in two schemas of one
+database only wait for each other."""
+
+BEGIN = (
+    "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
+    f"SELECT set_config('lock_timeout', '{BUSY_TIMEOUT}s', true), "
+    "set_config('plan_cache_mode', 'force_generic_plan', true), "
+    "set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true), "
+    f"set_config('synchronous_commit', CASE WHEN pg_try_advisory_xact_lock({LOCK}) "
+    "THEN current_setting('synchronous_commit') ELSE 'off' END, true), "
+    f"pg_advisory_xact_lock({LOCK})"
+)
+"""Statements are planned once for a connection; made while the tables were empty, the plan would go
+through all of them for the minute until PostgreSQL has counted."""
+
+FLUSHED = "COMMIT; SELECT pg_logical_emit_message(true, 'hostledger', '')"
+"""How a commit ends that had to wait for the lock: others do too. The lock is let go before the
+disk has the commit, so that they share one write to the disk; then we wait for it, by a message in
+the write-ahead log that follows our commit there. Nobody is told of a commit that is not on disk,
+and whoever commits has all before it on disk."""
+
+KNOWN = (
+    ("requests", "request_id"),
+    ("machines", "machine_id"),
+    ("batches", "batch_id"),
+    ("fleets", "batch_id"),
+    ("terminations", "termination_id"),
+    ("launch_templates", "template_key"),
+)
+"""Read tables whose rows are asked for before the read models do, and their keys."""
+
+LOOK = (
+    "SELECT h.position, s.deployment, s.incarnation, b.chain, "
+    "(SELECT json_agg(name) FROM projections WHERE name > '')::text, "
+    "(SELECT fence FROM leases WHERE account = %s), "
+    "(SELECT position FROM tracking WHERE name = %s), "
+    "current_setting('synchronous_commit') = 'off', ARRAY["
+    + ", ".join(
+        f"(SELECT json_agg(t) FROM {table} t WHERE {key} = ANY(%s))::text" for table, key in KNOWN
+    )
+    + "], s.moved_to, "
+    + ", ".join("l." + column for column in COLUMNS)
+    + " FROM head h CROSS JOIN store s "
+    "LEFT JOIN events l ON l.position = (SELECT max(position) FROM events) "
+    "LEFT JOIN events b ON b.position = l.position - 1 WHERE h.one = 1 AND s.one = 1"
+)
+LOOK_TYPES = "text, text" + ", text[]" * len(KNOWN)
+GO_ON = "UPDATE head SET position = %s, changes = changes + 1 WHERE one = 1"
+CHANGED = "UPDATE head SET changes = changes + 1 WHERE one = 1"
+EVENTS = "INSERT INTO events SELECT * FROM json_populate_recordset(NULL::events, %s)"
+
+REAL = ("fulfilment_deadline", "boot_seconds")
+"""Columns of the read tables whose numbers JSON may tell without a point."""
+
+
+class _Carefully(Exception):
+    """What a read model wants stored is refused: once more, step by step."""
+
+
+class PostgresqlEventStore(SqlEventStore):
+    """The log of one deployment, with its read tables, open for writing.
+
+    It may be used by several threads when the session's source has connections for each.
+    """
+
+    unfit = (psycopg2.DataError, psycopg2.IntegrityError, psycopg2.ProgrammingError, ValueError)
+    connection: Session
+    beginning = BEGIN
+
+    def __init__(
+        self,
+        session: Session,
+        clock: Clock,
+        actor: dict[str, str],
+        migrate: Callable[[Session], None],
+        *,
+        inert: bool = False,
+    ) -> None:
+        super().__init__(session.name, clock, actor)
+        self.connection = session
+        self._here = self.connection._here
+        self._own_changes = 0
+        try:
+            found = self.connection.run(FOUND).fetchone()
+            if found is not None and found[0] < SCHEMA_VERSION:
+                migrate(self.connection)
+                found = self.connection.run(FOUND).fetchone()
+            try:
+                self.deployment, self.incarnation = check(session, found)
+            except StoreInert:
+                if not inert or found is None:
+                    raise
+                self.deployment, self.incarnation = found[1:3]
+        except StoreMissing:
+            self.close()
+            raise missing(self.name) from None
+        except StoreError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def changes(self) -> int:
+        """A number that is another one when another process has written since."""
+        row = self.connection.run("SELECT changes FROM head").fetchone()
+        assert row is not None
+        return row[0] - self._own_changes  # type: ignore[no-any-return]
+
+    @property
+    def query_cache_hits(self) -> int:
+        """Questions that were answered without asking again."""
+        return self.connection.cache.hits if self.connection.cache is not None else 0
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def write(self, name: str, work: Callable[[], Any]) -> Any:
+        """Run `work` in one write transaction. `name` names its crash points.
+
+        Raises StoreBusy, StoreError, Conflict.
+        """
+        session = self.connection
+        self._begin()
+        try:
+            result = work()
+            reach(f"commit.{name}.before")
+            ending: list[Statement | str] = [self._commit()]
+            if self._here.position is not None:
+                ending.insert(0, (GO_ON, (self._here.position,), ""))
+            elif name != "lease":  # else every renewal would look like news
+                ending.insert(0, CHANGED)
+            session.end(*ending)
+        except psycopg2.IntegrityError as error:
+            raise Conflict(str(error)) from None
+        except psycopg2.Error as error:
+            if self.connection.within and self._here.held.closed:
+                raise failure(
+                    self.name,
+                    error,
+                    " (the connection broke: whether it was recorded is not known)",
+                ) from None
+            raise failure(self.name, error, "; nothing was recorded") from None
+        finally:
+            if session.within:
+                session.roll_back()
+        if len(ending) == 2:
+            self._own_changes += 1
+        reach(f"commit.{name}.after")
+        return result
+
+    def _begin(
+        self,
+        fence: tuple[str, int] | None = None,
+        tracking: tuple[str, int] | None = None,
+        pending: Sequence[Pending] = (),
+    ) -> None:
+        """Begin a write transaction and look at what it stands on."""
+        self._here.position = None
+        self._here.rows = {}
+        asked = _asked(pending)
+        given = ((fence or ("",))[0], (tracking or ("",))[0], *asked)
+        row = self.connection.begin(self.beginning, (LOOK, given, LOOK_TYPES), raw=True).fetchone()
+        self._here.looked = row
+        try:
+            if row is None or row[1] != self.deployment or row[2] != self.incarnation:
+                raise StoreInert(
+                    f"{self.name} was replaced or activated while it was in use; nothing was "
+                    "recorded: what is there now is worked on by a new process"
+                )
+        except StoreInert:
+            self.connection.roll_back()
+            raise
+        self._here.rows = _rows_of(row[8], asked)
+
+    def _commit(self) -> str:
+        return FLUSHED if self._here.looked[7] else "COMMIT"
+
+    def _head(self) -> Head:
+        """The last position, chain and time, after the last event was checked against its own."""
+        issued, _, _, before, *_ = self._here.looked
+        last = self._here.looked[10:]
+        if self._here.position is not None:
+            raise AssertionError("one append a transaction")
+        if last[0] is None:
+            if issued:
+                raise LogDamaged(f"{self.name}: the log is empty, but it held {issued} events")
+            return 0, self.deployment, ""
+        if issued != last[0] or is_damaged(last, before or self.deployment):
+            raise LogDamaged(
+                f"{self.name}: the log was changed at or after position {last[0]}; nothing is "
+                "appended to it: compare it with a backup"
+            )
+        return last[0], last[10], last[6]
+
+    def append(
+        self,
+        records: Sequence[Pending],
+        *,
+        correlation_id: str = "",
+        causation_id: str = "",
+        causes: dict[str, tuple[str, str]] | None = None,
+        command: tuple[str, str] | None = None,
+        bodies: dict[str, bytes] | None = None,
+        fence: tuple[str, int] | None = None,
+        tracking: tuple[str, int] | None = None,
+        positions: list[int] | None = None,
+    ) -> list[str]:
+        """As everywhere, in two messages. When the second is answered by nobody, the next
+        connection is asked whether it was carried out."""
+        name = records[0][2] if records else "tracking"
+        session = self.connection
+        self._begin(fence, tracking, records)
+        try:
+            if self._here.looked[9] and not self._although_moved:
+                raise StoreElsewhere(moved(self.name, self._here.looked[9]))
+            if fence is not None and self._here.looked[5] != fence[1]:
+                raise Fenced(f"the lease of {fence[0]} is another worker's now")
+            if tracking is not None and (self._here.looked[6] or -1) >= tracking[1]:
+                raise AlreadyTracked(f"{tracking[0]} has passed position {tracking[1]}")
+            head = self._head()
+            rows, followed = compose(
+                records, head, self._clock.now(), self._actor, (correlation_id, causation_id),
+                causes or {},
+            )  # fmt: skip
+            last = head[0] + len(rows)
+            statements: list[Statement] = []
+            if tracking is not None:
+                statements.append(_own(TRACK, tracking))
+            for body in (bodies or {}).items():
+                statements.append(_own(KEEP_BODY, body))
+            if rows:
+                statements.append(_events(rows))
+                statements += self._follow(followed)
+            if command is not None:
+                statements.append(_own(RESULT, (*command, last)))
+            statements.append((GO_ON, (last,), "bigint"))
+            self._send(name, statements, [row[1] for row in rows], tracking)
+        except _Carefully:
+            session.roll_back()
+            return super().append(
+                records,
+                correlation_id=correlation_id,
+                causation_id=causation_id,
+                causes=causes,
+                command=command,
+                bodies=bodies,
+                fence=fence,
+                tracking=tracking,
+                positions=positions,
+            )
+        finally:
+            if session.within:
+                session.roll_back()
+        self._own_changes += 1
+        reach(f"commit.{name}.after")
+        if positions is not None:
+            positions.extend(range(head[0] + 1, last + 1))
+        return [row[1] for row in rows]
+
+    def _send(
+        self,
+        name: str,
+        statements: Sequence[Statement],
+        ids: list[str],
+        tracking: tuple[str, int] | None,
+    ) -> None:
+        reach(f"commit.{name}.before")
+        try:
+            self.connection.end(*statements, self._commit())
+        except ValueError:  # a text that PostgreSQL has no place for
+            raise _Carefully from None
+        except psycopg2.Error as error:
+            if self._here.held.closed or _is_over(self._here.held):
+                self.connection.roll_back()
+                self._settle(error, ids, tracking)
+                return
+            if isinstance(error, psycopg2.IntegrityError) and error.diag.table_name in (
+                "events", "commands",
+            ):  # fmt: skip
+                raise Conflict(str(error)) from None
+            if isinstance(error, self.unfit):
+                raise _Carefully from None
+            raise failure(self.name, error, "; nothing was recorded") from None
+
+    def _settle(self, error: Exception, ids: list[str], tracking: tuple[str, int] | None) -> None:
+        """The connection broke before the answer came: find out what became of the commit.
+
+        Behind the lock: the server's side of the broken connection has it until its transaction
+        has ended, one way or the other. Raises StoreError unless the commit is there.
+        """
+        try:
+            self._begin(None, tracking)
+        except StoreError as again:
+            raise StoreError(
+                f"{again} (the connection broke during a commit: whether it was recorded is not "
+                "known until the store is back)"
+            ) from None
+        try:
+            if ids:
+                found = self.connection.run(
+                    "SELECT count(*) FROM events WHERE event_id = %s", (ids[-1],)
+                ).fetchone()
+                is_there = found is not None and found[0] == 1
+            else:
+                is_there = tracking is not None and self._here.looked[6] == tracking[1]
+            # It may not be on disk yet.
+            self.connection.end(FLUSHED)
+        finally:
+            if self.connection.within:
+                self.connection.roll_back()
+        if not is_there:
+            raise failure(self.name, error, "; nothing was recorded")
+
+    def _insert(self, rows: Sequence[Sequence[Any]], followed: Sequence[Record]) -> None:
+        if rows:
+            self._here.position = rows[-1][0]
+            self.connection.send([_events(rows)])
+        self._project(followed)
+
+    def _follow(self, records: Sequence[Record]) -> list[Statement]:
+        """What the inline read models write, as one message takes it."""
+        failed = set(loads(self._here.looked[4] or "[]"))
+        rows = Rows(self._read_row)
+        errors = project(records, rows, failed)
+        statements: list[Statement] = []
+        for writer in rows.writers():
+            statements += _puts(rows.take(writer))
+        for name, (position, text) in errors.items():
+            statements.append(
+                ("INSERT INTO projections VALUES (%s, %s, %s)", (name, position, text), "")
+            )
+        return statements
+
+    def _read_row(self, table: str, key: tuple[Any, ...]) -> dict[str, Any] | None:
+        known = self._here.rows.get(table)
+        if known is not None and key[0] in known:
+            return known[key[0]]  # type: ignore[no-any-return]
+        return super()._read_row(table, key)
+
+    def _put_rows(self, rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        """Together, and one by one when one of them is refused so."""
+        session = self.connection
+        session.run("SAVEPOINT rows")
+        try:
+            session.send(_puts(rows))
+        except self.unfit:
+            session.run("ROLLBACK TO rows")
+            for table, row in rows:
+                statement = upsert(table, Rows.KEYS[table], list(row))
+                session.execute(statement, list(row.values()))
+
+
+def _is_over(connection: Any) -> bool:
+    """Whether it is not within the transaction any more, whatever became of that."""
+    return bool(connection.info.transaction_status == extensions.TRANSACTION_STATUS_IDLE)
+
+
+def _own(statement: str, given: Sequence[Any]) -> Statement:
+    text, order = translate(statement)
+    return text, values(given, order), ""
+
+
+def _events(rows: Sequence[Sequence[Any]]) -> Statement:
+    """Rows of COLUMNS. As one JSON text: many literals take the server longer to read."""
+    return EVENTS, (dumps([dict(zip(COLUMNS, row, strict=True)) for row in rows]),), "json"
+
+
+def _puts(rows: Sequence[tuple[str, dict[str, Any]]]) -> list[Statement]:
+    """Rows of the read tables in few statements: one for all of a table with the same columns."""
+    plain = [
+        (table, {k: int(v) if isinstance(v, bool) else v for k, v in row.items()})
+        for table, row in rows
+    ]
+    return [
+        (_put(table, columns), (dumps([dict(zip(columns, r, strict=True)) for r in some]),), "json")
+        for (table, *columns), some in by_shape(plain).items()
+    ]
+
+
+def _put(table: str, columns: Sequence[str]) -> str:
+    into, _, rest = upsert(table, Rows.KEYS[table], columns).partition(" VALUES ")
+    _, _, conflict = rest.partition(" ON CONFLICT ")
+    return (
+        f"{into} SELECT {', '.join(columns)} FROM json_populate_recordset(NULL::{table}, %s) "
+        f"ON CONFLICT {conflict}"
+    )
+
+
+_STREAMS = {
+    "request": ("requests",),
+    "return": ("requests",),
+    "machine": ("machines",),
+    "batch": ("batches", "fleets"),
+    "termination": ("terminations",),
+    "lt": ("launch_templates",),
+}
+"""Where the read models have what a stream is about."""
+
+
+def _asked(pending: Sequence[Pending]) -> list[list[str]]:
+    """The keys of rows that the read models are going to ask for, by the tables of KNOWN.
+
+    A guess that spares round trips: what it misses is asked for one by one.
+    """
+    wanted: dict[str, dict[str, None]] = {table: {} for table, _ in KNOWN}
+    for stream, version, _, _, _, fields in pending:
+        kind, _, identifier = stream.partition("-")
+        if version > 1:  # else it is new
+            for table in _STREAMS.get(kind, ()):
+                wanted[table][identifier] = None
+        if not fields:
+            continue
+        if isinstance(fields.get("request_id"), str) and fields["request_id"]:
+            wanted["requests"][fields["request_id"]] = None
+        for machine_id in fields.get("machine_ids", ()):
+            wanted["machines"][machine_id] = None
+    return [list(ids) for ids in wanted.values()]
+
+
+def _rows_of(found: list[str | None], asked: list[list[str]]) -> dict[str, dict[str, Any]]:
+    """Table -> key -> row or None, of what was asked for."""
+    tables: dict[str, dict[str, Any]] = {}
+    for (table, key), text, ids in zip(KNOWN, found, asked, strict=True):
+        if not ids:
+            continue
+        rows: dict[str, Any] = dict.fromkeys(ids)
+        for row in loads(text or "[]"):
+            for column in REAL:
+                if column in row:
+                    row[column] = float(row[column])
+            rows[row[key]] = row
+        tables[table] = rows
+    return tables

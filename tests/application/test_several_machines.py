@@ -1,0 +1,163 @@
+"""Two machines on one store: whichever calls, whichever works, and whatever becomes of one of them,
+there is one ledger and nothing doubles.
+
+The machines' clocks differ, and neither sees the other's files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.stores import FOUR, SERVED
+from tests.world import World
+
+EVERY_STORE = FOUR
+pytestmark = pytest.mark.stores(*SERVED)
+
+LEASE_TIME = 60.0
+N = 4
+
+MakeWorld = Callable[..., World]
+
+
+@pytest.fixture
+def machines(make_world: MakeWorld) -> tuple[World, World]:
+    one = make_world(boot_time=20.0, shutdown_time=15.0)
+    return one, make_world(beside=one, place=one.place)
+
+
+def run_both(
+    one: World, other: World, seconds: float, until: Callable[[], bool], step: float = 1.0
+) -> float:
+    """Let time pass on both until `until` is true; the seconds it took."""
+    began = one.clock.seconds
+    while not until():
+        assert one.clock.seconds - began < seconds, f"not within {seconds:g} s"
+        one.tick()
+        other.tick()
+        one.clock.advance(step)
+    return one.clock.seconds - began
+
+
+def succeeded(world: World, request_id: str) -> bool:
+    return bool(world.status(request_id)["status"] == "complete")
+
+
+def test_either_machine_answers_and_one_works(machines: tuple[World, World]) -> None:
+    """Asked on one, polled on the other, returned on the first; two workers, one lease."""
+    one, other = machines
+    one.start_worker()
+    other.start_worker()
+    requests = [world.request(N) for world in machines for _ in range(3)]
+    run_both(one, other, 300, lambda: all(succeeded(other, r) for r in requests))
+    assert len(one.live()) == 6 * N
+    assert [len(world.launches()) for world in machines] == [1, 1], "the sandbox is one"
+    hosts = [m for r in requests for m in one.status(r)["machines"]]
+    assert other.to_give_up(hosts) == []
+    returned = other.give_back(hosts)
+    run_both(one, other, 600, lambda: succeeded(one, returned), step=5.0)
+    one.assert_nothing_left()
+
+
+def test_sightings_of_either_machine_are_seen(machines: tuple[World, World]) -> None:
+    """A request that is polled on the machine without a worker is known to HostFactory: it lives
+    on; one whose answer was lost there is ended."""
+    one, other = machines
+    one.start_worker()
+    known, lost = other.request(N), other.request(N)
+
+    def poll() -> None:
+        answer = other.status(known)
+        hosts = [m for m in answer["machines"] if m["result"] == "succeed"]
+        if hosts:
+            other.to_give_up(hosts)
+
+    one.run(1500, poll=poll, step=10.0)
+    assert succeeded(one, known)
+    states = dict(one.query("SELECT request_id, state FROM requests WHERE kind = 'request'"))
+    assert states[known] == "fulfilled"
+    assert len(one.live()) == N, states
+    assert lost in states
+    one.assert_agreement()
+
+
+@pytest.mark.parametrize("point", ["commit.LaunchIntended.after", "aws.RunInstances.after"])
+def test_a_killed_worker_is_followed_within_the_lease_time(
+    machines: tuple[World, World], point: str
+) -> None:
+    """In the middle of a launch: the other machine's worker goes on, with the same token."""
+    one, other = machines
+    one.start_worker()
+    request_id = other.request(N)
+    one.die_at(point)
+    other.start_worker()
+    took = run_both(one, other, 400, lambda: len(other.workers) == 1 and holds(other))
+    assert took <= LEASE_TIME + 5
+    run_both(one, other, 600, lambda: succeeded(other, request_id))
+    assert len(one.live()) == N
+    one.assert_agreement()
+
+
+def holds(world: World) -> bool:
+    return world.workers[0]._holds
+
+
+def test_a_paused_worker_cannot_write_when_it_wakes(machines: tuple[World, World]) -> None:
+    """Between its intent and its call: meanwhile the other takes over and launches, with the same
+    token; what the first one's call gives it cannot record."""
+    one, other = machines
+    paused = one.start_worker()
+    request_id = one.request(N)
+
+    def meanwhile() -> None:
+        one.workers.remove(paused)
+        other.start_worker()
+        other.run(200, lambda: succeeded(other, request_id))
+
+    with one.pausing_at("aws.RunInstances.before", meanwhile):
+        one.run(20, lambda: paused not in one.workers)
+        while paused.tick():
+            one.clock.advance(1.0)
+    paused.end()
+    assert len(one.live()) == N
+    assert [len(e["instances"]) for e in one.events("LaunchAccepted")] == [N]
+    other.run(300)
+    one.assert_agreement()
+
+
+def test_a_newer_release_on_the_other_machine_takes_over(machines: tuple[World, World]) -> None:
+    """Its worker asks the holder to end, across machines."""
+    one, other = machines
+    one.start_worker("0.1.0")
+    request_id = one.request(N)
+    one.run(3)
+    other.start_worker("0.2.0")
+    run_both(one, other, 200, lambda: not one.workers and holds(other))
+    run_both(one, other, 600, lambda: succeeded(other, request_id))
+    assert len(one.live()) == N
+    one.assert_agreement()
+
+
+def test_the_management_host_fails_over(machines: tuple[World, World]) -> None:
+    """The machine that HostFactory and the worker run on is gone with all of its files: HostFactory
+    starts on the other, and finds every request and every machine."""
+    one, other = machines
+    worker = one.start_worker()
+    before = one.fulfilled(N)
+    open_request = one.request(N)
+    one.kill(worker)
+    one.site.state_dir += "/gone"
+
+    assert other.status(open_request)["status"] == "running"
+    other.start_worker()
+    other.run(600, lambda: succeeded(other, open_request))
+    assert succeeded(other, open_request)
+    after = other.status(open_request)["machines"]
+    assert other.to_give_up(before + after) == []
+    returned = other.give_back(before + after)
+    other.run(900, lambda: succeeded(other, returned), step=5.0)
+    assert succeeded(other, returned)
+    other.run(250, step=5.0)
+    other.assert_nothing_left()
