@@ -56,7 +56,8 @@ database only wait for each other."""
 
 BEGIN = (
     "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
-    f"SELECT set_config('lock_timeout', '{BUSY_TIMEOUT}s', true), "
+    "SELECT set_config('lock_timeout', coalesce(nullif(current_setting('lock_timeout'), '0'), "
+    f"'{BUSY_TIMEOUT}s'), true), "
     "set_config('plan_cache_mode', 'force_generic_plan', true), "
     "set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true), "
     f"set_config('synchronous_commit', CASE WHEN pg_try_advisory_xact_lock({LOCK}) "
