@@ -35,6 +35,7 @@ __all__ = [
     "register",
     "registered_site",
     "site_from",
+    "store_iam_policy",
     "templates_file",
     "worker_status",
 ]
@@ -309,6 +310,22 @@ def iam_policy(call: Call) -> tuple[dict[str, Any], list[str]]:
         tags_ids=aws["tag_instance_id"],
     )
     return document, profiles
+
+
+def store_iam_policy(call: Call) -> dict[str, Any]:
+    """The policy for the store in DynamoDB that the instance's configuration names. Raises
+    BrokenConfiguration. The store need not be there: this is wanted before it is made."""
+    from infrastructure.aws.iam_policy import store_policy
+    from infrastructure.event_store.dynamodb_client import TABLES
+
+    section = call.settings["storage"]["dynamodb_strategy"]
+    region = section["region"] or call.settings["provider"]["aws"]["region"]
+    if not region:
+        raise BrokenConfiguration(
+            "no region is known: set storage.dynamodb_strategy.region or AWS_REGION"
+        )
+    scales = section["billing_mode"] == "PROVISIONED" and section["auto_scaling"]["enabled"]
+    return store_policy(region, [f"{section['table_prefix']}-{name}" for name in TABLES], scales)
 
 
 def _profiles(contents: Sequence[dict[str, Any]]) -> set[str]:

@@ -153,6 +153,55 @@ def policy(
     return {"Version": "2012-10-17", "Statement": statements}
 
 
+ASKS = ("dynamodb:BatchGetItem", "dynamodb:DescribeTable", "dynamodb:GetItem", "dynamodb:Query")
+RECORDS = (
+    "dynamodb:BatchWriteItem",
+    "dynamodb:ConditionCheckItem",
+    "dynamodb:DeleteItem",
+    "dynamodb:PutItem",
+    "dynamodb:UpdateItem",
+)
+"""TransactWriteItems has no permission of its own: it takes those of what is in it.
+https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/transaction-apis-iam.html"""
+
+MAKES_TABLES = (
+    "dynamodb:CreateTable",
+    "dynamodb:DescribeContinuousBackups",
+    "dynamodb:TagResource",
+    "dynamodb:UpdateContinuousBackups",
+)
+SCALES = (
+    "application-autoscaling:PutScalingPolicy",
+    "application-autoscaling:RegisterScalableTarget",
+)
+SCALING = "dynamodb.application-autoscaling.amazonaws.com"
+
+
+def store_policy(region: str, tables: Iterable[str], scales: bool) -> dict[str, Any]:
+    """The policy for a store in these tables. The scripts and the worker need Ask and Record, which
+    have neither Scan nor the deletion of a table; `store init` and `store activate` need the rest
+    too, and nobody after them. `scales`: with Application Auto Scaling."""
+    partition = partition_of(region)
+    named = [f"arn:{partition}:dynamodb:{region}:*:table/{table}" for table in tables]
+    statements = [
+        _allow("Ask", ASKS, named),
+        _allow("Record", RECORDS, named),
+        _allow("InitMakesTables", MAKES_TABLES, named),
+    ]
+    if scales:
+        to_tables = {"StringEquals": {"application-autoscaling:service-namespace": "dynamodb"}}
+        statements += [
+            _allow("InitScalesTables", SCALES, "*", to_tables),
+            _allow(
+                "InitScalingRole",
+                ["iam:CreateServiceLinkedRole"],
+                f"arn:{partition}:iam::*:role/aws-service-role/{SCALING}/*",
+                {"StringEquals": {"iam:AWSServiceName": SCALING}},
+            ),
+        ]
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
 def _allow(
     sid: str,
     actions: Iterable[str],

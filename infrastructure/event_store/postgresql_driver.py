@@ -7,10 +7,8 @@ that what belongs together is sent together: every message is a round trip.
 
 from __future__ import annotations
 
+import sys
 from _thread import _local
-
-import psycopg2
-from psycopg2 import extensions
 
 from application.failures import (
     StoreBusy,
@@ -22,6 +20,18 @@ from application.failures import (
 )
 from domain.identifiers import sha256
 from infrastructure.event_store.postgresql_sql import translate, values
+
+_has_ssl = "ssl" in sys.modules
+if not _has_ssl:
+    # The driver's C module asks Python for `ssl` (a third of a read's time) to set up what
+    # OpenSSL has needed no set-up for since 1.1, and does without where there is none.
+    sys.modules["ssl"] = None  # type: ignore[assignment]
+try:
+    import psycopg2
+    from psycopg2 import extensions
+finally:
+    if not _has_ssl:
+        del sys.modules["ssl"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

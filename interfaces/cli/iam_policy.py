@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from interfaces.cli import options, output
-from interfaces.read_side import iam_policy
+from interfaces.read_side import iam_policy, store_iam_policy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,12 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """JSON whatever `--output` says: that is what a policy is."""
     if arguments.purpose == "dynamodb":
-        print(
-            "hostledger: the store of this release is SQLite: the policy for DynamoDB comes with "
-            "that store",
-            file=sys.stderr,
-        )
-        return 1
+        output.show_json(store_iam_policy(options.reading(arguments)))
+        return 0
     document, guessed = iam_policy(options.reading(arguments))
     output.show_json(document)
     if guessed:

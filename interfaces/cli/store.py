@@ -114,7 +114,10 @@ def init(arguments: argparse.Namespace) -> int:
     else:
         from interfaces.write_side import create
 
-        deployment, path = create(options.writing(arguments, site))
+        side = options.writing(arguments, site)
+        deployment, path = create(side)
+        for warning in getattr(side.storage(), "warnings", ()):
+            print(f"hostledger: {warning}", file=sys.stderr)
     document = {
         "deployment": deployment,
         "path": path,

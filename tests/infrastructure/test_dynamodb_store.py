@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from application.projections import PROJECTIONS
 from domain.machine import Machine
 from domain.machine_request import MachineRequest
 from domain.return_request import ReturnRequest
+from infrastructure.aws.iam_policy import store_policy
 from infrastructure.event_store import dynamodb_client
 from infrastructure.event_store.dynamodb_client import LOG, Tables
 from infrastructure.event_store.dynamodb_log import read_head, read_log
@@ -72,14 +74,22 @@ class Stand:
         return [event for commit in read_log(tables, 0, read_head(tables).pos) for event in commit]
 
 
+@contextmanager
+def attached(stand: Stand) -> Iterator[Stand]:
+    """Within: every client that is made calls this stand-in; it has an empty store."""
+    dynamodb_client.on_client = stand.dynamodb.attach
+    try:
+        stand.storage().create(stand.clock, ACTOR, "0.1.0")
+        stand.dynamodb.calls.clear()
+        yield stand
+    finally:
+        dynamodb_client.on_client = None
+
+
 @pytest.fixture
-def stand(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Stand:
-    made = Stand(str(tmp_path))
-    # Bound methods of one object are equal, so that its clients are made once.
-    monkeypatch.setattr(dynamodb_client, "on_client", made.dynamodb.attach)
-    made.storage().create(made.clock, ACTOR, "0.1.0")
-    made.dynamodb.calls.clear()
-    return made
+def stand(tmp_path: Any) -> Iterator[Stand]:
+    with attached(Stand(str(tmp_path))) as made:
+        yield made
 
 
 @pytest.fixture
@@ -105,9 +115,9 @@ def machine_id(number: int) -> str:
 
 def launch(store: Any, request_id: str, numbers: range) -> None:
     """Machines of a request, in the commits that the policy makes of them."""
+    asked = store.get(MachineRequest, request_id)
     for start in range(numbers.start, numbers.stop, 30):
         some = range(start, min(start + 30, numbers.stop))
-        asked = store.get(MachineRequest, request_id)
         ids = [machine_id(number) for number in some]
         asked.assign("bat-1", dict.fromkeys(ids, 1))
         store.save(asked, *(launched(request_id, number) for number in some))
@@ -374,10 +384,7 @@ def test_more_than_an_item_takes_is_refused(stand: Stand) -> None:
 def test_reads_are_right_where_only_consistent_ones_are(tmp_path: Any) -> None:
     """Every read asks for consistency: with a stand-in whose other reads are always behind, and
     indexes that never follow, nothing is missed; and none scans or uses an index."""
-    stand = Stand(str(tmp_path), stale_reads=True, index_lag=1e9)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dynamodb_client, "on_client", stand.dynamodb.attach)
-        stand.storage().create(stand.clock, ACTOR, "0.1.0")
+    with attached(Stand(str(tmp_path), stale_reads=True, index_lag=1e9)) as stand:
         store = stand.store()
         store.save(request("a", 3))
         launch(store, "req-a", range(3))
@@ -515,7 +522,6 @@ def test_a_projection_that_fails_stops_alone(stand: Stand, monkeypatch: pytest.M
     store = stand.store()
     store.save(request("a"))
     monkeypatch.undo()
-    monkeypatch.setattr(dynamodb_client, "on_client", stand.dynamodb.attach)
     with pytest.raises(ProjectionFailed, match="requests stopped at position 2"):
         stand.model()
     with pytest.raises(ProjectionFailed):
@@ -553,6 +559,35 @@ def test_tables_are_made_as_the_site_says(stand: Stand) -> None:
     on_demand = stand.storage("q", auto_scaling=scaling)
     on_demand.create(stand.clock, ACTOR, "0.1.0")
     assert "PAY_PER_REQUEST" in on_demand.warnings[0]
+
+
+def test_the_printed_policy_permits_what_is_called(stand: Stand, tmp_path: Any) -> None:
+    """And nothing besides: of `store init`, of the calls and of the worker."""
+    scaling = {"enabled": True}
+    storage = stand.storage("p", billing_mode="PROVISIONED", auto_scaling=scaling)
+    storage.create(stand.clock, ACTOR, "0.1.0")
+    store = stand.store()
+    lease, _ = lease_of(stand, "boot-one", tmp_path)
+    assert lease.acquire()
+    lease.release()
+    store.save(request("a", 90), bodies={"d": b"x"}, fence=None)
+    launch(store, "req-a", range(90))
+    ids = [machine_id(number) for number in range(90)]
+    store.save(ReturnRequest.hand_back("ret-a", "awsinst", ids, [], "returned", "hostfactory"))
+    stand.model().machines_of("ret-a", "return", "running")
+    stand.storage().activate(stand.clock, ACTOR, "a drill")
+    inside = {"TransactWriteItems": {"PutItem", "DeleteItem", "ConditionCheckItem"}}
+    called = set()
+    for call in stand.dynamodb.calls:
+        called |= {f"{call.service}:{one}" for one in inside.get(call.action, {call.action})}
+    document = store_policy("us-east-1", ["t-log"], True)
+    permitted = {action for s in document["Statement"] for action in s["Action"]}
+    asked_besides = {
+        "iam:CreateServiceLinkedRole",
+        "dynamodb:TagResource",  # by CreateTable with tags
+        "dynamodb:DescribeContinuousBackups",  # by UpdateContinuousBackups
+    }
+    assert called == permitted - asked_besides
 
 
 def test_an_interrupted_init_is_run_again(stand: Stand) -> None:

@@ -231,12 +231,30 @@ def test_roles_parameters_and_queues_are_named(
     assert "workers" in answer.err
 
 
-def test_the_policy_of_another_store_is_refused(world: World, make_run: Any) -> None:
-    """There is no DynamoDB store in this release."""
-    answer = make_run(world)("iam-policy", "--for", "dynamodb")
+def test_the_store_s_policy_names_its_tables_alone(make_world: MakeWorld, make_run: Any) -> None:
+    """Before the store is made; with Application Auto Scaling only where the site wants it."""
+    prefix = "HOSTLEDGER_STORAGE__DYNAMODB_STRATEGY__"
+    plain = make_world(settings={prefix + "TABLE_PREFIX": "farm"})
+    answer = make_run(plain)("iam-policy", "--for", "dynamodb")
 
-    assert (answer.status, answer.out) == (1, "")
-    assert "comes with that store" in answer.err
+    assert (answer.status, answer.err) == (0, "")
+    statements = json.loads(answer.out)["Statement"]
+    assert {s["Sid"] for s in statements} == {"Ask", "Record", "InitMakesTables"}
+    for statement in statements:
+        assert len(statement["Resource"]) == 5
+        for resource in statement["Resource"]:
+            assert resource.startswith("arn:aws:dynamodb:us-east-1:*:table/farm-")
+        assert not [a for a in statement["Action"] if "*" in a or a.endswith((":Scan", "Table*"))]
+
+    scaling = make_world(
+        settings={
+            prefix + "BILLING_MODE": "PROVISIONED",
+            prefix + "AUTO_SCALING__ENABLED": "true",
+        }
+    )
+    answer = make_run(scaling)("iam-policy", "--for", "dynamodb")
+    sids = [s["Sid"] for s in json.loads(answer.out)["Statement"]]
+    assert sids[-2:] == ["InitScalesTables", "InitScalingRole"]
 
 
 @pytest.mark.parametrize(
