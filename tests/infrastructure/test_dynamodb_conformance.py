@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,13 +16,14 @@ from eventsourcing.persistence import (
 )
 
 from infrastructure.event_store.dynamodb import DynamodbEventStore
-from infrastructure.event_store.dynamodb_client import Tables
+from infrastructure.event_store.dynamodb_client import Tables, place_of
 from infrastructure.event_store.dynamodb_log import read_head
 from infrastructure.event_store.dynamodb_setup import _put_head, create_tables
 from infrastructure.event_store.recorders import StoreRecorder
-from infrastructure.sandbox.server import SandboxProcess
+from infrastructure.settings import Storage
 from tests.fakes.clock import FakeClock
 from tests.infrastructure.test_sqlite_conformance import cases
+from tests.stores import Place
 
 
 class _Here(threading.local):
@@ -66,17 +67,9 @@ class OverAnEmptyLog:
     """Gives each case tables of its own and not one event."""
 
     @pytest.fixture(autouse=True)
-    def place(self, tmp_path: Path, dynamodb_server: SandboxProcess) -> None:
-        place = {
-            "prefix": "case-" + os.urandom(4).hex(),
-            "region": "us-east-1",
-            "endpoint": dynamodb_server.url,
-            "credential_file": None,
-            "credential_script": None,
-            "profile": "default",
-            "proxy": None,
-        }
-        self.tables = Tables(place, FakeClock())
+    def place(self, tmp_path: Path, new_place: Callable[[str], Place]) -> None:
+        settings = Storage.model_validate(new_place("dynamodb").settings).model_dump(mode="json")
+        self.tables = Tables(place_of({"storage": settings}), FakeClock())
         on_demand = {"billing_mode": "PAY_PER_REQUEST", "auto_scaling": {"enabled": False}}
         create_tables(self.tables, on_demand)
         _put_head(self.tables, "conformance")
