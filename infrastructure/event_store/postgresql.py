@@ -38,7 +38,6 @@ from infrastructure.event_store.sql import (
     RESULT,
     TRACK,
     SqlEventStore,
-    by_shape,
     moved,
     upsert,
 )
@@ -57,9 +56,10 @@ LOCK = 0x686F73746C656467
 """The advisory lock's key, "hostledg". It is the database's, so that stores in two schemas of one
 database only wait for each other."""
 
-BEGIN = (
-    "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
-    f"SELECT set_config('lock_timeout', '{BUSY_TIMEOUT}s', true), "
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+QUEUE = (
+    "SELECT set_config('lock_timeout', coalesce(nullif(current_setting('lock_timeout'), '0'), "
+    f"'{BUSY_TIMEOUT}s'), true), "
     "set_config('plan_cache_mode', 'force_generic_plan', true), "
     "set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true), "
     f"set_config('synchronous_commit', CASE WHEN pg_try_advisory_xact_lock({LOCK}) "
@@ -85,22 +85,42 @@ KNOWN = (
 )
 """Read tables whose rows are asked for before the read models do, and their keys."""
 
-LOOK = (
+_LOOK = (
     "SELECT h.position, s.deployment, s.incarnation, b.chain, "
     "(SELECT json_agg(name) FROM projections WHERE name > '')::text, "
-    "(SELECT fence FROM leases WHERE account = %s), "
-    "(SELECT position FROM tracking WHERE name = %s), "
-    "current_setting('synchronous_commit') = 'off', ARRAY["
-    + ", ".join(
-        f"(SELECT json_agg(t) FROM {table} t WHERE {key} = ANY(%s))::text" for table, key in KNOWN
-    )
-    + "], s.moved_to, "
+    "{fence}, {tracking}, current_setting('synchronous_commit') = 'off', {known}, s.moved_to, "
     + ", ".join("l." + column for column in COLUMNS)
     + " FROM head h CROSS JOIN store s "
     "LEFT JOIN events l ON l.position = (SELECT max(position) FROM events) "
     "LEFT JOIN events b ON b.position = l.position - 1 WHERE h.one = 1 AND s.one = 1"
 )
-LOOK_TYPES = "text, text" + ", text[]" * len(KNOWN)
+_FENCE = "(SELECT fence FROM leases WHERE account = %s)"
+_TRACKING = "(SELECT position FROM tracking WHERE name = %s)"
+_KNOWN = ", ".join(
+    f"(SELECT json_agg(t) FROM {table} t WHERE {key} = ANY(%s))::text" for table, key in KNOWN
+)
+
+
+def _look(fence: bool, tracking: bool, known: bool) -> tuple[str, str]:
+    """What is looked at when a write begins, of these what matters to it, and the types of its
+    parameters."""
+    text = _LOOK.format(
+        fence=_FENCE if fence else "NULL",
+        tracking=_TRACKING if tracking else "NULL",
+        known=f"ARRAY[{_KNOWN}]" if known else "NULL",
+    )
+    return text, ", ".join(["text"] * (fence + tracking) + ["text[]"] * (len(KNOWN) * known))
+
+
+LOOKS = {
+    which: _look(*which)
+    for which in (
+        (fence, tracking, known)
+        for fence in (False, True)
+        for tracking in (False, True)
+        for known in (False, True)
+    )
+}
 GO_ON = "UPDATE head SET position = %s, changes = changes + 1 WHERE one = 1"
 CHANGED = "UPDATE head SET changes = changes + 1 WHERE one = 1"
 EVENTS = "INSERT INTO events SELECT * FROM json_populate_recordset(NULL::events, %s)"
@@ -121,7 +141,6 @@ class PostgresqlEventStore(SqlEventStore):
 
     unfit = (psycopg2.DataError, psycopg2.IntegrityError, psycopg2.ProgrammingError, ValueError)
     connection: Session
-    beginning = BEGIN
 
     def __init__(
         self,
@@ -182,7 +201,7 @@ class PostgresqlEventStore(SqlEventStore):
             reach(f"commit.{name}.before")
             ending: list[Statement | str] = [self._commit()]
             if self._here.position is not None:
-                ending.insert(0, (GO_ON, (self._here.position,), ""))
+                ending.insert(0, (GO_ON, (self._here.position,), None))
             elif name != "lease":  # else every renewal would look like news
                 ending.insert(0, CHANGED)
             session.end(*ending)
@@ -214,8 +233,12 @@ class PostgresqlEventStore(SqlEventStore):
         self._here.position = None
         self._here.rows = {}
         asked = _asked(pending)
-        given = ((fence or ("",))[0], (tracking or ("",))[0], *asked)
-        row = self.connection.begin(self.beginning, (LOOK, given, LOOK_TYPES), raw=True).fetchone()
+        known = any(asked)
+        text, types = LOOKS[fence is not None, tracking is not None, known]
+        given = [one[0] for one in (fence, tracking) if one is not None] + asked * known
+        row = self.connection.begin(
+            BEGIN, (QUEUE, (), ""), (text, given, types), raw=True
+        ).fetchone()
         self._here.looked = row
         try:
             if row is None or row[1] != self.deployment or row[2] != self.incarnation:
@@ -226,7 +249,7 @@ class PostgresqlEventStore(SqlEventStore):
         except StoreInert:
             self.connection.roll_back()
             raise
-        self._here.rows = _rows_of(row[8], asked)
+        self._here.rows = _rows_of(row[8], asked) if known else {}
 
     def _commit(self) -> str:
         return FLUSHED if self._here.looked[7] else "COMMIT"
@@ -383,7 +406,7 @@ class PostgresqlEventStore(SqlEventStore):
             statements += _puts(rows.take(writer))
         for name, (position, text) in errors.items():
             statements.append(
-                ("INSERT INTO projections VALUES (%s, %s, %s)", (name, position, text), "")
+                ("INSERT INTO projections VALUES (%s, %s, %s)", (name, position, text), None)
             )
         return statements
 
@@ -413,7 +436,7 @@ def _is_over(connection: Any) -> bool:
 
 def _own(statement: str, given: Sequence[Any]) -> Statement:
     text, order = translate(statement)
-    return text, values(given, order), ""
+    return text, values(given, order), None
 
 
 def _events(rows: Sequence[Sequence[Any]]) -> Statement:
@@ -423,23 +446,28 @@ def _events(rows: Sequence[Sequence[Any]]) -> Statement:
 
 def _puts(rows: Sequence[tuple[str, dict[str, Any]]]) -> list[Statement]:
     """Rows of the read tables in few statements: one for all of a table with the same columns."""
-    plain = [
-        (table, {k: int(v) if isinstance(v, bool) else v for k, v in row.items()})
-        for table, row in rows
-    ]
-    return [
-        (_put(table, columns), (dumps([dict(zip(columns, r, strict=True)) for r in some]),), "json")
-        for (table, *columns), some in by_shape(plain).items()
-    ]
+    shapes: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for table, row in rows:
+        plain = {k: int(v) if isinstance(v, bool) else v for k, v in row.items()}
+        shapes.setdefault((table, *row), []).append(plain)
+    return [(_put(shape), (dumps(some),), "json") for shape, some in shapes.items()]
 
 
-def _put(table: str, columns: Sequence[str]) -> str:
+_put_statements: dict[tuple[str, ...], str] = {}
+
+
+def _put(shape: tuple[str, ...]) -> str:
+    known = _put_statements.get(shape)
+    if known is not None:
+        return known
+    table, *columns = shape
     into, _, rest = upsert(table, Rows.KEYS[table], columns).partition(" VALUES ")
     _, _, conflict = rest.partition(" ON CONFLICT ")
-    return (
+    _put_statements[shape] = (
         f"{into} SELECT {', '.join(columns)} FROM json_populate_recordset(NULL::{table}, %s) "
         f"ON CONFLICT {conflict}"
     )
+    return _put_statements[shape]
 
 
 _STREAMS = {

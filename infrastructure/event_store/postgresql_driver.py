@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
     from infrastructure.event_store.pool import Cache
 
-    Statement = tuple[str, Sequence[Any], str]
+    Statement = tuple[str, Sequence[Any], str | None]
     """In PostgreSQL's words, with its parameters; and their types, for one that is worth to be
-    prepared: planning it takes longer than carrying it out."""
+    prepared: planning it takes longer than carrying it out. None for others."""
 
     class Source(Protocol):
         """Where connections come from."""
@@ -270,14 +270,19 @@ class Session:
         new: set[str] = set()
         parts = []
         for text, given, types in statements:
-            if not types or not self._prepares:
+            if types is None or not self._prepares:
                 parts.append(cursor.mogrify(text, given or None))
                 continue
             name = _name(text)
             if name not in connection.prepared and name not in new:
                 new.add(name)
-                parts.append(f"PREPARE {name}({types}) AS {_numbered(text)}".encode())
-            parts.append(cursor.mogrify(f"EXECUTE {name}({', '.join(['%s'] * len(given))})", given))
+                taken = f"({types})" if types else ""
+                parts.append(f"PREPARE {name}{taken} AS {_numbered(text)}".encode())
+            if given:
+                marks = ", ".join(["%s"] * len(given))
+                parts.append(cursor.mogrify(f"EXECUTE {name}({marks})", given))
+            else:
+                parts.append(f"EXECUTE {name}".encode())
         return b";".join(parts), new
 
     def send(self, statements: Sequence[Statement]) -> Answer:
@@ -344,7 +349,7 @@ class Session:
 
         `raw`: what follows raises the driver's own errors. Raises StoreError.
         """
-        given = [(one, (), "") if isinstance(one, str) else one for one in statements]
+        given = [(one, (), None) if isinstance(one, str) else one for one in statements]
         for last in (False, True):
             connection = self.source.take()
             prepares = self._prepares
@@ -372,7 +377,7 @@ class Session:
         """End the transaction by statements, the last of which is COMMIT or ROLLBACK. Raises what
         `run` does; the transaction then is still to be rolled back."""
         try:
-            self.send([(one, (), "") if isinstance(one, str) else one for one in statements])
+            self.send([(one, (), None) if isinstance(one, str) else one for one in statements])
         except psycopg2.Error as error:
             if self._here.raw:
                 raise

@@ -14,7 +14,7 @@ from application.failures import StoreError
 from domain.deployment import Deployment
 from infrastructure.event_store import schema
 from infrastructure.event_store.commit import COLUMNS, compose, to_record
-from infrastructure.event_store.postgresql import BEGIN, PostgresqlEventStore
+from infrastructure.event_store.postgresql import BEGIN, QUEUE, PostgresqlEventStore
 from infrastructure.event_store.postgresql_driver import (
     SCHEMA_VERSION,
     Session,
@@ -68,7 +68,7 @@ def migrate(session: Session) -> None:
     """Carry out the migrations that the store lacks, each in a transaction of its own, behind the
     lock. Raises StoreError."""
     while (version := _version(session)) in range(1, SCHEMA_VERSION):
-        session.begin(BEGIN)
+        session.begin(BEGIN, QUEUE)
         try:
             if _version(session) == version:  # else another process was first
                 session.run(own(schema.MIGRATIONS[version + 1]))
@@ -96,7 +96,7 @@ def build(
     """The tables of a store, with its first events (rows of COLUMNS): all of it or nothing. Raises
     StoreError when anything of that name is there."""
     place = session.place()
-    session.begin(BEGIN)
+    session.begin(BEGIN, QUEUE)
     try:
         if _has(session, "schema_version"):
             there = session.run("SELECT deployment FROM store").fetchone()

@@ -35,6 +35,7 @@ from domain.machine_request import MachineRequest
 from infrastructure.clock import SystemClock
 from infrastructure.event_store import schema, sqlite_file
 from infrastructure.event_store.commit import to_record
+from infrastructure.event_store.postgresql import LOCK
 from infrastructure.event_store.postgresql_driver import (
     SCHEMA_VERSION,
     Connection,
@@ -395,7 +396,7 @@ def test_errors_of_a_server_that_refuses(url: str, postgresql: Server) -> None:
     store.close()
     ask(url, f"ALTER DATABASE {name} SET statement_timeout = '200ms'")
     with closing(psycopg2.connect(url)) as holder:
-        holder.cursor().execute("SELECT pg_advisory_xact_lock(x'686F73746C656467'::bigint)")
+        holder.cursor().execute(f"SELECT pg_advisory_xact_lock({LOCK})")
         store = storage_at(url).event_store(FakeClock(), ACTOR)
         assert "statement timeout" in (slow := refusal()) and "statement_timeout" in slow
     store.close()
@@ -404,16 +405,13 @@ def test_errors_of_a_server_that_refuses(url: str, postgresql: Server) -> None:
     storage_at(url).read_model().connection.close()
 
 
-def test_a_lock_that_is_not_let_go_makes_the_store_busy(
-    url: str,
-) -> None:
-    """After the time that a writer waits."""
-    from infrastructure.event_store import postgresql as module
-
+def test_a_lock_that_is_not_let_go_makes_the_store_busy(url: str) -> None:
+    """After the site's own lock_timeout, if it has one."""
+    name = urlsplit(url).path.strip("/")
+    ask(url, f"ALTER DATABASE {name} SET lock_timeout = '100ms'")
     store = storage_at(url).event_store(FakeClock(), ACTOR)
-    store.beginning = module.BEGIN.replace("'10s'", "'100ms'")
     with closing(psycopg2.connect(url)) as holder:
-        holder.cursor().execute(f"SELECT pg_advisory_xact_lock({module.LOCK})")
+        holder.cursor().execute(f"SELECT pg_advisory_xact_lock({LOCK})")
         with pytest.raises(StoreBusy, match="another process holds the store: try again"):
             store.append(request()[1])
     store.append(request()[1])
