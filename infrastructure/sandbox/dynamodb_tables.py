@@ -8,6 +8,7 @@ import zlib
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -31,6 +32,8 @@ Place = tuple[Any, tuple[Any, ...]]
 _WRITE_UNIT = 1024
 _RANGE = itemgetter(0)
 _INDEXES_MAX = 20
+_numbers = count(1)
+"""Of tables: one that is made again is another."""
 _TABLE_NAME = re.compile(r"[a-zA-Z0-9_.-]{3,255}")
 
 
@@ -341,7 +344,7 @@ def made(asked: Mapping[str, Any], arn: str, now: float, active_from: float) -> 
     described = {
         "AttributeDefinitions": asked["AttributeDefinitions"],
         "KeySchema": _schema(keys),
-        "TableId": f"00000000-0000-4000-b000-{int(now * 1000) % 10**12:012d}",
+        "TableId": f"00000000-0000-4000-b000-{next(_numbers):012d}",
         **billing(mode, checked_throughput(mode, asked.get("ProvisionedThroughput")), now),
     }
     return Table(

@@ -116,7 +116,11 @@ class Both:
         asked: Any
         if kind is SqlReadModel:
             is_sqlite = store is self.stores[0]
-            asked = (SqlReadModel if is_sqlite else PostgresqlReadModel)(store.connection)  # type: ignore[arg-type]
+            asked = (
+                SqlReadModel(store.connection, shared=True)
+                if is_sqlite
+                else PostgresqlReadModel(store.connection)  # type: ignore[arg-type]
+            )
         elif kind is SqlQueries:
             asked = SqlQueries(store.connection, "name", 3)
         else:
