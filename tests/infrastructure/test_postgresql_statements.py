@@ -240,6 +240,13 @@ def _queries(both: Both, world: World) -> None:
     same(SqlQueries, "last_events", 5, None)
     same(SqlQueries, "last_events", 5, "MachinesRequested")
     same(SqlQueries, "facts")
+    same(SqlQueries, "events_after", 3, 5)
+    same(SqlQueries, "commands_after", "", 3)
+    same(SqlQueries, "commands_after", "cmd-5", 1000)
+    same(SqlQueries, "tracked")
+    same(SqlQueries, "bodies")
+    same(SqlQueries, "identity")
+    same(SqlQueries, "again")
     both.asked.add((SqlQueries, "close"))  # each test closes its stores
     for store in both.stores:
         store.connection.execute("COMMIT")
