@@ -15,6 +15,8 @@ import pytest
 from botocore.loaders import JSONFileLoader, Loader
 from hypothesis import HealthCheck, settings
 
+from infrastructure.event_store import dynamodb_client
+from infrastructure.sandbox.dynamodb import DynamoDb
 from tests.postgresql import Server, server
 from tests.stores import SERVED, Place, serving
 from tests.world import World
@@ -119,6 +121,10 @@ def make_world(
     worlds: list[World] = []
     memory = "/dev/shm"
     root = Path(tempfile.mkdtemp(dir=memory)) if os.access(memory, os.W_OK) else tmp_path
+    if store_kind == "dynamodb":
+        # Without a network, which costs more than all else these sites do.
+        tables = DynamoDb()
+        dynamodb_client.on_client = tables.attach
 
     def make(**options: Any) -> World:
         options.setdefault("place", new_place(store_kind))
@@ -131,6 +137,7 @@ def make_world(
     yield make
     for world in worlds:
         world.close()
+    dynamodb_client.on_client = None
     shutil.rmtree(root, ignore_errors=True)
 
 
