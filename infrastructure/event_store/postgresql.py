@@ -22,7 +22,7 @@ from application.failures import (
     StoreMissing,
 )
 from application.json_text import dumps, loads
-from infrastructure.event_store.commit import COLUMNS, Rows, compose, is_damaged, project
+from infrastructure.event_store.commit import COLUMNS, Rows, compose, project
 from infrastructure.event_store.postgresql_driver import (
     BUSY_TIMEOUT,
     FOUND,
@@ -39,7 +39,7 @@ from infrastructure.event_store.sql import (
     TRACK,
     SqlEventStore,
     moved,
-    upsert,
+    put,
 )
 
 TYPE_CHECKING = False
@@ -264,7 +264,7 @@ class PostgresqlEventStore(SqlEventStore):
             if issued:
                 raise LogDamaged(f"{self.name}: the log is empty, but it held {issued} events")
             return 0, self.deployment, ""
-        if issued != last[0] or is_damaged(last, before or self.deployment):
+        if issued != last[0] or not self._is_sound(last, before or self.deployment):
             raise LogDamaged(
                 f"{self.name}: the log was changed at or after position {last[0]}; nothing is "
                 "appended to it: compare it with a backup"
@@ -314,6 +314,7 @@ class PostgresqlEventStore(SqlEventStore):
                 statements.append(_own(RESULT, (*command, last)))
             statements.append((GO_ON, (last,), "bigint"))
             self._send(name, statements, [row[1] for row in rows], tracking)
+            self._remember(rows, head)
         except _Carefully:
             session.roll_back()
             return super().append(
@@ -425,8 +426,7 @@ class PostgresqlEventStore(SqlEventStore):
         except self.unfit:
             session.run("ROLLBACK TO rows")
             for table, row in rows:
-                statement = upsert(table, Rows.KEYS[table], list(row))
-                session.execute(statement, list(row.values()))
+                session.execute(put((table, *row)), list(row.values()))
 
 
 def _is_over(connection: Any) -> bool:
@@ -461,7 +461,7 @@ def _put(shape: tuple[str, ...]) -> str:
     if known is not None:
         return known
     table, *columns = shape
-    into, _, rest = upsert(table, Rows.KEYS[table], columns).partition(" VALUES ")
+    into, _, rest = put(shape).partition(" VALUES ")
     _, _, conflict = rest.partition(" ON CONFLICT ")
     _put_statements[shape] = (
         f"{into} SELECT {', '.join(columns)} FROM json_populate_recordset(NULL::{table}, %s) "
