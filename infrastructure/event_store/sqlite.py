@@ -38,13 +38,8 @@ INSERT_EVENTS = INSERT_EVENT.replace("INTO", "OR ROLLBACK INTO").replace(
 AUTOINCREMENT has given. A conflict ends the transaction, as `write` does, so that SQLite need not
 keep what the pages were before the statement."""
 
-LAST = (
-    "SELECT q.seq, b.chain, "
-    + ", ".join("l." + column for column in COLUMNS)
-    + " FROM store LEFT JOIN sqlite_sequence q ON q.name = 'events' "
-    "LEFT JOIN events l ON l.position = (SELECT max(position) FROM events) "
-    "LEFT JOIN events b ON b.position = l.position - 1"
-)
+ISSUED = "SELECT seq FROM sqlite_sequence WHERE name = 'events'"
+LAST_TWO = f"SELECT {', '.join(COLUMNS)}, ({ISSUED}) FROM events ORDER BY position DESC LIMIT 2"
 
 
 class SqliteEventStore(SqlEventStore):
@@ -216,13 +211,16 @@ class SqliteEventStore(SqlEventStore):
 
     def _head(self) -> Head:
         """The last position, chain and time, after the last event was checked against its own."""
-        issued, before, *rest = self.connection.execute(LAST).fetchone()
-        last = tuple(rest)
-        if last[0] is None:
-            if issued:
-                raise LogDamaged(f"{self.path}: the log is empty, but it held {issued} events")
+        found = self.connection.execute(LAST_TWO).fetchall()
+        if not found:
+            issued = self.connection.execute(ISSUED).fetchone()
+            if issued is not None and issued[0]:
+                raise LogDamaged(f"{self.path}: the log is empty, but it held {issued[0]} events")
             return 0, self.deployment, ""
-        if issued != last[0] or not self._is_sound(last, before or self.deployment):
+        *rest, issued = found[0]
+        last = tuple(rest)
+        before = found[1][10] if len(found) > 1 else self.deployment
+        if issued != last[0] or not self._is_sound(last, before):
             raise LogDamaged(
                 f"{self.path}: the log was changed at or after position {last[0]}; nothing is "
                 "appended to it: compare it with a backup"
