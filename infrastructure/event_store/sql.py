@@ -74,6 +74,11 @@ def upsert(table: str, key: Sequence[str], columns: Sequence[str]) -> str:
     )
 
 
+WITH_KEY = {
+    table: " AND ".join(f"{column} = ?" for column in key) for table, key in Rows.KEYS.items()
+}
+SELECT_ROW = {table: f"SELECT * FROM {table} WHERE {where}" for table, where in WITH_KEY.items()}
+
 _puts: dict[tuple[str, ...], str] = {}
 
 
@@ -83,6 +88,20 @@ def put(shape: tuple[str, ...]) -> str:
     if statement is None:
         table, *columns = shape
         statement = _puts[shape] = upsert(table, Rows.KEYS[table], columns)
+    return statement
+
+
+_changes: dict[tuple[str, ...], str] = {}
+
+
+def change(shape: tuple[str, ...]) -> str:
+    """The statement that changes columns of a row: (table, *columns). It takes their values, then
+    those of the row's key."""
+    statement = _changes.get(shape)
+    if statement is None:
+        table, *columns = shape
+        values = ", ".join(f"{column} = ?" for column in columns)
+        statement = _changes[shape] = f"UPDATE {table} SET {values} WHERE {WITH_KEY[table]}"
     return statement
 
 
@@ -119,6 +138,8 @@ class SqlEventStore:
         self._actor = actor
         self._appended: tuple[int, str] | None = None
         self._composed: tuple[tuple[Any, ...], str] | None = None
+        self._found: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._columns: dict[str, tuple[str, ...]] = {}
         self._although_moved = False
 
     def close(self) -> None:
@@ -293,7 +314,8 @@ class SqlEventStore:
     def _project(self, records: Sequence[Record]) -> None:
         """Let the inline read models follow. What no column takes stops its projection alone."""
         failed = {name for (name,) in self.connection.execute("SELECT name FROM projections")}
-        rows = Rows(self._read_row)
+        self._found = {}
+        rows = Rows(self._find_row)
         errors = project(records, rows, failed)
         for name in rows.writers():
             taken = rows.take(name)
@@ -314,17 +336,42 @@ class SqlEventStore:
                 "INSERT INTO projections VALUES (?, ?, ?)", (name, position, text)
             )
 
+    def _find_row(self, table: str, key: tuple[Any, ...]) -> dict[str, Any] | None:
+        """Read it, and remember what it was."""
+        row = self._read_row(table, key)
+        if row is not None:
+            self._found[table, *key] = row.copy()
+        return row
+
     def _read_row(self, table: str, key: tuple[Any, ...]) -> dict[str, Any] | None:
-        where = " AND ".join(f"{column} = ?" for column in Rows.KEYS[table])
-        cursor = self.connection.execute(f"SELECT * FROM {table} WHERE {where}", key)
+        cursor = self.connection.execute(SELECT_ROW[table], key)
         values = cursor.fetchone()
         if values is None:
             return None
-        return dict(zip((c[0] for c in cursor.description), values, strict=True))
+        columns = self._columns.get(table, ())
+        if len(columns) != len(values):  # a newer release may add some while this is open
+            columns = self._columns[table] = tuple([column[0] for column in cursor.description])
+        return dict(zip(columns, values, strict=True))
 
     def _put_rows(self, rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        for shape, some in by_shape(rows).items():
+        """Of a row that was there only what changed: each column that a statement names costs
+        SQLite all its indexes."""
+        new = []
+        changed: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
+        for table, row in rows:
+            key = tuple([row[column] for column in Rows.KEYS[table]])
+            before = self._found.pop((table, *key), None)
+            if before is None:
+                new.append((table, row))
+                continue
+            columns = [column for column, value in row.items() if before[column] != value]
+            if columns:
+                values = (*[row[column] for column in columns], *key)
+                changed.setdefault((table, *columns), []).append(values)
+        for shape, some in by_shape(new).items():
             self.connection.executemany(put(shape), some)
+        for shape, some in changed.items():
+            self.connection.executemany(change(shape), some)
 
     def end(self) -> tuple[int, str]:
         """Position and chain of the last event; (0, "") for none."""

@@ -35,6 +35,9 @@ ALIVE = 20_000
 MACHINES = 10
 """Machines of one request."""
 
+LIFE = 51
+"""Events of one request, from the asking to the end of its last machine."""
+
 AT_ONCE = 40
 """Requests that are being launched at the same time, and as many returns."""
 
@@ -48,7 +51,7 @@ Commit = list["Aggregate"]
 
 
 class Life:
-    """One request and its machines, from the asking to the end of the last machine: 50 events."""
+    """One request and its machines, from the asking to the end of the last machine."""
 
     def __init__(self, number: int, machines: int = MACHINES) -> None:
         # Spread over the index as random ids are, and the same in every run.
