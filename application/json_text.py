@@ -6,6 +6,8 @@ accelerator alone 0.03. Where the accelerator is not there the standard module d
 
 from __future__ import annotations
 
+__all__ = ["BadJson", "dumps", "loads", "quoted"]
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -36,9 +38,11 @@ def _explain(text: str) -> BadJson:
 
 
 try:
-    from _json import encode_basestring, make_encoder, make_scanner
+    from _json import encode_basestring as quoted
+    from _json import make_encoder, make_scanner
 except ImportError:
     import json
+    from json.encoder import py_encode_basestring as quoted
 
     def dumps(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -65,7 +69,7 @@ else:
 
     _scan = make_scanner(_Context)  # type: ignore[arg-type]
     _encode = make_encoder(
-        None, _refuse_object, encode_basestring, None, ":", ",", False, False, False
+        None, _refuse_object, quoted, None, ":", ",", False, False, False
     )
 
     def dumps(value: Any) -> str:

@@ -36,8 +36,16 @@ COLUMNS = (
 
 def iso(wall: float) -> str:
     """A time as it is stored and printed: ISO 8601, UTC, microseconds; sorts as text."""
+    global _second
     seconds, fraction = divmod(round(wall * 1_000_000), 1_000_000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{fraction:06d}Z"
+    known, text = _second
+    if seconds != known:
+        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+        _second = seconds, text
+    return f"{text}.{fraction:06d}Z"
+
+
+_second = (-1, "")
 
 
 def seconds(at: str) -> float:
@@ -112,7 +120,7 @@ def is_damaged(last: Sequence[Any], before: str) -> bool:
     """Whether a stored event (a row of COLUMNS) is not what its own digest says, or does not follow
     the chain of the one before."""
     position, *canonical, stored, chained = last
-    return bool(digest(*canonical) != stored or chain(before, position, stored) != chained)
+    return digest(*canonical) != stored or chain(before, position, stored) != chained
 
 
 def project(records: Sequence[Record], rows: Rows, failed: set[str]) -> dict[str, tuple[int, str]]:
@@ -122,10 +130,17 @@ def project(records: Sequence[Record], rows: Rows, failed: set[str]) -> dict[str
     events are the truth and are kept. Returns name -> position and error of those that failed now.
     """
     errors: dict[str, tuple[int, str]] = {}
+    followers: dict[str, list[tuple[str, Any]]] = {}
     for record in records:
-        for name, handlers in PROJECTIONS.items():
-            handler = handlers.get(record.topic)
-            if handler is None or name in failed:
+        topic = record.topic
+        if topic not in followers:
+            followers[topic] = [
+                (name, handlers[topic])
+                for name, handlers in PROJECTIONS.items()
+                if topic in handlers
+            ]
+        for name, handler in followers[topic]:
+            if name in failed:
                 continue
             rows.writer = name
             try:
@@ -235,9 +250,13 @@ class Rows:
         return self._known[full]
 
     def put(self, table: str, row: dict[str, Any]) -> None:
-        full = (table, *(row[column] for column in self.KEYS[table]))
+        key = self.KEYS[table]
+        full = (table, row[key[0]]) if len(key) == 1 else (table, *[row[k] for k in key])
         self._known[full] = row
-        self._changed.setdefault(self.writer, {})[full] = row
+        changed = self._changed.get(self.writer)
+        if changed is None:
+            changed = self._changed[self.writer] = {}
+        changed[full] = row
 
     def writers(self) -> list[str]:
         return list(self._changed)

@@ -22,7 +22,7 @@ from application.failures import (
     StoreMissing,
 )
 from application.json_text import dumps, loads
-from infrastructure.event_store.commit import COLUMNS, Rows, compose, is_damaged, project
+from infrastructure.event_store.commit import COLUMNS, Rows, compose, project
 from infrastructure.event_store.postgresql_driver import (
     BUSY_TIMEOUT,
     FOUND,
@@ -39,7 +39,7 @@ from infrastructure.event_store.sql import (
     TRACK,
     SqlEventStore,
     moved,
-    upsert,
+    put,
 )
 
 TYPE_CHECKING = False
@@ -86,13 +86,12 @@ KNOWN = (
 """Read tables whose rows are asked for before the read models do, and their keys."""
 
 _LOOK = (
-    "SELECT h.position, s.deployment, s.incarnation, b.chain, "
+    "SELECT h.position, s.deployment, s.incarnation, "
     "(SELECT json_agg(name) FROM projections WHERE name > '')::text, "
-    "{fence}, {tracking}, current_setting('synchronous_commit') = 'off', {known}, s.moved_to, "
-    + ", ".join("l." + column for column in COLUMNS)
-    + " FROM head h CROSS JOIN store s "
-    "LEFT JOIN events l ON l.position = (SELECT max(position) FROM events) "
-    "LEFT JOIN events b ON b.position = l.position - 1 WHERE h.one = 1 AND s.one = 1"
+    "{fence}, {tracking}, current_setting('synchronous_commit') = 'off', {known}, s.moved_to, l.* "
+    f"FROM head h CROSS JOIN store s LEFT JOIN LATERAL (SELECT {', '.join(COLUMNS)} FROM events "
+    "WHERE position >= h.position - 1 ORDER BY position DESC LIMIT 2) l ON true "
+    "WHERE h.one = 1 AND s.one = 1"
 )
 _FENCE = "(SELECT fence FROM leases WHERE account = %s)"
 _TRACKING = "(SELECT position FROM tracking WHERE name = %s)"
@@ -123,6 +122,10 @@ LOOKS = {
 }
 GO_ON = "UPDATE head SET position = %s, changes = changes + 1 WHERE one = 1"
 CHANGED = "UPDATE head SET changes = changes + 1 WHERE one = 1"
+MANY = 10
+INTO_EVENTS = "COPY events FROM STDIN"
+"""How more events than that are told: a message more, and half of the server's time."""
+
 EVENTS = "INSERT INTO events SELECT * FROM json_populate_recordset(NULL::events, %s)"
 
 REAL = ("fulfilment_deadline", "boot_seconds")
@@ -236,10 +239,12 @@ class PostgresqlEventStore(SqlEventStore):
         known = any(asked)
         text, types = LOOKS[fence is not None, tracking is not None, known]
         given = [one[0] for one in (fence, tracking) if one is not None] + asked * known
-        row = self.connection.begin(
+        found = self.connection.begin(
             BEGIN, (QUEUE, (), ""), (text, given, types), raw=True
-        ).fetchone()
+        ).fetchall()
+        row = found[0] if found else None
         self._here.looked = row
+        self._here.before = found[1][-1] if len(found) > 1 else self.deployment
         try:
             if row is None or row[1] != self.deployment or row[2] != self.incarnation:
                 raise StoreInert(
@@ -249,22 +254,21 @@ class PostgresqlEventStore(SqlEventStore):
         except StoreInert:
             self.connection.roll_back()
             raise
-        self._here.rows = _rows_of(row[8], asked) if known else {}
+        self._here.rows = _rows_of(row[7], asked) if known else {}
 
     def _commit(self) -> str:
-        return FLUSHED if self._here.looked[7] else "COMMIT"
+        return FLUSHED if self._here.looked[6] else "COMMIT"
 
     def _head(self) -> Head:
         """The last position, chain and time, after the last event was checked against its own."""
-        issued, _, _, before, *_ = self._here.looked
-        last = self._here.looked[10:]
+        issued, last = self._here.looked[0], self._here.looked[9:]
         if self._here.position is not None:
             raise AssertionError("one append a transaction")
         if last[0] is None:
             if issued:
                 raise LogDamaged(f"{self.name}: the log is empty, but it held {issued} events")
             return 0, self.deployment, ""
-        if issued != last[0] or is_damaged(last, before or self.deployment):
+        if issued != last[0] or not self._is_sound(last, self._here.before):
             raise LogDamaged(
                 f"{self.name}: the log was changed at or after position {last[0]}; nothing is "
                 "appended to it: compare it with a backup"
@@ -290,11 +294,11 @@ class PostgresqlEventStore(SqlEventStore):
         session = self.connection
         self._begin(fence, tracking, records)
         try:
-            if self._here.looked[9] and not self._although_moved:
-                raise StoreElsewhere(moved(self.name, self._here.looked[9]))
-            if fence is not None and self._here.looked[5] != fence[1]:
+            if self._here.looked[8] and not self._although_moved:
+                raise StoreElsewhere(moved(self.name, self._here.looked[8]))
+            if fence is not None and self._here.looked[4] != fence[1]:
                 raise Fenced(f"the lease of {fence[0]} is another worker's now")
-            if tracking is not None and (self._here.looked[6] or -1) >= tracking[1]:
+            if tracking is not None and (self._here.looked[5] or -1) >= tracking[1]:
                 raise AlreadyTracked(f"{tracking[0]} has passed position {tracking[1]}")
             head = self._head()
             rows, followed = compose(
@@ -308,12 +312,14 @@ class PostgresqlEventStore(SqlEventStore):
             for body in (bodies or {}).items():
                 statements.append(_own(KEEP_BODY, body))
             if rows:
-                statements.append(_events(rows))
+                if len(rows) <= MANY:
+                    statements.append(_events(rows))
                 statements += self._follow(followed)
             if command is not None:
                 statements.append(_own(RESULT, (*command, last)))
             statements.append((GO_ON, (last,), "bigint"))
-            self._send(name, statements, [row[1] for row in rows], tracking)
+            self._send(name, statements, rows, tracking)
+            self._remember(rows, head)
         except _Carefully:
             session.roll_back()
             return super().append(
@@ -340,18 +346,20 @@ class PostgresqlEventStore(SqlEventStore):
         self,
         name: str,
         statements: Sequence[Statement],
-        ids: list[str],
+        rows: Sequence[Sequence[Any]],
         tracking: tuple[str, int] | None,
     ) -> None:
         reach(f"commit.{name}.before")
         try:
+            if len(rows) > MANY:
+                self.connection.copy(INTO_EVENTS, rows)
             self.connection.end(*statements, self._commit())
         except ValueError:  # a text that PostgreSQL has no place for
             raise _Carefully from None
         except psycopg2.Error as error:
             if self._here.held.closed or _is_over(self._here.held):
                 self.connection.roll_back()
-                self._settle(error, ids, tracking)
+                self._settle(error, [row[1] for row in rows], tracking)
                 return
             if isinstance(error, psycopg2.IntegrityError) and error.diag.table_name in (
                 "events", "commands",
@@ -381,7 +389,7 @@ class PostgresqlEventStore(SqlEventStore):
                 ).fetchone()
                 is_there = found is not None and found[0] == 1
             else:
-                is_there = tracking is not None and self._here.looked[6] == tracking[1]
+                is_there = tracking is not None and self._here.looked[5] == tracking[1]
             # It may not be on disk yet.
             self.connection.end(FLUSHED)
         finally:
@@ -398,7 +406,7 @@ class PostgresqlEventStore(SqlEventStore):
 
     def _follow(self, records: Sequence[Record]) -> list[Statement]:
         """What the inline read models write, as one message takes it."""
-        failed = set(loads(self._here.looked[4] or "[]"))
+        failed = set(loads(self._here.looked[3] or "[]"))
         rows = Rows(self._read_row)
         errors = project(records, rows, failed)
         statements: list[Statement] = []
@@ -425,8 +433,7 @@ class PostgresqlEventStore(SqlEventStore):
         except self.unfit:
             session.run("ROLLBACK TO rows")
             for table, row in rows:
-                statement = upsert(table, Rows.KEYS[table], list(row))
-                session.execute(statement, list(row.values()))
+                session.execute(put((table, *row)), list(row.values()))
 
 
 def _is_over(connection: Any) -> bool:
@@ -448,8 +455,9 @@ def _puts(rows: Sequence[tuple[str, dict[str, Any]]]) -> list[Statement]:
     """Rows of the read tables in few statements: one for all of a table with the same columns."""
     shapes: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for table, row in rows:
-        plain = {k: int(v) if isinstance(v, bool) else v for k, v in row.items()}
-        shapes.setdefault((table, *row), []).append(plain)
+        if bool in map(type, row.values()):
+            row = {k: int(v) if isinstance(v, bool) else v for k, v in row.items()}
+        shapes.setdefault((table, *row), []).append(row)
     return [(_put(shape), (dumps(some),), "json") for shape, some in shapes.items()]
 
 
@@ -461,7 +469,7 @@ def _put(shape: tuple[str, ...]) -> str:
     if known is not None:
         return known
     table, *columns = shape
-    into, _, rest = upsert(table, Rows.KEYS[table], columns).partition(" VALUES ")
+    into, _, rest = put(shape).partition(" VALUES ")
     _, _, conflict = rest.partition(" ON CONFLICT ")
     _put_statements[shape] = (
         f"{into} SELECT {', '.join(columns)} FROM json_populate_recordset(NULL::{table}, %s) "

@@ -2,7 +2,8 @@
 
 Numbered, forward only: `PRAGMA user_version` is `sqlite_file.SCHEMA_VERSION`. A new store gets
 version 1 and then each of MIGRATIONS, as an old one does when it is opened; a migration only adds,
-so that a worker of the release before can finish its turn on it.
+or drops an index that no statement names, so that a worker of the release before can finish its
+turn on it.
 """
 
 LOG = """
@@ -318,6 +319,13 @@ CREATE INDEX launch_templates_there ON launch_templates (position)
     3: """
 ALTER TABLE cloud_states ADD COLUMN wall REAL NOT NULL DEFAULT 0;
 ALTER TABLE store ADD COLUMN moved_to TEXT NOT NULL DEFAULT '';
+""",
+    # No question takes these: what is open or alive has indexes that hold nothing else.
+    4: """
+DROP INDEX requests_by_status;
+DROP INDEX requests_by_creation;
+DROP INDEX requests_unseen;
+DROP INDEX machines_by_status;
 """,
 }
 

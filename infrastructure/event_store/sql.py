@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
     A = TypeVar("A", bound=Aggregate)
 
-INSERT_EVENT = f"INSERT INTO events VALUES ({', '.join('?' * len(COLUMNS))})"
+EVENT = f"({', '.join('?' * len(COLUMNS))})"
+INSERT_EVENT = f"INSERT INTO events VALUES {EVENT}"
 
 TRACK = (
     "INSERT INTO tracking VALUES (?, ?) ON CONFLICT (name) DO UPDATE "
@@ -73,6 +74,37 @@ def upsert(table: str, key: Sequence[str], columns: Sequence[str]) -> str:
     )
 
 
+WITH_KEY = {
+    table: " AND ".join(f"{column} = ?" for column in key) for table, key in Rows.KEYS.items()
+}
+SELECT_ROW = {table: f"SELECT * FROM {table} WHERE {where}" for table, where in WITH_KEY.items()}
+
+_puts: dict[tuple[str, ...], str] = {}
+
+
+def put(shape: tuple[str, ...]) -> str:
+    """The statement that puts rows of a shape: (table, *columns)."""
+    statement = _puts.get(shape)
+    if statement is None:
+        table, *columns = shape
+        statement = _puts[shape] = upsert(table, Rows.KEYS[table], columns)
+    return statement
+
+
+_changes: dict[tuple[str, ...], str] = {}
+
+
+def change(shape: tuple[str, ...]) -> str:
+    """The statement that changes columns of a row: (table, *columns). It takes their values, then
+    those of the row's key."""
+    statement = _changes.get(shape)
+    if statement is None:
+        table, *columns = shape
+        values = ", ".join(f"{column} = ?" for column in columns)
+        statement = _changes[shape] = f"UPDATE {table} SET {values} WHERE {WITH_KEY[table]}"
+    return statement
+
+
 def by_shape(
     rows: Sequence[tuple[str, dict[str, Any]]],
 ) -> dict[tuple[str, ...], list[tuple[Any, ...]]]:
@@ -97,12 +129,17 @@ class SqlEventStore:
     incarnation: int
     connection: Any
     unfit: tuple[type[Exception], ...]
+    undoes_statements = False
+    """Whether a statement that fails leaves the transaction as it was before it."""
 
     def __init__(self, name: str, clock: Clock, actor: dict[str, str]) -> None:
         self.name = name
         self._clock = clock
         self._actor = actor
         self._appended: tuple[int, str] | None = None
+        self._composed: tuple[tuple[Any, ...], str] | None = None
+        self._found: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._columns: dict[str, tuple[str, ...]] = {}
         self._although_moved = False
 
     def close(self) -> None:
@@ -253,44 +290,88 @@ class SqlEventStore:
         rows, followed = compose(records, head, self._clock.now(), self._actor, cause, causes)
         ids.extend(row[1] for row in rows)
         self._insert(rows, followed)
+        self._remember(rows, head)
         return head[0] + len(rows)
 
+    def _remember(self, rows: Sequence[tuple[Any, ...]], head: Head) -> None:
+        if rows:
+            self._composed = rows[-1], rows[-2][10] if len(rows) > 1 else head[1]
+
+    def _is_sound(self, last: tuple[Any, ...], before: str) -> bool:
+        """Whether the last event is what its digest says, and follows the chain of the one before.
+        Where it is what was composed here, byte for byte, both are known already."""
+        return (last, before) == self._composed or not is_damaged(last, before)
+
     def _insert(self, rows: Sequence[Sequence[Any]], followed: Sequence[Record]) -> None:
-        self.connection.executemany(INSERT_EVENT, rows)
+        self._insert_events(rows)
         self._project(followed)
         if rows:
             self._appended = (rows[-1][0], rows[-1][10])
 
+    def _insert_events(self, rows: Sequence[Sequence[Any]]) -> None:
+        self.connection.executemany(INSERT_EVENT, rows)
+
     def _project(self, records: Sequence[Record]) -> None:
         """Let the inline read models follow. What no column takes stops its projection alone."""
         failed = {name for (name,) in self.connection.execute("SELECT name FROM projections")}
-        rows = Rows(self._read_row)
+        self._found = {}
+        rows = Rows(self._find_row)
         errors = project(records, rows, failed)
         for name in rows.writers():
-            self.connection.execute("SAVEPOINT projection")
+            taken = rows.take(name)
+            parts = len(taken) > 1 or not self.undoes_statements
+            if parts:
+                self.connection.execute("SAVEPOINT projection")
             try:
-                self._put_rows(rows.take(name))
+                self._put_rows(taken)
             except self.unfit as error:
                 # What is wrong with the disk is not caught here.
-                self.connection.execute("ROLLBACK TO projection")
+                if parts:
+                    self.connection.execute("ROLLBACK TO projection")
                 errors[name] = (records[-1].position, f"{type(error).__name__}: {error}")
-            self.connection.execute("RELEASE projection")
+            if parts:
+                self.connection.execute("RELEASE projection")
         for name, (position, text) in errors.items():
             self.connection.execute(
                 "INSERT INTO projections VALUES (?, ?, ?)", (name, position, text)
             )
 
+    def _find_row(self, table: str, key: tuple[Any, ...]) -> dict[str, Any] | None:
+        """Read it, and remember what it was."""
+        row = self._read_row(table, key)
+        if row is not None:
+            self._found[table, *key] = row.copy()
+        return row
+
     def _read_row(self, table: str, key: tuple[Any, ...]) -> dict[str, Any] | None:
-        where = " AND ".join(f"{column} = ?" for column in Rows.KEYS[table])
-        cursor = self.connection.execute(f"SELECT * FROM {table} WHERE {where}", key)
+        cursor = self.connection.execute(SELECT_ROW[table], key)
         values = cursor.fetchone()
         if values is None:
             return None
-        return dict(zip((c[0] for c in cursor.description), values, strict=True))
+        columns = self._columns.get(table, ())
+        if len(columns) != len(values):  # a newer release may add some while this is open
+            columns = self._columns[table] = tuple([column[0] for column in cursor.description])
+        return dict(zip(columns, values, strict=True))
 
     def _put_rows(self, rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        for (table, *columns), some in by_shape(rows).items():
-            self.connection.executemany(upsert(table, Rows.KEYS[table], columns), some)
+        """Of a row that was there only what changed: each column that a statement names costs
+        SQLite all its indexes."""
+        new = []
+        changed: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
+        for table, row in rows:
+            key = tuple([row[column] for column in Rows.KEYS[table]])
+            before = self._found.pop((table, *key), None)
+            if before is None:
+                new.append((table, row))
+                continue
+            columns = [column for column, value in row.items() if before[column] != value]
+            if columns:
+                values = (*[row[column] for column in columns], *key)
+                changed.setdefault((table, *columns), []).append(values)
+        for shape, some in by_shape(new).items():
+            self.connection.executemany(put(shape), some)
+        for shape, some in changed.items():
+            self.connection.executemany(change(shape), some)
 
     def end(self) -> tuple[int, str]:
         """Position and chain of the last event; (0, "") for none."""

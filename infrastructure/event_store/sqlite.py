@@ -10,8 +10,8 @@ import os
 
 from application.crash_points import reach
 from application.failures import Conflict, LogDamaged, StoreBusy, StoreError, StoreInert
-from infrastructure.event_store.commit import COLUMNS, is_damaged
-from infrastructure.event_store.sql import SqlEventStore
+from infrastructure.event_store.commit import COLUMNS
+from infrastructure.event_store.sql import EVENT, INSERT_EVENT, SqlEventStore
 from infrastructure.event_store.sqlite_file import (
     BUSY_TIMEOUT,
     bring_up_to_date,
@@ -24,13 +24,22 @@ from infrastructure.event_store.sqlite_file import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from application.ports import Clock
     from infrastructure.event_store.commit import Head
 
-LAST_TWO = f"SELECT {', '.join(COLUMNS)} FROM events ORDER BY position DESC LIMIT 2"
+TOGETHER = 10
+INSERT_EVENTS = INSERT_EVENT.replace("INTO", "OR ROLLBACK INTO").replace(
+    EVENT, ", ".join([EVENT] * TOGETHER)
+)
+"""So many events in one statement: each that is carried out reads and writes the last position that
+AUTOINCREMENT has given. A conflict ends the transaction, as `write` does, so that SQLite need not
+keep what the pages were before the statement."""
+
+ISSUED = "SELECT seq FROM sqlite_sequence WHERE name = 'events'"
+LAST_TWO = f"SELECT {', '.join(COLUMNS)}, ({ISSUED}) FROM events ORDER BY position DESC LIMIT 2"
 
 
 class SqliteEventStore(SqlEventStore):
@@ -39,6 +48,7 @@ class SqliteEventStore(SqlEventStore):
     `clock` tells the time of the events, `actor` who acts (OS user, provider instance, process).
     """
 
+    undoes_statements = True
     unfit = (
         sqlite.IntegrityError,
         sqlite.InterfaceError,
@@ -61,6 +71,8 @@ class SqliteEventStore(SqlEventStore):
         try:
             self.connection = self._connect()
             self.connection.execute("PRAGMA synchronous = FULL")
+            # What pages were before a savepoint is kept in memory, not in a file.
+            self.connection.execute("PRAGMA temp_store = MEMORY")
             try:
                 bring_up_to_date(self.connection)
                 self.deployment, self.incarnation = check(self.connection, path, inode)
@@ -188,20 +200,29 @@ class SqliteEventStore(SqlEventStore):
 
         fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
+    def _insert_events(self, rows: Sequence[Sequence[Any]]) -> None:
+        whole = len(rows) // TOGETHER * TOGETHER
+        if whole:
+            self.connection.executemany(
+                INSERT_EVENTS,
+                [sum(rows[start : start + TOGETHER], ()) for start in range(0, whole, TOGETHER)],
+            )
+        self.connection.executemany(INSERT_EVENT, rows[whole:])
+
     def _head(self) -> Head:
         """The last position, chain and time, after the last event was checked against its own."""
-        last = self.connection.execute(LAST_TWO).fetchall()
-        issued = self.connection.execute(
-            "SELECT seq FROM sqlite_sequence WHERE name = 'events'"
-        ).fetchone()
-        if not last:
+        found = self.connection.execute(LAST_TWO).fetchall()
+        if not found:
+            issued = self.connection.execute(ISSUED).fetchone()
             if issued is not None and issued[0]:
                 raise LogDamaged(f"{self.path}: the log is empty, but it held {issued[0]} events")
             return 0, self.deployment, ""
-        before = last[1][10] if len(last) > 1 else self.deployment
-        if issued is None or issued[0] != last[0][0] or is_damaged(last[0], before):
+        *rest, issued = found[0]
+        last = tuple(rest)
+        before = found[1][10] if len(found) > 1 else self.deployment
+        if issued != last[0] or not self._is_sound(last, before):
             raise LogDamaged(
-                f"{self.path}: the log was changed at or after position {last[0][0]}; nothing is "
+                f"{self.path}: the log was changed at or after position {last[0]}; nothing is "
                 "appended to it: compare it with a backup"
             )
-        return last[0][0], last[0][10], last[0][6]
+        return last[0], last[10], last[6]
