@@ -27,6 +27,13 @@ if TYPE_CHECKING:
         position: int
         """Of the last event that they took in; 0 before any."""
 
+        chain: str
+        """Of that event."""
+
+        def begin(self) -> None:
+            """Forget everything."""
+            ...
+
         def take(self, events: Sequence[Row]) -> None: ...
 
         def write(self) -> None: ...
@@ -42,10 +49,15 @@ def replay(
     until: int,
     progress: Callable[[int, int], object] = lambda done, of: None,
 ) -> None:
-    """Let a replica follow from where it is to a position, or to the log's end before that.
+    """Let a replica follow from where it is to a position, or to the log's end before that. One
+    that followed another log begins again.
 
     `progress` is told (position, until). Raises UnknownEvent, LogDamaged, StoreError.
     """
+    if replica.position:
+        last = source.events_after(replica.position - 1, 1)
+        if not last or last[0]["chain"] != replica.chain:
+            replica.begin()
     while replica.position < until:
         events = source.events_after(replica.position, min(BATCH, until - replica.position))
         if not events:

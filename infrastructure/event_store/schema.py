@@ -319,12 +319,20 @@ CREATE INDEX launch_templates_there ON launch_templates (position)
 ALTER TABLE cloud_states ADD COLUMN wall REAL NOT NULL DEFAULT 0;
 ALTER TABLE store ADD COLUMN moved_to TEXT NOT NULL DEFAULT '';
 """,
+    4: """
+CREATE TABLE projection_versions (
+    name TEXT PRIMARY KEY,
+    version INTEGER NOT NULL
+) WITHOUT ROWID;
+INSERT INTO projection_versions VALUES
+    ('templates', 1), ('requests', 1), ('launches', 1), ('brake', 1), ('machines', 1);
+""",
 }
 
 TABLES = (
-    "events", "store", "commands", "tracking", "bodies", "projections", "requests", "machines",
-    "returned_machines", "templates", "template_revisions", "batches", "terminations", "fleets",
-    "launch_templates", "brake",
+    "events", "store", "commands", "tracking", "bodies", "projections", "projection_versions",
+    "requests", "machines", "returned_machines", "templates", "template_revisions", "batches",
+    "terminations", "fleets", "launch_templates", "brake",
 )  # fmt: skip
 """The log and the read models."""
 

@@ -7,10 +7,12 @@ is bounded, so that a log of any length takes the same room.
 
 from __future__ import annotations
 
+import os
+from contextlib import contextmanager
 from operator import itemgetter
 
-from application.failures import LogDamaged, UnknownEvent
-from application.json_text import dumps
+from application.failures import LogDamaged, StoreBusy, StoreError, UnknownEvent
+from application.json_text import dumps, loads
 from application.projections import PROJECTIONS, VERSIONS
 from domain.topics import TOPICS
 from infrastructure.event_store import schema
@@ -23,7 +25,7 @@ from infrastructure.read_models.sql_queries import SqlQueries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
     Row = dict[str, Any]
@@ -40,8 +42,14 @@ OWN = """
 CREATE TABLE replica (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     position INTEGER NOT NULL,
+    chain TEXT NOT NULL,
     versions TEXT NOT NULL
 );
+CREATE TABLE marked (
+    name TEXT NOT NULL,
+    key TEXT NOT NULL,
+    PRIMARY KEY (name, key)
+) WITHOUT ROWID;
 """
 
 _values = itemgetter(*COLUMNS)
@@ -63,36 +71,61 @@ def _statements() -> tuple[str, list[str]]:
 
 class Replica:
     """`path` is the file; "" for one that goes with the replica. What is there of another
-    deployment, or was made by other versions of the projections, is made anew."""
+    deployment, was made by other versions of the projections, or failed, is made anew.
+
+    Raises StoreError.
+    """
 
     def __init__(self, path: str, deployment: str) -> None:
-        self.connection = sqlite.connect(path, isolation_level=None)
+        self._path = path
+        self._deployment = deployment
+        try:
+            self._open()
+        except sqlite.OperationalError as error:
+            raise StoreError(f"{path} cannot be opened: {error}") from None
+        except sqlite.DatabaseError:
+            # A power failure may have left half of it.
+            self.connection.close()
+            os.unlink(path)
+            self._open()
+
+    def _open(self) -> None:
+        self.connection = sqlite.connect(self._path, isolation_level=None)
         self.connection.execute("PRAGMA synchronous = OFF")
         self.connection.execute(f"PRAGMA cache_size = -{CACHE}")
+        if not self._path:
+            self.connection.execute("PRAGMA journal_mode = MEMORY")
         self._columns: dict[str, list[str]] = {}
-        if not self._is_ours(deployment):
-            self._begin(deployment)
-        (self.position,) = self.connection.execute("SELECT position FROM replica").fetchone()
-        self._failed = {name for name, *_ in self.failed()}
         self._rows = Rows(self._read_row)
+        self._failed: set[str] = set()
+        self._marks = False
+        if self._is_ours():
+            self.position, self.chain = self.connection.execute(
+                "SELECT position, chain FROM replica"
+            ).fetchone()
+        else:
+            self.begin()
 
-    def _is_ours(self, deployment: str) -> bool:
-        try:
-            (versions,) = self.connection.execute("SELECT versions FROM replica").fetchone()
-            (there,) = self.connection.execute("SELECT deployment FROM store").fetchone()
-        except sqlite.DatabaseError:
+    def _is_ours(self) -> bool:
+        there = "SELECT 1 FROM sqlite_master WHERE name = 'replica'"
+        if not self.connection.execute(there).fetchone():
             return False
-        return (versions, there) == (_versions(), deployment)
+        made = self.connection.execute("SELECT versions, deployment FROM replica, store").fetchone()
+        return made == (_versions(), self._deployment) and not self.failed()
 
-    def _begin(self, deployment: str) -> None:
+    def begin(self) -> None:
+        """Forget everything."""
+        self.position, self.chain = 0, ""
+        self._rows = Rows(self._read_row)
+        self._failed = set()
         tables, _ = _statements()
         for (name,) in self.connection.execute(
             "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
         ).fetchall():
             self.connection.execute(f"DROP TABLE {name}")
         self.connection.executescript(f"BEGIN;{tables};COMMIT;")
-        self.connection.execute("INSERT INTO store VALUES (1, ?, 1, 0, '')", (deployment,))
-        self.connection.execute("INSERT INTO replica VALUES (1, 0, ?)", (_versions(),))
+        self.connection.execute("INSERT INTO store VALUES (1, ?, 1, 0, '')", (self._deployment,))
+        self.connection.execute("INSERT INTO replica VALUES (1, 0, '', ?)", (_versions(),))
 
     def close(self) -> None:
         self.connection.close()
@@ -120,17 +153,21 @@ class Replica:
         records = decompose_all(row for row in rows if row[4] in FOLLOWED)
         errors = project(records, self._rows, self._failed)
         self._note(errors)
-        self.position = rows[-1][0]
+        self.position, self.chain = rows[-1][0], rows[-1][10]
         if len(self._rows) > MOST_ROWS:
             self.write()
 
     def write(self) -> None:
-        """Put what changed into the database, with the position, in one transaction."""
+        """Put what changed into the database, with the position, in one transaction. Once rows are
+        marked, those that changed are marked too."""
         self.connection.execute("BEGIN")
         for name in self._rows.writers():
             self.connection.execute("SAVEPOINT projection")
             try:
-                for (table, *columns), some in by_shape(self._rows.take(name)).items():
+                taken = self._rows.take(name)
+                if self._marks:
+                    self._mark((t, [row[c] for c in Rows.KEYS[t]]) for t, row in taken)
+                for (table, *columns), some in by_shape(taken).items():
                     some.sort(key=_first)
                     self.connection.executemany(upsert(table, Rows.KEYS[table], columns), some)
             except SqliteEventStore.unfit as error:
@@ -138,7 +175,9 @@ class Replica:
                 self._failed.add(name)
                 self._note({name: (self.position, f"{type(error).__name__}: {error}")})
             self.connection.execute("RELEASE projection")
-        self.connection.execute("UPDATE replica SET position = ?", (self.position,))
+        self.connection.execute(
+            "UPDATE replica SET position = ?, chain = ?", (self.position, self.chain)
+        )
         self.connection.execute("COMMIT")
         self._rows.shrink(MOST_ROWS // 2)
 
@@ -159,12 +198,59 @@ class Replica:
             names = self._columns[table] = [column[0] for column in cursor.description]
         return dict(zip(names, values, strict=True))
 
+    # -- to be compared and exchanged -------------------------------------------------------------
+
+    def rows_of(self, table: str) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
+        """Key and row of all that is in a read table, in the order of the keys."""
+        return SqlQueries(self.connection, "", SCHEMA_VERSION).rows_of(table)
+
+    def mark(self, keys: Iterable[tuple[str, tuple[Any, ...]]]) -> int:
+        """Mark these rows (table, key), whether they are there or not, and no others; how many.
+        From now on what changes is marked too."""
+        self.connection.execute("DELETE FROM marked")
+        self.connection.execute("BEGIN")
+        self._mark(keys)
+        self.connection.execute("COMMIT")
+        self._marks = True
+        (count,) = self.connection.execute("SELECT count(*) FROM marked").fetchone()
+        return count  # type: ignore[no-any-return]
+
+    def _mark(self, keys: Iterable[tuple[str, Sequence[Any]]]) -> None:
+        self.connection.executemany(
+            "INSERT OR IGNORE INTO marked VALUES (?, ?)",
+            ((table, dumps(list(key))) for table, key in keys),
+        )
+
+    def marked(self, tables: Sequence[str]) -> Iterator[tuple[str, tuple[Any, ...], Row | None]]:
+        """Table, key and row, None where there is none, of all that is marked in these tables."""
+        for table in tables:
+            for (text,) in self.connection.execute(
+                "SELECT key FROM marked WHERE name = ?", (table,)
+            ):
+                key = tuple(loads(text))
+                yield table, key, self._read_row(table, key)
+
     def queries(self, name: str) -> SqlQueries:
         """An operator's questions, answered as of the position that was written; `name` is what
         messages call it. Close the replica, not them."""
         for statement in _statements()[1]:
             self.connection.execute(statement)
         return SqlQueries(self.connection, name, SCHEMA_VERSION)
+
+
+@contextmanager
+def alone(path: str) -> Iterator[None]:
+    """Within: no other process works on the replica in this file. Raises StoreBusy."""
+    import fcntl
+
+    file = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise StoreBusy(f"{path}: another process is building it: wait for its end") from None
+    finally:
+        os.close(file)
 
 
 def _versions() -> str:
