@@ -84,7 +84,7 @@ def position_of(source: Source, moment: str) -> int:
         if int(moment) > end:
             raise StoreError(f"there is no event {moment}: the log ends with event {end}")
         return int(moment)
-    at = _recorded(moment)
+    at = recorded(moment)
     first, last = 0, end
     while first < last:  # recorded time never goes back, so that half of the rest is looked at
         middle = (first + last + 1) // 2
@@ -96,8 +96,8 @@ def position_of(source: Source, moment: str) -> int:
     return first
 
 
-def _recorded(moment: str) -> str:
-    """A time as events have it."""
+def recorded(moment: str) -> str:
+    """A time in ISO 8601 as events have it; UTC where it says nothing else. Raises StoreError."""
     from datetime import UTC, datetime
 
     try:

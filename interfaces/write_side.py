@@ -297,6 +297,8 @@ def rebuild(side: WriteSide, progress: Any) -> Any:
     make_state_directory(side.site())
     with alone(path):
         with closing(storage.log()) as view, closing(Replica(path, store.deployment)) as replica:
+            if replica.failed():
+                replica.begin()  # for code that was mended
             rebuilt = rebuild(view, store, storage.view_of(store), replica, progress)
         os.unlink(path)
     return rebuilt

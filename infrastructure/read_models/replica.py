@@ -52,7 +52,9 @@ CREATE TABLE marked (
 ) WITHOUT ROWID;
 """
 
-_values = itemgetter(*COLUMNS)
+values = itemgetter(*COLUMNS)
+"""What is stored of an event, of the row that a look gives."""
+
 _first = itemgetter(0)
 
 
@@ -71,61 +73,61 @@ def _statements() -> tuple[str, list[str]]:
 
 class Replica:
     """`path` is the file; "" for one that goes with the replica. What is there of another
-    deployment, was made by other versions of the projections, or failed, is made anew.
+    deployment, or was made by other versions of the projections, is made anew.
 
     Raises StoreError.
     """
 
     def __init__(self, path: str, deployment: str) -> None:
-        self._path = path
-        self._deployment = deployment
         try:
-            self._open()
+            self._open(sqlite.connect(path, isolation_level=None), deployment)
         except sqlite.OperationalError as error:
             raise StoreError(f"{path} cannot be opened: {error}") from None
         except sqlite.DatabaseError:
-            # A power failure may have left half of it.
+            # A power failure has left what is no database.
             self.connection.close()
             os.unlink(path)
-            self._open()
+            self._open(sqlite.connect(path, isolation_level=None), deployment)
 
-    def _open(self) -> None:
-        self.connection = sqlite.connect(self._path, isolation_level=None)
+    def _open(self, connection: Any, deployment: str) -> None:
+        self.connection = connection
         self.connection.execute("PRAGMA synchronous = OFF")
         self.connection.execute(f"PRAGMA cache_size = -{CACHE}")
-        if not self._path:
-            self.connection.execute("PRAGMA journal_mode = MEMORY")
+        self._deployment = deployment
         self._columns: dict[str, list[str]] = {}
-        self._rows = Rows(self._read_row)
-        self._failed: set[str] = set()
-        self._marks = False
-        if self._is_ours():
-            self.position, self.chain = self.connection.execute(
-                "SELECT position, chain FROM replica"
-            ).fetchone()
-        else:
-            self.begin()
+        if not self._is_ours(deployment):
+            self._begin(deployment)
+        self._start()
 
-    def _is_ours(self) -> bool:
+    def _start(self) -> None:
+        self.position, self.chain = self.connection.execute(
+            "SELECT position, chain FROM replica"
+        ).fetchone()
+        self._failed = {name for name, *_ in self.failed()}
+        self._rows = Rows(self._read_row)
+        self._marks = False
+
+    def _is_ours(self, deployment: str) -> bool:
         there = "SELECT 1 FROM sqlite_master WHERE name = 'replica'"
         if not self.connection.execute(there).fetchone():
             return False
         made = self.connection.execute("SELECT versions, deployment FROM replica, store").fetchone()
-        return made == (_versions(), self._deployment) and not self.failed()
+        return bool(made == (made_by(), deployment))
 
-    def begin(self) -> None:
-        """Forget everything."""
-        self.position, self.chain = 0, ""
-        self._rows = Rows(self._read_row)
-        self._failed = set()
+    def _begin(self, deployment: str) -> None:
         tables, _ = _statements()
         for (name,) in self.connection.execute(
             "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
         ).fetchall():
             self.connection.execute(f"DROP TABLE {name}")
         self.connection.executescript(f"BEGIN;{tables};COMMIT;")
-        self.connection.execute("INSERT INTO store VALUES (1, ?, 1, 0, '')", (self._deployment,))
-        self.connection.execute("INSERT INTO replica VALUES (1, 0, '', ?)", (_versions(),))
+        self.connection.execute("INSERT INTO store VALUES (1, ?, 1, 0, '')", (deployment,))
+        self.connection.execute("INSERT INTO replica VALUES (1, 0, '', ?)", (made_by(),))
+
+    def begin(self) -> None:
+        """Forget everything."""
+        self._begin(self._deployment)
+        self._start()
 
     def close(self) -> None:
         self.connection.close()
@@ -139,7 +141,7 @@ class Replica:
     def take(self, events: Sequence[Row]) -> None:
         """Let these events follow, which are the next of the log. They are surely written after
         `write`. Raises UnknownEvent, LogDamaged."""
-        rows = [_values(event) for event in events]
+        rows = [values(event) for event in events]
         for expected, row in enumerate(rows, start=self.position + 1):
             if row[0] != expected:
                 raise LogDamaged(
@@ -150,17 +152,19 @@ class Replica:
                     f"event {row[0]}: no event is called {row[4]!r} here; run the release that "
                     "wrote it"
                 )
-        records = decompose_all(row for row in rows if row[4] in FOLLOWED)
-        errors = project(records, self._rows, self._failed)
-        self._note(errors)
+        self._fold(rows)
         self.position, self.chain = rows[-1][0], rows[-1][10]
         if len(self._rows) > MOST_ROWS:
             self.write()
 
+    def _fold(self, rows: Sequence[Sequence[Any]]) -> None:
+        records = decompose_all(row for row in rows if row[4] in FOLLOWED)
+        self._note(project(records, self._rows, self._failed))
+
     def write(self) -> None:
         """Put what changed into the database, with the position, in one transaction. Once rows are
         marked, those that changed are marked too."""
-        self.connection.execute("BEGIN")
+        self.connection.execute("SAVEPOINT written")  # a transaction, where there is none yet
         for name in self._rows.writers():
             self.connection.execute("SAVEPOINT projection")
             try:
@@ -178,7 +182,7 @@ class Replica:
         self.connection.execute(
             "UPDATE replica SET position = ?, chain = ?", (self.position, self.chain)
         )
-        self.connection.execute("COMMIT")
+        self.connection.execute("RELEASE written")
         self._rows.shrink(MOST_ROWS // 2)
 
     def _note(self, errors: dict[str, tuple[int, str]]) -> None:
@@ -230,11 +234,15 @@ class Replica:
                 key = tuple(loads(text))
                 yield table, key, self._read_row(table, key)
 
+    def index(self) -> None:
+        """Make what the questions need to be answered fast."""
+        for statement in _statements()[1]:
+            self.connection.execute(statement)
+
     def queries(self, name: str) -> SqlQueries:
         """An operator's questions, answered as of the position that was written; `name` is what
         messages call it. Close the replica, not them."""
-        for statement in _statements()[1]:
-            self.connection.execute(statement)
+        self.index()
         return SqlQueries(self.connection, name, SCHEMA_VERSION)
 
 
@@ -253,6 +261,6 @@ def alone(path: str) -> Iterator[None]:
         os.close(file)
 
 
-def _versions() -> str:
+def made_by() -> str:
     """What the rows are made by: another form of the tables or of a projection makes others."""
     return dumps([SCHEMA_VERSION, VERSIONS])
