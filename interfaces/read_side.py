@@ -181,6 +181,18 @@ class Call:
         return "it is being started"
 
 
+def verify(call: Call, progress: Any) -> dict[str, Any]:
+    """Compare the read models with what the log alone makes (`application.rebuilding.verify`).
+    Raises StoreError."""
+    from contextlib import closing
+
+    from application.rebuilding import verify
+    from infrastructure.read_models.replica import Replica
+
+    with closing(call.any_store()) as view, closing(Replica("", view.identity()[0])) as replica:
+        return verify(view, replica, progress)
+
+
 def store_errors() -> tuple[type[Exception], ...]:
     """What asking a store raises, the embedded driver's own errors (a damaged file, a failing disk)
     too."""

@@ -284,6 +284,26 @@ def restore(side: WriteSide, path: str, progress: Any) -> dict[str, Any]:
     return copy_to(side, f"sqlite:{os.path.abspath(path)}", side.storage().place, progress)
 
 
+def rebuild(side: WriteSide, progress: Any) -> Any:
+    """Build the store's read models anew and exchange them (`application.rebuilding.rebuild`); what
+    is built lies in the state directory until it is done. Raises StoreError."""
+    from contextlib import closing
+
+    from application.rebuilding import rebuild
+    from infrastructure.read_models.replica import Replica, alone
+
+    storage, store = side.storage(), side.store()
+    path = f"{side.site().state_dir}/rebuild-{store.deployment}.db"
+    make_state_directory(side.site())
+    with alone(path):
+        with closing(storage.log()) as view, closing(Replica(path, store.deployment)) as replica:
+            if replica.failed():
+                replica.begin()  # for code that was mended
+            rebuilt = rebuild(view, store, storage.view_of(store), replica, progress)
+        os.unlink(path)
+    return rebuilt
+
+
 def compact(side: WriteSide) -> list[str]:
     """What was done to give unused room back. Raises StoreError."""
     return side.storage().compact()  # type: ignore[no-any-return]

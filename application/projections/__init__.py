@@ -10,7 +10,7 @@ from __future__ import annotations
 from application.projections import brake, launches, machines, requests, templates
 from application.projections.record import Record, Rows
 
-__all__ = ["PROJECTIONS", "Record", "Rows"]
+__all__ = ["PROJECTIONS", "TABLES", "VERSIONS", "Record", "Rows"]
 
 PROJECTIONS = {
     "templates": templates.HANDLERS,
@@ -20,3 +20,16 @@ PROJECTIONS = {
     # Last: it looks at the requests' rows.
     "machines": machines.HANDLERS,
 }
+
+VERSIONS = {"templates": 1, "requests": 1, "launches": 1, "brake": 1, "machines": 1}
+"""Raise one with every change of what its handlers make of an event: the store's rows are then
+built anew."""
+
+TABLES = {
+    "templates": ("templates", "template_revisions"),
+    "requests": ("requests", "returned_machines"),
+    "launches": ("batches", "terminations", "fleets", "launch_templates"),
+    "brake": ("brake",),
+    "machines": ("machines",),
+}
+"""The tables that each writes."""

@@ -179,13 +179,15 @@ SCALING = "dynamodb.application-autoscaling.amazonaws.com"
 
 def store_policy(region: str, tables: Iterable[str], scales: bool) -> dict[str, Any]:
     """The policy for a store in these tables. The scripts and the worker need Ask and Record, which
-    have neither Scan nor the deletion of a table; `store init` and `store activate` need the rest
-    too, and nobody after them. `scales`: with Application Auto Scaling."""
+    have neither Scan nor the deletion of a table; Compare is for `projections rebuild` and `verify`
+    and for the worker of a release that must rebuild; `store init` and `store activate` need the
+    rest too, and nobody after them. `scales`: with Application Auto Scaling."""
     partition = partition_of(region)
     named = [f"arn:{partition}:dynamodb:{region}:*:table/{table}" for table in tables]
     statements = [
         _allow("Ask", ASKS, named),
         _allow("Record", RECORDS, named),
+        _allow("Compare", ["dynamodb:Scan"], named),
         _allow("InitMakesTables", MAKES_TABLES, named),
     ]
     if scales:

@@ -7,14 +7,14 @@ from __future__ import annotations
 import os
 import time
 
-from application.failures import UnknownEvent
-from application.json_text import dumps, loads
+from application.failures import LogDamaged, UnknownEvent
+from application.json_text import BadJson, dumps, loads
 from application.projections import PROJECTIONS, Record
 from infrastructure.event_store.digest import chain, digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
     from application.instants import Instant
@@ -106,14 +106,36 @@ def compose(
 
 def decompose(row: Sequence[Any]) -> Record:
     """What the projections see of a stored event (a row of COLUMNS). Raises UnknownEvent."""
-    position, event_id, stream, version, topic, class_version, recorded_at, metadata, data = row[:9]
-    facts = loads(metadata)
-    fields = dict(vars(to_event(stream, version, topic, class_version, data)))
-    del fields["originator_id"], fields["originator_version"]
-    instant = (seconds(recorded_at), *facts["boot"])
-    return Record(
-        position, event_id, stream, topic, recorded_at, instant, facts["correlation_id"], fields
-    )
+    (record,) = decompose_all([row])
+    return record
+
+
+def decompose_all(rows: Iterable[Sequence[Any]]) -> Iterator[Record]:
+    """The same of many, in their order; what neighbours have in common is read once.
+
+    Raises UnknownEvent, LogDamaged for one that is no JSON.
+    """
+    said, facts = "", {}
+    at, wall = "", 0.0
+    for row in rows:
+        position, event_id, stream, version, topic, class_version, recorded_at, metadata, data = (
+            row[:9]
+        )
+        try:
+            if metadata != said:
+                facts, said = loads(metadata), metadata
+            if recorded_at != at:
+                wall, at = seconds(recorded_at), recorded_at
+            fields = to_fields(stream, version, topic, class_version, data)
+            yield Record(
+                position, event_id, stream, topic, recorded_at, (wall, *facts["boot"]),
+                facts["correlation_id"], fields,
+            )  # fmt: skip
+        except BadJson as error:
+            raise LogDamaged(
+                f"event {position} ({topic}, version {version} of {stream}) cannot be read: "
+                f"{error}; the events before it are sound as far as they were read"
+            ) from None
 
 
 def is_damaged(last: Sequence[Any], before: str) -> bool:
@@ -123,7 +145,7 @@ def is_damaged(last: Sequence[Any], before: str) -> bool:
     return digest(*canonical) != stored or chain(before, position, stored) != chained
 
 
-def project(records: Sequence[Record], rows: Rows, failed: set[str]) -> dict[str, tuple[int, str]]:
+def project(records: Iterable[Record], rows: Rows, failed: set[str]) -> dict[str, tuple[int, str]]:
     """Let the read models follow, in the order of the events: what they change is in `rows`.
 
     `failed` are the projections that stand still. One that fails stops alone, at its position: the
@@ -175,8 +197,11 @@ def to_record(event: DomainEvent) -> tuple[str, int, str, int, str, Any]:
     )
 
 
-def to_event(stream: str, version: int, topic: str, class_version: int, data: str) -> DomainEvent:
-    """A stored event as a domain event. Raises UnknownEvent for a topic or version not known."""
+def to_fields(
+    stream: str, version: int, topic: str, class_version: int, data: str
+) -> dict[str, Any]:
+    """The fields of a stored event as its class has them today. Raises UnknownEvent for a topic or
+    version not known."""
     from domain.topics import TOPICS
 
     event_class = TOPICS.get(topic)
@@ -187,11 +212,19 @@ def to_event(stream: str, version: int, topic: str, class_version: int, data: st
             f"{stream} version {version}: {topic} of class version {class_version} was written by "
             f"a newer release (this one knows {event_class.class_version})"
         )
-    fields = loads(data)
+    fields: dict[str, Any] = loads(data)
     fields.pop("class_version", None)
     for old in range(class_version, event_class.class_version):
         getattr(event_class, f"upcast_v{old}_v{old + 1}")(fields)
-    event = object.__new__(event_class)
+    return fields
+
+
+def to_event(stream: str, version: int, topic: str, class_version: int, data: str) -> DomainEvent:
+    """A stored event as a domain event. Raises UnknownEvent for a topic or version not known."""
+    from domain.topics import TOPICS
+
+    fields = to_fields(stream, version, topic, class_version, data)
+    event = object.__new__(TOPICS[topic])
     fields["originator_id"] = stream
     fields["originator_version"] = version
     event.__dict__ = fields
@@ -270,6 +303,8 @@ class Rows:
                 value = row[column]
                 if value is not None and value.__class__ is not str:
                     stored[column] = dumps(value)
+                    if column not in self.LISTS:
+                        row[column] = stored[column]  # as it would be read again
             taken.append((table, stored))
         return taken
 
@@ -279,3 +314,11 @@ class Rows:
         self._known.clear()
         for changed in self._changed.values():
             self._known |= changed
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def shrink(self, most: int) -> None:
+        """Forget rows beyond so many, the oldest first, after all that changed was taken."""
+        for full in [*self._known][: max(0, len(self._known) - most)]:
+            del self._known[full]

@@ -64,11 +64,12 @@ from infrastructure.event_store.dynamodb_rows import TableRows, counts_of, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any, TypeVar
 
     from application.ports import Clock
     from application.projections import Record
+    from application.rebuilding import Change
     from domain.event_sourced import Aggregate, DomainEvent
     from infrastructure.event_store.commit import Pending
     from infrastructure.event_store.dynamodb_client import Item, Tables
@@ -336,6 +337,15 @@ class DynamodbEventStore:
         self.tables.put_all(items)
         if tracking:
             self.change_head(lambda head: head.facts["tracking"].update(tracking))
+
+    def exchange(
+        self, rows: Callable[[], Iterable[Change]], projections: Callable[[], dict[str, int]]
+    ) -> None:
+        """As of SqlEventStore; meanwhile the projections are marked as failed. Raises
+        StoreError."""
+        from infrastructure.event_store.dynamodb_exchange import exchange
+
+        exchange(self, rows, projections)
 
     def end(self) -> tuple[int, str]:
         """Position and chain of the last event; (0, "") for none."""

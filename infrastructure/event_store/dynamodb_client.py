@@ -308,6 +308,16 @@ class Tables:
                 return
             asked["ExclusiveStartKey"] = following
 
+    def scan(self, suffix: str) -> Iterator[Item]:
+        """Every item of a table, each as it is when it is read, in no order."""
+        asked: dict[str, Any] = {"TableName": self.table(suffix), "ConsistentRead": True}
+        while True:
+            answer = self.call("Scan", **asked)
+            yield from answer["Items"]
+            if not answer.get("LastEvaluatedKey"):
+                return
+            asked["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
     # -- writing ----------------------------------------------------------------------------------
 
     def put(self, suffix: str, item: Item, **conditions: Any) -> None:

@@ -47,7 +47,8 @@ class Head:
     `rev` is another number after every change; `facts` has format, deployment, incarnation,
     tables (name -> id of the table that it was made for, none while the store is inert), chain,
     recorded_at, last ([stream, first version of its commit, chain before it]), counts, brake,
-    failed, tracking, moved_to. `pending` names read rows that are to be written still.
+    failed, versions (of the projections; 1 where it says nothing), tracking, moved_to. `pending`
+    names read rows that are to be written still.
     """
 
     __slots__ = ("facts", "pending", "pos", "rev")
@@ -91,6 +92,8 @@ class Head:
 
 
 def new_head(deployment: str) -> Head:
+    from application.projections import VERSIONS
+
     facts = {
         "format": FORMAT,
         "deployment": deployment,
@@ -102,6 +105,7 @@ def new_head(deployment: str) -> Head:
         "counts": {},
         "brake": None,
         "failed": [],
+        "versions": VERSIONS,
         "tracking": {},
         "moved_to": "",
     }

@@ -12,7 +12,7 @@ from hashlib import sha256
 
 from application.failures import LogDamaged, StoreError, StoreInert, StoreMissing
 from application.json_text import loads
-from application.projections import PROJECTIONS
+from application.projections import PROJECTIONS, VERSIONS
 from infrastructure.event_store.commit import decompose, is_damaged
 from infrastructure.event_store.dynamodb_client import LOG, ROWS
 from infrastructure.event_store.dynamodb_log import LEASES, Head, describe, read_head, read_log
@@ -67,6 +67,9 @@ class Mirror:
             finally:
                 os.unlink(unfinished)
         self.store = SqliteEventStore(self.path, self._clock, {})
+        made = dict(self.store.connection.execute("SELECT * FROM projection_versions").fetchall())
+        if made != VERSIONS:
+            raise StoreError(f"{self.path} was made by another release")
         # What a power failure takes is read again from the log.
         self.store.connection.execute("PRAGMA synchronous = OFF")
 

@@ -185,6 +185,23 @@ class TableRows:
             self._rows["requests", identifier] = row_of("requests", item) if item else None
         self._fetch_machines(list(machines))
 
+    def fetch(self, rows: Iterable[tuple[str, tuple[Any, ...], Any]]) -> None:
+        """The rows of these tables and keys, together."""
+        machines, places = [], {}
+        for table, row_key, _ in rows:
+            self._rows[table, *row_key] = None
+            if table == "machines":
+                machines.append(row_key[0])
+            else:
+                places[place(table, row_key)] = (table, *row_key)
+        found = self._tables.get_all(list(places)) if places else []
+        suffixes = {(partition, sort): suffix for suffix, partition, sort in places}
+        for item in found:
+            of = item["PK"]["S"], item["SK"]["S"]
+            full = places[suffixes[of], *of]
+            self._rows[full] = row_of(full[0], item)
+        self._fetch_machines(machines)
+
     def _fetch_machines(self, machine_ids: Sequence[str]) -> None:
         for machine_id in machine_ids:
             self._rows["machines", machine_id] = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from application.failures import StoreBusy, StoreError, StoreMissing
+from application.projections import VERSIONS
 from domain.deployment import Deployment
 from infrastructure.event_store.dynamodb import DynamodbCopy, DynamodbEventStore
 from infrastructure.event_store.dynamodb_client import LOG, ROWS, TABLES, Tables, key
@@ -236,7 +237,8 @@ def activate_store(
         create_tables(tables, settings, read_tables)
         recorded = ids_of(tables)
         known = read_head(tables).facts["tables"]
-        if any(known.get(name) != table_id for name, table_id in recorded.items()):
+        made_anew = any(known.get(name) != table_id for name, table_id in recorded.items())
+        if made_anew:
             rebuild_rows(store)
         _empty_notebook(tables)
         deployment = store.get(Deployment, "")
@@ -249,6 +251,8 @@ def activate_store(
 
         def revive(head: Head) -> None:
             head.facts.update(incarnation=incarnation, tables=recorded, moved_to="")
+            if made_anew:
+                head.facts.update(versions=VERSIONS)
 
         store.change_head(revive)
         return incarnation

@@ -9,7 +9,7 @@ import os
 
 from application.failures import LogDamaged, StoreError, StoreInert, StoreNewer
 from application.json_text import BadJson, dumps, loads
-from application.projections import Record
+from application.projections import VERSIONS, Record
 from domain.topics import TOPICS
 from infrastructure.event_store import schema
 from infrastructure.event_store.commit import decompose, is_damaged, seconds
@@ -18,6 +18,7 @@ from infrastructure.event_store.sql import (
     INSERT_EVENT,
     KEEP_BODY,
     KEEP_COMMAND,
+    KEEP_VERSION,
     TRACK,
     SqlEventStore,
 )
@@ -151,6 +152,7 @@ class JsonLedger(SqlEventStore):
             "INSERT INTO store (one, deployment, incarnation, inode) VALUES (1, ?, 1, ?)",
             (deployment, inode),
         )
+        self.connection.executemany(KEEP_VERSION, VERSIONS.items())
         self.connection.execute("INSERT INTO log_end VALUES (1, 1, 0, 0, '', 1, 0, '', 0)")
 
     def last_line(self) -> tuple[int, int, int, str]:

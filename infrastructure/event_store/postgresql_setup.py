@@ -11,6 +11,7 @@ import os
 import sys
 
 from application.failures import StoreError
+from application.projections import VERSIONS
 from domain.deployment import Deployment
 from infrastructure.event_store import schema
 from infrastructure.event_store.commit import COLUMNS, compose, to_record
@@ -20,7 +21,7 @@ from infrastructure.event_store.postgresql_driver import (
     Session,
 )
 from infrastructure.event_store.postgresql_sql import schema as own
-from infrastructure.event_store.sql import INSERT_EVENT
+from infrastructure.event_store.sql import INSERT_EVENT, KEEP_VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ def build(
             "INSERT INTO store (one, deployment, incarnation, place) VALUES (1, %s, 1, %s)",
             (SCHEMA_VERSION, deployment, place),
         )
+        for named in VERSIONS.items():
+            session.execute(KEEP_VERSION, named)
         if rows:
             for row in rows:
                 session.execute(INSERT_EVENT, row)

@@ -320,8 +320,14 @@ CREATE INDEX launch_templates_there ON launch_templates (position)
 ALTER TABLE cloud_states ADD COLUMN wall REAL NOT NULL DEFAULT 0;
 ALTER TABLE store ADD COLUMN moved_to TEXT NOT NULL DEFAULT '';
 """,
-    # No question takes these: what is open or alive has indexes that hold nothing else.
     4: """
+CREATE TABLE projection_versions (
+    name TEXT PRIMARY KEY,
+    version INTEGER NOT NULL
+) WITHOUT ROWID;
+INSERT INTO projection_versions VALUES
+    ('templates', 1), ('requests', 1), ('launches', 1), ('brake', 1), ('machines', 1);
+-- No question takes these: what is open or alive has indexes that hold nothing else.
 DROP INDEX requests_by_status;
 DROP INDEX requests_by_creation;
 DROP INDEX requests_unseen;
@@ -330,9 +336,9 @@ DROP INDEX machines_by_status;
 }
 
 TABLES = (
-    "events", "store", "commands", "tracking", "bodies", "projections", "requests", "machines",
-    "returned_machines", "templates", "template_revisions", "batches", "terminations", "fleets",
-    "launch_templates", "brake",
+    "events", "store", "commands", "tracking", "bodies", "projections", "projection_versions",
+    "requests", "machines", "returned_machines", "templates", "template_revisions", "batches",
+    "terminations", "fleets", "launch_templates", "brake",
 )  # fmt: skip
 """The log and the read models."""
 

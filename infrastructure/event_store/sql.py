@@ -28,11 +28,12 @@ from infrastructure.event_store.commit import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any, TypeVar
 
     from application.ports import Clock
     from application.projections import Record
+    from application.rebuilding import Change
     from infrastructure.event_store.commit import Head, Pending
 
     A = TypeVar("A", bound=Aggregate)
@@ -46,7 +47,15 @@ TRACK = (
 )
 RESULT = "INSERT INTO commands VALUES (?, ?, ?)"
 KEEP_COMMAND = RESULT + " ON CONFLICT (command_id) DO NOTHING"
+KEEP_VERSION = (
+    "INSERT INTO projection_versions VALUES (?, ?) ON CONFLICT (name) DO UPDATE "
+    "SET version = excluded.version"
+)
 KEEP_BODY = "INSERT INTO bodies VALUES (?, ?) ON CONFLICT (digest) DO NOTHING"
+
+
+ROWS_AT_ONCE = 500
+"""Rows that are exchanged by one statement or message."""
 
 
 def moved(name: str, destination: str) -> str:
@@ -372,6 +381,31 @@ class SqlEventStore:
             self.connection.executemany(put(shape), some)
         for shape, some in changed.items():
             self.connection.executemany(change(shape), some)
+
+    def exchange(
+        self, rows: Callable[[], Iterable[Change]], projections: Callable[[], dict[str, int]]
+    ) -> None:
+        """Put rows of the read tables, or take them away, in one commit; the projections (name ->
+        version, asked after the rows) follow the log from here on. Raises StoreBusy, StoreError."""
+
+        def work() -> None:
+            batch: list[tuple[str, dict[str, Any]]] = []
+            for table, key, row in rows():
+                if row is None:
+                    where = " AND ".join(f"{column} = ?" for column in Rows.KEYS[table])
+                    self.connection.execute(f"DELETE FROM {table} WHERE {where}", key)
+                    continue
+                batch.append((table, row))
+                if len(batch) == ROWS_AT_ONCE:
+                    self._put_rows(batch)
+                    batch = []
+            if batch:
+                self._put_rows(batch)
+            for name, version in projections().items():
+                self.connection.execute("DELETE FROM projections WHERE name = ?", (name,))
+                self.connection.execute(KEEP_VERSION, (name, version))
+
+        self.write("rebuild", work)
 
     def end(self) -> tuple[int, str]:
         """Position and chain of the last event; (0, "") for none."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 
 from application.failures import StoreError
+from application.projections import VERSIONS
 from domain.deployment import Deployment
 from infrastructure.event_store import schema
+from infrastructure.event_store.sql import KEEP_VERSION
 from infrastructure.event_store.sqlite import SqliteEventStore
 from infrastructure.event_store.sqlite_file import (
     SCHEMA_VERSION,
@@ -131,6 +133,7 @@ def _build(path: str, deployment: str, inode: int | None = None) -> None:
         "INSERT INTO store (one, deployment, incarnation, inode) VALUES (1, ?, 1, ?)",
         (deployment, inode),
     )
+    connection.executemany(KEEP_VERSION, VERSIONS.items())
     connection.close()
 
 

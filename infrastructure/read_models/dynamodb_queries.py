@@ -3,12 +3,16 @@ and of the items that are nowhere else."""
 
 from __future__ import annotations
 
+from application.projections import VERSIONS
+from infrastructure.event_store.commit import Rows
 from infrastructure.event_store.dynamodb_client import LOG
 from infrastructure.event_store.dynamodb_log import BODIES, COMMANDS, FORMAT, read_head
-from infrastructure.read_models.sql_queries import SqlQueries
+from infrastructure.event_store.sql import upsert
+from infrastructure.read_models.sql_queries import PAGE, SqlQueries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from infrastructure.event_store.dynamodb_client import Tables
@@ -21,15 +25,69 @@ class DynamodbQueries(SqlQueries):
         self._mirror = mirror
         self._tables = tables
 
+        self._items: SqlQueries | None = None
+
     def close(self) -> None:
+        self._forget_items()
         self._mirror.close()
 
     def again(self) -> None:
         """End this look and begin a new one, of what the log has by now."""
         self._rows("COMMIT")
+        self._forget_items()
         self._mirror.follow(read_head(self._tables))
         self._connection = self._mirror.store.connection
         self.begin()
+
+    def projections(self) -> list[dict[str, Any]]:
+        """Name and version of each read model, and where and why it failed, null where it did
+        not."""
+        facts = read_head(self._tables).facts
+        failed = {name: (position, error) for name, position, error in facts["failed"]}
+        versions = {**dict.fromkeys(sorted(VERSIONS), 1), **facts.get("versions", {})}
+        rows = []
+        for name, version in versions.items():
+            failed_at, error = failed.get(name, (None, None))
+            rows.append({"name": name, "version": version, "failed_at": failed_at, "error": error})
+        return rows
+
+    def rows_of(
+        self, table: str, page: int = PAGE
+    ) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
+        """As of SqlQueries, of the items and not of the mirror; each is as it was when it was
+        read."""
+        if self._items is None:
+            self._items = self._read_items()
+        return self._items.rows_of(table, page)
+
+    def _read_items(self) -> SqlQueries:
+        """All rows that the items hold, in a SQLite database of their own."""
+        from infrastructure.event_store.dynamodb_client import MACHINES, REQUESTS, ROWS
+        from infrastructure.event_store.dynamodb_rows import row_of
+        from infrastructure.read_models.replica import Replica
+
+        head = read_head(self._tables)
+        if head.pending:
+            from infrastructure.event_store.dynamodb import finish
+
+            finish(self._tables, head)
+        items = Replica("", head.facts["deployment"])
+        items.connection.execute("BEGIN")
+        for suffix, table in ((REQUESTS, "requests"), (MACHINES, "machines"), (ROWS, "")):
+            for item in self._tables.scan(suffix):
+                kind = table or item["PK"]["S"].partition("#")[0]
+                if kind in Rows.KEYS:
+                    row = row_of(kind, item)
+                    items.connection.execute(
+                        upsert(kind, Rows.KEYS[kind], list(row)), [*row.values()]
+                    )
+        items.connection.execute("COMMIT")
+        return items.queries(self._name)
+
+    def _forget_items(self) -> None:
+        if self._items is not None:
+            self._items.close()
+            self._items = None
 
     def identity(self) -> tuple[str, int, str]:
         """Deployment id, incarnation, and the place that the store was moved to, "" for none."""

@@ -8,7 +8,7 @@ from infrastructure.event_store.sqlite_driver import sqlite
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     Row = dict[str, Any]
@@ -46,6 +46,9 @@ SELECT
 
 ALL = 2**62
 """A LIMIT that is none."""
+
+PAGE = 2_000
+"""Rows that are read at once."""
 
 
 class SqlQueries:
@@ -208,6 +211,44 @@ class SqlQueries:
         return self._rows(
             "SELECT * FROM events WHERE position > ? ORDER BY position LIMIT ?", (position, limit)
         )
+
+    # -- the read models themselves ---------------------------------------------------------------
+
+    def projections(self) -> list[Row]:
+        """Name and version of each read model, and where and why it failed, null where it did
+        not."""
+        return self._rows(
+            "SELECT v.name, v.version, p.failed_at, p.error FROM projection_versions v "
+            "LEFT JOIN projections p ON p.name = v.name ORDER BY v.name"
+        )
+
+    def columns_of(self, table: str) -> list[str]:
+        """The columns of a read table, those of the key first."""
+        cursor = self._connection.execute(f"SELECT * FROM {table} LIMIT 0")
+        return [column[0] for column in cursor.description]
+
+    def rows_of(
+        self, table: str, page: int = PAGE
+    ) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
+        """Key and row (see `columns_of`) of all that is in a read table, in the order of the keys;
+        so many are read at once."""
+        from infrastructure.event_store.commit import Rows
+
+        width = len(Rows.KEYS[table])
+        names = ", ".join(Rows.KEYS[table])
+        after: tuple[Any, ...] = ()
+        while True:
+            where = f"WHERE ({names}) > ({', '.join('?' * width)})" if after else ""
+            rows = self._connection.execute(
+                f"SELECT * FROM {table} {where} ORDER BY {names} LIMIT {page}", after
+            ).fetchall()
+            for row in rows:
+                yield row[:width], row
+            if len(rows) < page:
+                return
+            after = rows[-1][:width]
+
+    # -- the store's own --------------------------------------------------------------------------
 
     def identity(self) -> tuple[str, int, str]:
         """Deployment id, incarnation, and the place that the store was moved to, "" for none."""

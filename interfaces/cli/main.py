@@ -22,6 +22,7 @@ COMMANDS = {
     "fleets": ("interfaces.cli.fleets", "the fleets and groups that launches made"),
     "launch-templates": ("interfaces.cli.launch_templates", "the launch templates of launches"),
     "audit": ("interfaces.cli.audit", "who did what, when, why: the events of one thing, or all"),
+    "projections": ("interfaces.cli.projections", "the read models: list, rebuild, verify"),
     "orphans": ("interfaces.cli.orphans", "instances with our tag that the ledger does not know"),
     "pause": ("interfaces.cli.pause", "stop launching, or every change at AWS"),
     "resume": ("interfaces.cli.resume", "go on with what was paused"),

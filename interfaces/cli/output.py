@@ -106,3 +106,19 @@ def fitted(line: str) -> str:
         return line
     width = max(LEAST_WIDTH, shutil.get_terminal_size().columns)
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+class Progress:
+    """How far a copy or a replay is, in one line of the terminal, or a line each tenth."""
+
+    def __init__(self) -> None:
+        self._told = -1
+
+    def __call__(self, done: int, of: int) -> None:
+        tenth = 10 * done // max(1, of)
+        if sys.stderr.isatty():
+            end = "\n" if done == of else ""
+            print(f"\r{done:,} of {of:,} events", end=end, file=sys.stderr, flush=True)
+        elif tenth != self._told:
+            print(f"{done:,} of {of:,} events", file=sys.stderr)
+        self._told = tenth

@@ -179,28 +179,12 @@ def activate(arguments: argparse.Namespace) -> int:
     return output.show_document(arguments, {"incarnation": incarnation, "path": path})
 
 
-class _Progress:
-    """How far a copy is, in one line of the terminal, or a line each tenth."""
-
-    def __init__(self) -> None:
-        self._told = -1
-
-    def __call__(self, done: int, of: int) -> None:
-        tenth = 10 * done // max(1, of)
-        if sys.stderr.isatty():
-            end = "\n" if done == of else ""
-            print(f"\r{done:,} of {of:,} events", end=end, file=sys.stderr, flush=True)
-        elif tenth != self._told:
-            print(f"{done:,} of {of:,} events", file=sys.stderr)
-        self._told = tenth
-
-
 def copy(arguments: argparse.Namespace) -> int:
     from interfaces.write_side import copy_to
 
     side = options.writing(arguments)
     live = (arguments.reason or "moved") if arguments.seal else None
-    document = copy_to(side, arguments.origin, arguments.to, _Progress(), live=live)
+    document = copy_to(side, arguments.origin, arguments.to, output.Progress(), live=live)
     if arguments.seal:
         print(
             f"hostledger: the history goes on in {document['target']}: set storage.url to it on "
@@ -220,7 +204,7 @@ def backup(arguments: argparse.Namespace) -> int:
 def restore(arguments: argparse.Namespace) -> int:
     from interfaces.write_side import restore as fill
 
-    document = fill(options.writing(arguments), arguments.file, _Progress())
+    document = fill(options.writing(arguments), arguments.file, output.Progress())
     print("hostledger: it is inert until `hostledger store activate`", file=sys.stderr)
     return output.show_document(arguments, document)
 

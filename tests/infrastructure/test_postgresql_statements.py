@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from application.ports import Instance
-from infrastructure.event_store.commit import COLUMNS
+from infrastructure.event_store.commit import COLUMNS, Rows
 from infrastructure.event_store.notebook import SqlNotebook
 from infrastructure.event_store.postgresql import PostgresqlEventStore
 from infrastructure.event_store.postgresql_driver import Connection, Session
@@ -32,7 +32,7 @@ from tests.world import World
 READ_TABLES = (
     "requests", "machines", "returned_machines", "templates", "template_revisions", "batches",
     "terminations", "fleets", "brake", "launch_templates", "events", "commands", "tracking",
-    "bodies",
+    "bodies", "projection_versions",
 )  # fmt: skip
 
 
@@ -246,6 +246,10 @@ def _queries(both: Both, world: World) -> None:
     same(SqlQueries, "tracked")
     same(SqlQueries, "bodies")
     same(SqlQueries, "identity")
+    assert same(SqlQueries, "projections")
+    for table in Rows.KEYS:
+        same(SqlQueries, "columns_of", table)
+        same(SqlQueries, "rows_of", table, 2)
     same(SqlQueries, "again")
     both.asked.add((SqlQueries, "close"))  # each test closes its stores
     for store in both.stores:

@@ -1,0 +1,111 @@
+"""Use case: fold the log into read models once more, up to a position or a time.
+
+Nothing else happens when events are replayed: no policy sees them, and nothing is asked of AWS.
+"""
+
+from __future__ import annotations
+
+from application.failures import StoreError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, Protocol
+
+    Row = dict[str, Any]
+
+    class Source(Protocol):
+        """A look at a store's log."""
+
+        def events_after(self, position: int, limit: int) -> list[Row]: ...
+
+        def last_events(self, limit: int, topic: str | None) -> list[Row]: ...
+
+    class Replica(Protocol):
+        """Read models that follow a log by themselves."""
+
+        position: int
+        """Of the last event that they took in; 0 before any."""
+
+        chain: str
+        """Of that event."""
+
+        def begin(self) -> None:
+            """Forget everything."""
+            ...
+
+        def take(self, events: Sequence[Row]) -> None: ...
+
+        def write(self) -> None: ...
+
+
+BATCH = 5_000
+"""Events that are read at once."""
+
+
+def replay(
+    source: Source,
+    replica: Replica,
+    until: int,
+    progress: Callable[[int, int], object] = lambda done, of: None,
+) -> None:
+    """Let a replica follow from where it is to a position, or to the log's end before that. One
+    that followed another log begins again.
+
+    `progress` is told (position, until). Raises UnknownEvent, LogDamaged, StoreError.
+    """
+    if replica.position:
+        last = source.events_after(replica.position - 1, 1)
+        if not last or last[0]["chain"] != replica.chain:
+            replica.begin()
+    while replica.position < until:
+        events = source.events_after(replica.position, min(BATCH, until - replica.position))
+        if not events:
+            break
+        replica.take(events)
+        progress(replica.position, until)
+    replica.write()
+
+
+def end_of(source: Source) -> int:
+    """The position of the log's last event; 0 for none."""
+    last = source.last_events(1, None)
+    return last[0]["position"] if last else 0
+
+
+def position_of(source: Source, moment: str) -> int:
+    """The position that a person's word names: a position itself, or a time in ISO 8601 (UTC where
+    it says nothing else), of which it is the last event recorded until then; 0 before all of them.
+
+    Raises StoreError.
+    """
+    end = end_of(source)
+    if moment.isdecimal():
+        if int(moment) > end:
+            raise StoreError(f"there is no event {moment}: the log ends with event {end}")
+        return int(moment)
+    at = recorded(moment)
+    first, last = 0, end
+    while first < last:  # recorded time never goes back, so that half of the rest is looked at
+        middle = (first + last + 1) // 2
+        (event,) = source.events_after(middle - 1, 1)
+        if event["recorded_at"] <= at:
+            first = middle
+        else:
+            last = middle - 1
+    return first
+
+
+def recorded(moment: str) -> str:
+    """A time in ISO 8601 as events have it; UTC where it says nothing else. Raises StoreError."""
+    from datetime import UTC, datetime
+
+    try:
+        time = datetime.fromisoformat(moment)
+        if time.tzinfo is None:
+            time = time.replace(tzinfo=UTC)
+        return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    except (ValueError, OverflowError):
+        raise StoreError(
+            f"{moment} is no moment: a position, or a time like 2027-01-15T08:00:00Z is needed"
+        ) from None
