@@ -142,7 +142,7 @@ def is_damaged(last: Sequence[Any], before: str) -> bool:
     """Whether a stored event (a row of COLUMNS) is not what its own digest says, or does not follow
     the chain of the one before."""
     position, *canonical, stored, chained = last
-    return digest(*canonical) != stored or chain(before, position, stored) != chained
+    return bool(digest(*canonical) != stored or chain(before, position, stored) != chained)
 
 
 def project(records: Iterable[Record], rows: Rows, failed: set[str]) -> dict[str, tuple[int, str]]:

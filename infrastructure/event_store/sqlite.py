@@ -205,7 +205,10 @@ class SqliteEventStore(SqlEventStore):
         if whole:
             self.connection.executemany(
                 INSERT_EVENTS,
-                [sum(rows[start : start + TOGETHER], ()) for start in range(0, whole, TOGETHER)],
+                [
+                    [value for row in rows[start : start + TOGETHER] for value in row]
+                    for start in range(0, whole, TOGETHER)
+                ],
             )
         self.connection.executemany(INSERT_EVENT, rows[whole:])
 

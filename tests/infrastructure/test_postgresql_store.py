@@ -35,7 +35,7 @@ from domain.machine_request import MachineRequest
 from infrastructure.clock import SystemClock
 from infrastructure.event_store import schema, sqlite_file
 from infrastructure.event_store.commit import to_record
-from infrastructure.event_store.postgresql import LOCK
+from infrastructure.event_store.postgresql import LOCK, MANY
 from infrastructure.event_store.postgresql_driver import (
     SCHEMA_VERSION,
     Connection,
@@ -201,6 +201,26 @@ def test_refusals_leave_nothing_half_written(url: str) -> None:
     assert ask(url, "SELECT count(*) FROM requests") == [(1,)]
     assert store.command_result("cmd-1") == "done"
     store.close()
+
+
+def test_many_events_are_copied_as_they_are(url: str) -> None:
+    """COPY has signs of its own, which texts may hold too; a conflict among many is one."""
+    awkward = "\\N \\t \\\\ \t\r\n \u2028 \U0001f600 '\"$1%s"
+    many = [(f"template-{n}", 1, "TemplateRetired", 1, awkward, None) for n in range(3 * MANY)]
+    with closing(storage_at(url).event_store(FakeClock(), ACTOR)) as store:
+        ids = store.append(many)
+        assert ask(url, "SELECT event_id FROM events WHERE stream <> 'deployment'") == [
+            (event_id,) for event_id in ids
+        ]
+        for stream, _, _, _, data, _ in many:
+            assert store.select_events(stream, 0, 9, False, 9) == [(1, "TemplateRetired", data)]
+        more = [(f"request-{n}", *event[1:]) for n, event in enumerate(many)]
+        with pytest.raises(Conflict):
+            store.append([*more, many[0]])
+        assert store.end()[0] == 1 + len(many)
+        store.append(more)  # checks the digest of the last one
+    with closing(storage_at(url).event_store(FakeClock(), ACTOR)) as store:
+        store.append([("request-later", *many[0][1:])])
 
 
 def test_a_read_model_that_cannot_follow_stops_alone(url: str) -> None:

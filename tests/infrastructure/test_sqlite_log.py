@@ -15,7 +15,7 @@ from application.projections import PROJECTIONS
 from domain.machine_request import MachineRequest
 from domain.return_request import ReturnRequest
 from infrastructure.event_store.commit import iso
-from infrastructure.event_store.sqlite import SqliteEventStore
+from infrastructure.event_store.sqlite import TOGETHER, SqliteEventStore
 from infrastructure.event_store.sqlite_file import sqlite
 from infrastructure.event_store.sqlite_setup import create_store
 from tests.domain.samples import OTHER, REQUEST, RETURN, every_event, launched, machine_id
@@ -194,6 +194,21 @@ def test_a_changed_end_of_the_log_takes_no_more_events(
     with pytest.raises(LogDamaged, match=r"ledger\.db"):
         store.save(ask("req-new"))
     assert rows(store, "SELECT count(*) FROM events") == count
+
+
+def test_a_conflict_among_many_events_records_none(store: SqliteEventStore) -> None:
+    """Whether it is among those that one statement inserts, or one of the rest."""
+    many = [(f"template-{n}", 1, "TemplateRetired", 1, "{}", None) for n in range(2 * TOGETHER + 3)]
+    for taken in (0, TOGETHER + 1, len(many) - 1):
+        store.append([many[taken]])
+        before = store.end()
+        with pytest.raises(Conflict):
+            store.append(many)
+        assert store.end() == before
+        store.connection.execute("DELETE FROM events WHERE stream LIKE 'template-%'")
+        store.connection.execute("UPDATE sqlite_sequence SET seq = 1")
+    store.append(many)
+    assert store.end()[0] == 1 + len(many)
 
 
 def test_positions_are_never_used_again(store: SqliteEventStore) -> None:

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from itertools import count, islice, product
 from pathlib import Path
 from typing import Any
@@ -429,7 +430,8 @@ def report(found: dict[str, Any]) -> str:
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     lines += [
-        f"| {r['store']} | {r['what']} | {r['batch']} | {r['rate']:.0f} | {r['bare']:.0f} | **{r['ratio']:.2f}** "
+        f"| {r['store']} | {r['what']} | {r['batch']} | {r['rate']:.0f} | {r['bare']:.0f} "
+        f"| **{r['ratio']:.2f}** "
         f"| {bound('append ' + str(r['batch']), r['store'])} |"
         for r in found["append"]
     ]
@@ -492,7 +494,7 @@ def main() -> int:
     sizes["sqlite"] = arguments.events
     sizes["dynamodb"] = min(sizes["dynamodb"], 20_000)
     found = measure(
-        arguments.stores, arguments.parts, sizes, arguments.runs, lambda line: print(line, flush=True)
+        arguments.stores, arguments.parts, sizes, arguments.runs, partial(print, flush=True)
     )
     if arguments.print_only:
         print(report(found))
