@@ -320,6 +320,7 @@ CREATE INDEX launch_templates_there ON launch_templates (position)
 ALTER TABLE cloud_states ADD COLUMN wall REAL NOT NULL DEFAULT 0;
 ALTER TABLE store ADD COLUMN moved_to TEXT NOT NULL DEFAULT '';
 """,
+    # No question takes the indexes: what is open or alive has some that hold nothing else.
     4: """
 CREATE TABLE projection_versions (
     name TEXT PRIMARY KEY,
@@ -327,7 +328,6 @@ CREATE TABLE projection_versions (
 ) WITHOUT ROWID;
 INSERT INTO projection_versions VALUES
     ('templates', 1), ('requests', 1), ('launches', 1), ('brake', 1), ('machines', 1);
--- No question takes these: what is open or alive has indexes that hold nothing else.
 DROP INDEX requests_by_status;
 DROP INDEX requests_by_creation;
 DROP INDEX requests_unseen;

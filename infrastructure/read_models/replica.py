@@ -64,8 +64,11 @@ def _statements() -> tuple[str, list[str]]:
     whole = schema.LOG + schema.READ_MODELS + schema.NOTEBOOK + "".join(schema.MIGRATIONS.values())
     tables, indexes = [OWN], []
     for statement in whole.split(";"):
-        if statement.lstrip().startswith("CREATE INDEX"):
+        words = statement.split()
+        if words[:2] == ["CREATE", "INDEX"]:
             indexes.append(statement.replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS"))
+        elif words[:2] == ["DROP", "INDEX"]:
+            indexes = [index for index in indexes if index.split()[5] != words[2]]
         else:
             tables.append(statement)
     return ";".join(tables), indexes
