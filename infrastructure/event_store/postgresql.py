@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from application.projections import Record
     from infrastructure.event_store.commit import Head, Pending
     from infrastructure.event_store.postgresql_driver import Statement
+    from infrastructure.event_store.sql import Found
 
 LOCK = 0x686F73746C656467
 """The advisory lock's key, "hostledg". It is the database's, so that stores in two schemas of one
@@ -424,7 +425,7 @@ class PostgresqlEventStore(SqlEventStore):
             return known[key[0]]  # type: ignore[no-any-return]
         return super()._read_row(table, key)
 
-    def _put_rows(self, rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    def _put_rows(self, rows: Sequence[tuple[str, dict[str, Any]]], found: Found) -> None:
         """Together, and one by one when one of them is refused so."""
         session = self.connection
         session.run("SAVEPOINT rows")

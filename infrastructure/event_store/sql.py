@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
     A = TypeVar("A", bound=Aggregate)
 
+    Found = dict[tuple[Any, ...], dict[str, Any]]
+    """(table, *key) -> row."""
+
 EVENT = f"({', '.join('?' * len(COLUMNS))})"
 INSERT_EVENT = f"INSERT INTO events VALUES {EVENT}"
 
@@ -147,7 +150,6 @@ class SqlEventStore:
         self._actor = actor
         self._appended: tuple[int, str] | None = None
         self._composed: tuple[tuple[Any, ...], str] | None = None
-        self._found: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._columns: dict[str, tuple[str, ...]] = {}
         self._although_moved = False
 
@@ -323,8 +325,15 @@ class SqlEventStore:
     def _project(self, records: Sequence[Record]) -> None:
         """Let the inline read models follow. What no column takes stops its projection alone."""
         failed = {name for (name,) in self.connection.execute("SELECT name FROM projections")}
-        self._found = {}
-        rows = Rows(self._find_row)
+        found: Found = {}
+
+        def read(table: str, key: tuple[Any, ...]) -> dict[str, Any] | None:
+            row = self._read_row(table, key)
+            if row is not None:
+                found[table, *key] = row.copy()
+            return row
+
+        rows = Rows(read)
         errors = project(records, rows, failed)
         for name in rows.writers():
             taken = rows.take(name)
@@ -332,7 +341,7 @@ class SqlEventStore:
             if parts:
                 self.connection.execute("SAVEPOINT projection")
             try:
-                self._put_rows(taken)
+                self._put_rows(taken, found)
             except self.unfit as error:
                 # What is wrong with the disk is not caught here.
                 if parts:
@@ -345,13 +354,6 @@ class SqlEventStore:
                 "INSERT INTO projections VALUES (?, ?, ?)", (name, position, text)
             )
 
-    def _find_row(self, table: str, key: tuple[Any, ...]) -> dict[str, Any] | None:
-        """Read it, and remember what it was."""
-        row = self._read_row(table, key)
-        if row is not None:
-            self._found[table, *key] = row.copy()
-        return row
-
     def _read_row(self, table: str, key: tuple[Any, ...]) -> dict[str, Any] | None:
         cursor = self.connection.execute(SELECT_ROW[table], key)
         values = cursor.fetchone()
@@ -362,14 +364,14 @@ class SqlEventStore:
             columns = self._columns[table] = tuple([column[0] for column in cursor.description])
         return dict(zip(columns, values, strict=True))
 
-    def _put_rows(self, rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        """Of a row that was there only what changed: each column that a statement names costs
-        SQLite all its indexes."""
+    def _put_rows(self, rows: Sequence[tuple[str, dict[str, Any]]], found: Found) -> None:
+        """`found` are rows as they are stored, of which only what changes is put: each column that
+        a statement names costs SQLite all its indexes."""
         new = []
         changed: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
         for table, row in rows:
             key = tuple([row[column] for column in Rows.KEYS[table]])
-            before = self._found.pop((table, *key), None)
+            before = found.pop((table, *key), None)
             if before is None:
                 new.append((table, row))
                 continue
@@ -397,10 +399,10 @@ class SqlEventStore:
                     continue
                 batch.append((table, row))
                 if len(batch) == ROWS_AT_ONCE:
-                    self._put_rows(batch)
+                    self._put_rows(batch, {})
                     batch = []
             if batch:
-                self._put_rows(batch)
+                self._put_rows(batch, {})
             for name, version in projections().items():
                 self.connection.execute("DELETE FROM projections WHERE name = ?", (name,))
                 self.connection.execute(KEEP_VERSION, (name, version))

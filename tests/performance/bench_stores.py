@@ -347,7 +347,7 @@ def cold_read(place: Place, directory: str, events: list[int], runs: int) -> lis
         with closing(storage.event_store(clock, ACTOR)) as store:
             while there < wanted:
                 # As a site's past: requests that have come to an end.
-                most = 40 if place.kind == "dynamodb" else 200  # what a transaction takes
+                most = 40 if place.kind == "dynamodb" else 2000  # what a transaction takes
                 asks = [request(there + n) for n in range(min(most, wanted - there))]
                 for ask in asks:
                     ask.cancel("over")
