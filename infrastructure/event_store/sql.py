@@ -392,20 +392,25 @@ class SqlEventStore:
             batch: list[tuple[str, dict[str, Any]]] = []
             for table, key, row in rows():
                 if row is None:
-                    where = " AND ".join(f"{column} = ?" for column in Rows.KEYS[table])
-                    self.connection.execute(f"DELETE FROM {table} WHERE {where}", key)
+                    self.connection.execute(f"DELETE FROM {table} WHERE {WITH_KEY[table]}", key)
                     continue
                 batch.append((table, row))
                 if len(batch) == ROWS_AT_ONCE:
-                    self._put_rows(batch)
+                    self._exchange(batch)
                     batch = []
             if batch:
-                self._put_rows(batch)
+                self._exchange(batch)
             for name, version in projections().items():
                 self.connection.execute("DELETE FROM projections WHERE name = ?", (name,))
                 self.connection.execute(KEEP_VERSION, (name, version))
 
         self.write("rebuild", work)
+
+    def _exchange(self, rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        self._found = {}
+        for table, row in rows:
+            self._find_row(table, tuple([row[column] for column in Rows.KEYS[table]]))
+        self._put_rows(rows)
 
     def end(self) -> tuple[int, str]:
         """Position and chain of the last event; (0, "") for none."""

@@ -65,11 +65,11 @@ def _statements() -> tuple[str, list[str]]:
     tables = [OWN]
     indexes = {}
     for statement in whole.split(";"):
-        what, _, rest = statement.strip().partition(" INDEX ")
+        what, _, rest = statement.partition(" INDEX ")
         name = rest.partition(" ")[0]
-        if what == "CREATE":
+        if rest and what.endswith("CREATE"):
             indexes[name] = "CREATE INDEX IF NOT EXISTS " + rest
-        elif what == "DROP":
+        elif rest:
             del indexes[name]
         else:
             tables.append(statement)
