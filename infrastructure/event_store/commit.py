@@ -8,7 +8,7 @@ import os
 import time
 
 from application.failures import LogDamaged, UnknownEvent
-from application.json_text import BadJson, dumps, loads
+from application.json_text import dumps, loads
 from application.projections import PROJECTIONS, Record
 from infrastructure.event_store.digest import chain, digest
 
@@ -113,8 +113,10 @@ def decompose(row: Sequence[Any]) -> Record:
 def decompose_all(rows: Iterable[Sequence[Any]]) -> Iterator[Record]:
     """The same of many, in their order; what neighbours have in common is read once.
 
-    Raises UnknownEvent, LogDamaged for one that is no JSON.
+    Raises UnknownEvent, LogDamaged for one that is not what was written.
     """
+    from domain.topics import TOPICS
+
     said, facts = "", {}
     at, wall = "", 0.0
     for row in rows:
@@ -126,15 +128,21 @@ def decompose_all(rows: Iterable[Sequence[Any]]) -> Iterator[Record]:
                 facts, said = loads(metadata), metadata
             if recorded_at != at:
                 wall, at = seconds(recorded_at), recorded_at
-            fields = to_fields(stream, version, topic, class_version, data)
+            event_class = TOPICS.get(topic)
+            if event_class is None or event_class.class_version != class_version:
+                fields = to_fields(stream, version, topic, class_version, data)
+            else:
+                fields = loads(data)
+                fields.pop("class_version", None)
             yield Record(
                 position, event_id, stream, topic, recorded_at, (wall, *facts["boot"]),
                 facts["correlation_id"], fields,
             )  # fmt: skip
-        except BadJson as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise LogDamaged(
                 f"event {position} ({topic}, version {version} of {stream}) cannot be read: "
-                f"{error}; the events before it are sound as far as they were read"
+                f"{type(error).__name__}: {error}; the events before it are sound as far as they "
+                "were read"
             ) from None
 
 

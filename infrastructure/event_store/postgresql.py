@@ -425,6 +425,9 @@ class PostgresqlEventStore(SqlEventStore):
             return known[key[0]]  # type: ignore[no-any-return]
         return super()._read_row(table, key)
 
+    def _exchange(self, rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        self._put_rows(rows, {})
+
     def _put_rows(self, rows: Sequence[tuple[str, dict[str, Any]]], found: Found) -> None:
         """Together, and one by one when one of them is refused so."""
         session = self.connection

@@ -321,6 +321,7 @@ ALTER TABLE cloud_states ADD COLUMN wall REAL NOT NULL DEFAULT 0;
 ALTER TABLE store ADD COLUMN moved_to TEXT NOT NULL DEFAULT '';
 """,
     # No question takes the indexes: what is open or alive has some that hold nothing else.
+    # No question takes the indexes: what is open or alive has some that hold nothing else.
     4: """
 CREATE TABLE projection_versions (
     name TEXT PRIMARY KEY,

@@ -223,7 +223,7 @@ class SqlEventStore:
         if failed is not None:
             raise ProjectionFailed(
                 f"{self.name}: the read model {failed[0]} stopped at position {failed[1]} "
-                f"({failed[2]}): nothing is decided on it until it is rebuilt"
+                f"({failed[2]}): nothing is decided on it until `hostledger projections rebuild`"
             )
 
     def save(
@@ -394,20 +394,28 @@ class SqlEventStore:
             batch: list[tuple[str, dict[str, Any]]] = []
             for table, key, row in rows():
                 if row is None:
-                    where = " AND ".join(f"{column} = ?" for column in Rows.KEYS[table])
-                    self.connection.execute(f"DELETE FROM {table} WHERE {where}", key)
+                    self.connection.execute(f"DELETE FROM {table} WHERE {WITH_KEY[table]}", key)
                     continue
                 batch.append((table, row))
                 if len(batch) == ROWS_AT_ONCE:
-                    self._put_rows(batch, {})
+                    self._exchange(batch)
                     batch = []
             if batch:
-                self._put_rows(batch, {})
+                self._exchange(batch)
             for name, version in projections().items():
                 self.connection.execute("DELETE FROM projections WHERE name = ?", (name,))
                 self.connection.execute(KEEP_VERSION, (name, version))
 
         self.write("rebuild", work)
+
+    def _exchange(self, rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        found = {}
+        for table, row in rows:
+            key = tuple([row[column] for column in Rows.KEYS[table]])
+            before = self._read_row(table, key)
+            if before is not None:
+                found[(table, *key)] = before
+        self._put_rows(rows, found)
 
     def end(self) -> tuple[int, str]:
         """Position and chain of the last event; (0, "") for none."""

@@ -62,16 +62,18 @@ def _statements() -> tuple[str, list[str]]:
     """The schema of a store without its indexes, and these: building them once is cheaper than
     keeping them with each row."""
     whole = schema.LOG + schema.READ_MODELS + schema.NOTEBOOK + "".join(schema.MIGRATIONS.values())
-    tables, indexes = [OWN], []
+    tables = [OWN]
+    indexes = {}
     for statement in whole.split(";"):
-        words = statement.split()
-        if words[:2] == ["CREATE", "INDEX"]:
-            indexes.append(statement.replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS"))
-        elif words[:2] == ["DROP", "INDEX"]:
-            indexes = [index for index in indexes if index.split()[5] != words[2]]
+        what, _, rest = statement.partition(" INDEX ")
+        name = rest.partition(" ")[0]
+        if rest and what.endswith("CREATE"):
+            indexes[name] = "CREATE INDEX IF NOT EXISTS " + rest
+        elif rest:
+            del indexes[name]
         else:
             tables.append(statement)
-    return ";".join(tables), indexes
+    return ";".join(tables), list(indexes.values())
 
 
 class Replica:

@@ -337,7 +337,7 @@ def test_reads_end_while_a_projection_is_behind(store: SqliteEventStore, path: s
     store.append([("request-none", 1, "RequestFulfilled", 1, "{}", {})])
     with pytest.raises(ProjectionFailed) as caught:
         look(path)
-    for part in (path, "requests", "position 2", "rebuilt"):
+    for part in (path, "requests", "position 2", "projections rebuild"):
         assert part in str(caught.value)
 
 
