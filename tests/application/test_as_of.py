@@ -1,0 +1,114 @@
+"""The state as of every position of a log is the state that the live read models had then."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from application import as_of, queries
+from infrastructure.event_store.sqlite import SqliteEventStore
+from infrastructure.event_store.sqlite_file import SCHEMA_VERSION, open_for_reading
+from infrastructure.event_store.sqlite_setup import create_store
+from infrastructure.read_models.past import Checkpoints, PastQueries, part
+from infrastructure.read_models.sql import SqlReadModel
+from infrastructure.read_models.sql_queries import SqlQueries
+from interfaces.hostfactory.reads import statuses
+from tests.fakes.clock import FakeClock
+from tests.histories import PROVIDER, History
+
+ACTOR = {"user": "test"}
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+Documents = dict[tuple[str, str], Any]
+"""("request", id) and the like, or ("list", kind) -> what an operator is shown."""
+
+
+def lists(view: SqlQueries) -> Documents:
+    return {
+        ("list", "requests"): queries.requests(view),
+        ("list", "machines"): queries.machines(view),
+        ("list", "batches"): queries.batches(view),
+        ("list", "fleets"): queries.fleets(view, True),
+        ("list", "launch_templates"): queries.launch_templates(view, True),
+        ("list", "templates"): queries.templates(view, PROVIDER),
+    }
+
+
+def things(view: SqlQueries, history: History) -> Documents:
+    """Each thing alone, and what HostFactory is answered of it."""
+    model = SqlReadModel(view._connection)
+    found: Documents = {("machine", m): queries.machine(view, m) for m in history.machines}
+    found |= {("batch", b): queries.batch(view, b) for b in history.batches}
+    for request_id in history.requests + history.returns:
+        found["request", request_id] = queries.request(view, request_id)
+        found["status", request_id] = statuses(model, [request_id])
+    return found
+
+
+def look(path: str) -> SqlQueries:
+    view = SqlQueries(open_for_reading(path), path, SCHEMA_VERSION)
+    view.begin()
+    return view
+
+
+def one(view: PastQueries, kind: str, identifier: str) -> Any:
+    if kind == "status":
+        return statuses(view.read_model(), [identifier])
+    return getattr(queries, kind)(view, identifier)
+
+
+FIND: dict[str, Callable[[str], Callable[..., as_of.Concern]]] = {
+    "machine": lambda identifier: partial(as_of.machine, identifier),
+    "batch": lambda identifier: partial(as_of.batch, identifier),
+    "request": lambda identifier: partial(as_of.requests, [identifier]),
+    "status": lambda identifier: partial(as_of.requests, [identifier]),
+}
+
+
+def live(path: str, seeds: list[int]) -> dict[int, Documents]:
+    """Position -> what was shown of the fleet when that was the end of the log."""
+    clock = FakeClock()
+    create_store(path, clock, ACTOR, "test")
+    shown: dict[int, Documents] = {}
+    with closing(SqliteEventStore(path, clock, ACTOR)) as store, closing(look(path)) as view:
+
+        def note() -> None:
+            view.again()
+            shown[store.end()[0]] = lists(view) | things(view, history)
+
+        history = History(store, clock, note)
+        for seed in seeds:
+            history.step(seed)
+        assert store.connection.execute("SELECT * FROM projections").fetchall() == []
+    return shown
+
+
+@settings(max_examples=5)
+@given(st.lists(st.integers(0, 2**32), min_size=25, max_size=45))
+def test_every_prefix_is_as_it_was_then(seeds: list[int]) -> None:
+    """Asked at the end of the log: of the whole fleet, from checkpoints and from none, and of each
+    thing by what concerns it alone."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as directory:
+        path = directory + "/ledger.db"
+        shown = live(path, seeds)
+        source = look(path)
+        for position, documents in shown.items():
+            for step in (7, 1000):
+                checkpoints = Checkpoints(f"{directory}/{step}", source, step)
+                view = checkpoints.look(position)
+                assert lists(view) == {k: d for k, d in documents.items() if k[0] == "list"}
+                view._connection.close()
+            for (kind, identifier), document in documents.items():
+                if kind != "list":
+                    concern = FIND[kind](identifier)(source, position)
+                    view = part(source, position, concern)
+                    assert one(view, kind, identifier) == document
+                    view._connection.close()
+        source.close()
