@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-from application.failures import BrokenConfiguration, Conflict
+from application.failures import BrokenConfiguration, Conflict, StoreError
 from interfaces.read_side import Call, registered_site, site_from, worker_status
 
 
@@ -84,14 +84,23 @@ def process_of(arguments: argparse.Namespace) -> str:
 def reading(arguments: argparse.Namespace, site: Any = None) -> Call:
     """An instance to read from, wired as a HostFactory read is."""
     call = Call(
-        process_of(arguments), environ_of(arguments), sys.executable, site or site_of(arguments)
+        process_of(arguments),
+        environ_of(arguments),
+        sys.executable,
+        site or site_of(arguments),
+        arguments.store,
     )
     _warn(arguments, call.compiled.problem)
     return call
 
 
 def writing(arguments: argparse.Namespace, site: Any = None) -> Any:
-    """The container over an instance to write to (`interfaces.write_side.WriteSide`)."""
+    """The container over an instance to write to (`interfaces.write_side.WriteSide`).
+
+    Raises StoreError where another store is named.
+    """
+    if arguments.store is not None:
+        raise StoreError(f"--store {arguments.store} is for commands that only read")
     from interfaces.write_side import WriteSide
 
     side = WriteSide(
