@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts mutations bench bench-aws bench-stores lock docs clean
+.PHONY: help demo test check lint types contracts mutations bench bench-aws bench-stores bench-replay lock docs clean
 
 help:  ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -49,6 +49,9 @@ bench-aws: $(VENV)/.stamp  ## Count AWS calls at a proxy, run 10,000 machines; w
 
 bench-stores: $(VENV)/.stamp  ## Measure each store against something bare; writes docs/reference/performance-stores.md
 	$(BIN)/python tests/performance/bench_stores.py
+
+bench-replay: $(VENV)/.stamp  ## Measure a rebuild of 1,000,000 events; writes docs/reference/performance-replay.md
+	$(BIN)/python tests/performance/bench_replay.py
 
 lock:  ## Compile the locked requirements anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra all --group test --group check \

@@ -72,44 +72,57 @@ def copy_store(
     target: Target,
     progress: Callable[[int, int], object] = lambda done, of: None,
     batch: int = BATCH,
+    until: int | None = None,
 ) -> Copied:
     """Take over what the target lacks, each event checked against its digest and the chain, and
     compare the ends. `progress` is told (events there, events of the source).
 
     A target that has part of the log already goes on where it ends: killed and called again, it
-    does nothing twice. Raises LogDamaged, StoreError.
+    does nothing twice. `until` is the last position that is wanted: such a copy is there to be
+    looked at, and gets no user data. Raises LogDamaged, StoreError.
     """
     found, _ = target.end()
     position = found
-    of = _end(source)[0]
+    of, chain = _end(source, until)
+    if found > of:
+        raise StoreError(
+            f"{target.name} has event {found} already, beyond event {of}: name another"
+        )
     while position < of:
-        events = source.events_after(position, batch)
+        events = source.events_after(position, min(batch, of - position))
         rows = [tuple(event[column] for column in COLUMNS) for event in events]
         target.write("copy", lambda rows=rows: target.take_over(rows))  # type: ignore[misc]
         position = rows[-1][0]
         progress(position, of)
-    _copy_beside(source, target)
-    end, chain = _end(source)
-    if target.end() != (end, chain):
+    _copy_beside(source, target, until)
+    if target.end() != (of, chain):
         raise StoreError(
-            f"{target.name} does not end as the source does (at event {end}): it is of another "
+            f"{target.name} does not end as the source does (at event {of}): it is of another "
             "log, or was written to; make an empty one and copy again"
         )
-    return Copied(found, position - found, end, chain)
+    return Copied(found, position - found, of, chain)
 
 
-def _end(source: Source) -> tuple[int, str]:
-    last = source.last_events(1, None)
+def _end(source: Source, until: int | None = None) -> tuple[int, str]:
+    """Position and chain of the last event up to there; (0, "") for none."""
+    if until is None:
+        last = source.last_events(1, None)
+    else:
+        last = source.events_after(until - 1, 1) if until else []
     return (last[0]["position"], last[0]["chain"]) if last else (0, "")
 
 
-def _copy_beside(source: Source, target: Target) -> None:
+def _copy_beside(source: Source, target: Target, until: int | None) -> None:
     """What is no event and no read row: answers to commands, how far each policy is, user data."""
     last = ""
     while commands := source.commands_after(last, BATCH):
-        target.write("copy", lambda c=commands: target.take_over((), commands=c))  # type: ignore[misc]
         last = commands[-1][0]
+        if until is not None:
+            commands = [command for command in commands if command[2] <= until]
+        target.write("copy", lambda c=commands: target.take_over((), commands=c))  # type: ignore[misc]
     tracked, bodies = source.tracked(), source.bodies()
+    if until is not None:
+        tracked, bodies = [(name, min(at, until)) for name, at in tracked], []
     target.write("copy", lambda: target.take_over((), tracking=tracked, bodies=bodies))
 
 

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from application.failures import BrokenConfiguration, NotConfigured, StoreError
+from application.failures import BrokenConfiguration, NotConfigured, StoreBusy, StoreError
 from application.ports import (
     CallFailed,
     Clock,
@@ -21,7 +21,7 @@ from application.ports import (
     Terminated,
 )
 from domain.capacity import Pool
-from interfaces.write_side import WriteSide
+from interfaces.write_side import WriteSide, renew_read_models
 
 if TYPE_CHECKING:
     from interfaces.read_side import Call
@@ -169,19 +169,33 @@ def _turn(call: Call) -> bool:
         **call.overrides,
     )
     try:
-        side.store().refuse_failed_projections()
         within = {n: CloudWithin(cloud, call.clock, until) for n, cloud in side.clouds().items()}
         side.clouds.override(within)
         lease = side.lease()
         if not lease.acquire():
             return False
         try:
+            renew_read_models(side, _within(call, until))
+            side.store().refuse_failed_projections()
             side.policies().take_turn(compiled.templates())
         finally:
             lease.release()
         return True
     finally:
         side.store().close()
+
+
+def _within(call: Call, until: float) -> Callable[[int, int], None]:
+    """What stops a rebuild when the turn is over; the next turn goes on with it."""
+
+    def go_on(position: int, end: int) -> None:
+        if call.clock.now()[2] > until and position < end:
+            raise StoreBusy(
+                f"the read models are being rebuilt after an upgrade ({position} of {end} events): "
+                "`hostledger projections rebuild` does it at once"
+            )
+
+    return go_on
 
 
 def _with_short_calls(call: Call) -> Any:

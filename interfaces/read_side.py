@@ -13,7 +13,7 @@ from application.instants import seconds_between
 from infrastructure import compiled, worker_start
 from infrastructure.clock import SystemClock
 from infrastructure.site import Site, site_from
-from infrastructure.storage import storage_of
+from infrastructure.storage import storage_at, storage_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,10 +50,16 @@ JUST_NOW = 5.0
 
 
 class Call:
-    """One HostFactory call: its site, configuration, clock, and the store once it is opened."""
+    """One HostFactory call: its site, configuration, clock, and the store once it is opened.
+    `place` is that of another store that an operator asks in the place of the instance's."""
 
     def __init__(
-        self, verb: str, environ: Mapping[str, str], python: str, site: Site | None = None
+        self,
+        verb: str,
+        environ: Mapping[str, str],
+        python: str,
+        site: Site | None = None,
+        place: str | None = None,
     ):
         self.verb = verb
         self.environ = environ
@@ -67,7 +73,12 @@ class Call:
         self.turn_wanted = False
         self.overrides: dict[str, Any] = {}
         """Parts of the write side that an inline turn takes in place of the real ones."""
-        self.storage = storage_of(self.site, self.settings)
+        self._elsewhere = place is not None
+        self.storage = (
+            storage_of(self.site, self.settings)
+            if place is None
+            else storage_at(self.site, place, self.settings)
+        )
 
     def places(self) -> list[str]:
         """Every account and region that is swept; what is asked of one says nothing of another."""
@@ -87,12 +98,13 @@ class Call:
         return self.storage.for_command(self.clock, self.site.actor(self.verb))
 
     def queries(self) -> SqlQueries:
-        """An operator's look at the read models. Raises StoreError."""
-        return self.storage.queries()
+        """An operator's look at the read models; of a store that was named, although it is inert.
+        Raises StoreError."""
+        return self.storage.any_store() if self._elsewhere else self.storage.queries()
 
     def log(self) -> SqlQueries:
         """An operator's look at the log, whatever became of the read models. Raises StoreError."""
-        return self.storage.log()
+        return self.storage.any_store() if self._elsewhere else self.storage.log()
 
     def any_store(self) -> SqlQueries:
         """An operator's look at a store that may be inert. Raises StoreError."""

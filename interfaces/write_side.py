@@ -195,6 +195,10 @@ class WriteSide(containers.DeclarativeContainer):
     policies: Any = providers.Singleton(_policies, turns, site, sightings)
 
 
+REPLAYED = 10_000
+"""Events that a replay takes over in one commit."""
+
+
 def check_start(side: WriteSide) -> None:
     """Find out at the start what would fail later. Raises StoreError, CallFailed,
     BrokenConfiguration."""
@@ -270,6 +274,25 @@ def copy_to(
     return document
 
 
+def replay_into(side: WriteSide, moment: str, destination: str, progress: Any) -> dict[str, Any]:
+    """Copy the log up to a moment (`application.replay.position_of`) to a place, which stays inert:
+    the world as it was then. Raises StoreError, BrokenConfiguration."""
+    from contextlib import closing
+
+    from application.copy_store import copy_store
+    from application.replay import position_of
+    from infrastructure.storage import storage_at
+
+    site, clock = side.site(), side.clock()
+    target = storage_at(site, destination, side.compiled().settings)
+    with closing(side.storage().source()) as view:
+        until = position_of(view, moment)
+        made_by = site.actor(side.process())
+        with closing(target.begin_copy(view.identity()[0], clock, made_by)) as into:
+            copied = copy_store(view, into, progress, REPLAYED, until)
+    return {"target": target.place, "position": copied.position, "chain": copied.chain}
+
+
 def backup(side: WriteSide, path: str) -> str:
     """Copy the instance's store to a new SQLite file, inert; its path. Raises StoreError."""
     storage = side.storage()
@@ -302,6 +325,19 @@ def rebuild(side: WriteSide, progress: Any) -> Any:
             rebuilt = rebuild(view, store, storage.view_of(store), replica, progress)
         os.unlink(path)
     return rebuilt
+
+
+def renew_read_models(side: WriteSide, progress: Any) -> None:
+    """Build the read models anew where another version of a projection made them: a release before
+    or after this one. Raises StoreError, and what `progress` raises."""
+    from application.rebuilding import is_outdated
+
+    if not is_outdated(side.queries()):
+        return
+    rebuilt = rebuild(side, progress)
+    side.journal().info("read models rebuilt", position=rebuilt.position, rows=rebuilt.exchanged)
+    for name, position, error in rebuilt.failed:
+        side.journal().error("read model not rebuilt", name=name, position=position, error=error)
 
 
 def compact(side: WriteSide) -> list[str]:

@@ -200,7 +200,7 @@ class DynamodbEventStore:
         for name, position, error in head.facts["failed"]:
             raise ProjectionFailed(
                 f"{self.name}: the read model {name} stopped at position {position} ({error}): "
-                "nothing is decided on it until it is rebuilt"
+                "nothing is decided on it until `hostledger projections rebuild`"
             )
         if self._mirror is not None:
             self._mirror.store.refuse_failed_projections()

@@ -221,7 +221,7 @@ class SqlEventStore:
         if failed is not None:
             raise ProjectionFailed(
                 f"{self.name}: the read model {failed[0]} stopped at position {failed[1]} "
-                f"({failed[2]}): nothing is decided on it until it is rebuilt"
+                f"({failed[2]}): nothing is decided on it until `hostledger projections rebuild`"
             )
 
     def save(

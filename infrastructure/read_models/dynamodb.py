@@ -39,7 +39,7 @@ class DynamodbReadModel:
         for failed, position, error in self._head.facts["failed"]:
             raise ProjectionFailed(
                 f"{name}: the read model {failed} stopped at position {position} ({error}): "
-                "it must be rebuilt before it can answer"
+                "`hostledger projections rebuild` lets it answer again"
             )
 
     def again(self) -> None:

@@ -62,13 +62,18 @@ def _statements() -> tuple[str, list[str]]:
     """The schema of a store without its indexes, and these: building them once is cheaper than
     keeping them with each row."""
     whole = schema.LOG + schema.READ_MODELS + schema.NOTEBOOK + "".join(schema.MIGRATIONS.values())
-    tables, indexes = [OWN], []
+    tables = [OWN]
+    indexes = {}
     for statement in whole.split(";"):
-        if statement.lstrip().startswith("CREATE INDEX"):
-            indexes.append(statement.replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS"))
+        what, _, rest = statement.strip().partition(" INDEX ")
+        name = rest.partition(" ")[0]
+        if what.endswith("CREATE"):
+            indexes[name] = "CREATE INDEX IF NOT EXISTS " + rest
+        elif what.endswith("DROP"):
+            del indexes[name]
         else:
             tables.append(statement)
-    return ";".join(tables), indexes
+    return ";".join(tables), list(indexes.values())
 
 
 class Replica:

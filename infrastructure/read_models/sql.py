@@ -47,7 +47,7 @@ class SqlReadModel:
         if failed is not None:
             raise ProjectionFailed(
                 f"{name}: the read model {failed[0]} stopped at position {failed[1]} "
-                f"({failed[2]}): it must be rebuilt before it can answer"
+                f"({failed[2]}): `hostledger projections rebuild` lets it answer again"
             )
 
     def _age(self, earlier: Instant, now: Instant) -> float:

@@ -23,6 +23,7 @@ COMMANDS = {
     "launch-templates": ("interfaces.cli.launch_templates", "the launch templates of launches"),
     "audit": ("interfaces.cli.audit", "who did what, when, why: the events of one thing, or all"),
     "projections": ("interfaces.cli.projections", "the read models: list, rebuild, verify"),
+    "replay": ("interfaces.cli.replay", "an inert copy of the world as it was at a time"),
     "orphans": ("interfaces.cli.orphans", "instances with our tag that the ledger does not know"),
     "pause": ("interfaces.cli.pause", "stop launching, or every change at AWS"),
     "resume": ("interfaces.cli.resume", "go on with what was paused"),
@@ -42,7 +43,7 @@ SAID = (Refusal, NotInLedger, StoreError, NotConfigured, BrokenConfiguration)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. 0 done, 1 refused or failed with one sentence on stderr, 2 wrong usage."""
     given = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser(next((word for word in given if not word.startswith("-")), ""))
+    parser = _parser(next((word for word in given if word in COMMANDS), ""))
     try:
         arguments = parser.parse_args(given)
     except SystemExit as ended:
@@ -73,6 +74,11 @@ def _parser(command: str) -> argparse.ArgumentParser:
         epilog="exit status: 0 done, 1 refused or failed, 2 wrong usage",
     )
     parser.add_argument("--version", action="version", version=f"hostledger {VERSION}")
+    parser.add_argument(
+        "--store",
+        metavar="PLACE",
+        help="ask this store, which may be inert, instead of the instance's: sqlite:/FILE, ...",
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, summary) in COMMANDS.items():
         described = commands.add_parser(name, help=summary, description=f"{name}: {summary}")

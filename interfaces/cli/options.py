@@ -105,7 +105,11 @@ def process_of(arguments: argparse.Namespace) -> str:
 def reading(arguments: argparse.Namespace, site: Any = None) -> Call:
     """An instance to read from, wired as a HostFactory read is."""
     call = Call(
-        process_of(arguments), environ_of(arguments), sys.executable, site or site_of(arguments)
+        process_of(arguments),
+        environ_of(arguments),
+        sys.executable,
+        site or site_of(arguments),
+        arguments.store,
     )
     _warn(arguments, call.compiled.problem)
     return call
@@ -131,7 +135,12 @@ def looking(arguments: argparse.Namespace, find: Any = None) -> Iterator[Any]:
 
 
 def writing(arguments: argparse.Namespace, site: Any = None) -> Any:
-    """The container over an instance to write to (`interfaces.write_side.WriteSide`)."""
+    """The container over an instance to write to (`interfaces.write_side.WriteSide`).
+
+    Raises StoreError where another store is named.
+    """
+    if arguments.store is not None:
+        raise StoreError(f"--store {arguments.store} is for commands that only read")
     from interfaces.write_side import WriteSide
 
     side = WriteSide(

@@ -22,7 +22,7 @@ from application.instants import seconds_between
 from application.ports import CallFailed
 from application.turn import LeaseLost
 from application.version import VERSION
-from interfaces.write_side import WriteSide
+from interfaces.write_side import WriteSide, renew_read_models
 
 TICK = 0.1
 """Seconds between looks at whether something has changed."""
@@ -58,6 +58,7 @@ class Worker:
         self.stopping = False
         self.reason = ""
         self._holds = False
+        self._renewed = False
         self._changes = -1
         self._noted = -1.0
         self._turned = float("-inf")
@@ -157,11 +158,34 @@ class Worker:
         offered = self._reload()
         if not self._holds or not self.lease.renew():
             raise LeaseLost("another worker has it, or a newer release asked for it")
+        self._renew_read_models()
         self.store.refuse_failed_projections()
         reach("worker.turn")
         self.side.policies().take_turn(offered)
         self.reason = ""
         self._turned = self.clock.now()[2]
+
+    def _renew_read_models(self) -> None:
+        """Once a process: after an upgrade the rows may be of another version. Commands and reads
+        go on; where it cannot be done, so does the work."""
+        if self._renewed:
+            return
+        self._renewed = True
+
+        def hold(position: int, end: int) -> None:
+            now = self.clock.now()
+            if now[2] - self._beat >= HEARTBEAT:
+                self._heartbeat(now)
+                if not self.lease.renew():
+                    self._renewed = False
+                    raise LeaseLost("another worker has it, or a newer release asked for it")
+
+        try:
+            renew_read_models(self.side, hold)
+        except StoreInert:
+            raise
+        except StoreError as error:
+            self.side.journal().error("read models not rebuilt", message=str(error))
 
     def _something_changed(self) -> bool:
         """Whether another process wrote to the store or noted a sighting."""

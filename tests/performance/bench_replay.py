@@ -1,0 +1,279 @@
+"""What a rebuild of all read models costs: time against a bare read of the same rows, memory, and
+what commands notice of it.
+
+Writes docs/reference/performance-replay.md. The two that are compared take turns, each in a process
+of its own, and the median of the paired ratios of their processor time is quoted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from infrastructure.clock import SystemClock  # noqa: E402
+from infrastructure.event_store.sqlite import SqliteEventStore  # noqa: E402
+from infrastructure.event_store.sqlite_setup import create_store  # noqa: E402
+from tests.fakes.clock import FakeClock  # noqa: E402
+from tests.performance.past import ACTOR, ALIVE, DAYS, write_past  # noqa: E402
+
+REPORT = ROOT / "docs/reference/performance-replay.md"
+
+BARE = """
+import json, sqlite3, sys
+for (data,) in sqlite3.connect(sys.argv[1]).execute(
+    "SELECT data FROM (SELECT * FROM events ORDER BY position)"
+):
+    json.loads(data)
+"""
+
+OPEN = """
+import os, sys
+sys.path.insert(0, os.getcwd())
+from contextlib import closing
+from application.rebuilding import rebuild, verify
+from application.replay import end_of, replay
+from infrastructure.clock import SystemClock
+from infrastructure.read_models.replica import Replica
+from infrastructure.site import Site
+from infrastructure.storage.sqlite import SqliteStorage
+path = sys.argv[1]
+site = Site("bench", "/", os.path.dirname(path), "")
+storage = SqliteStorage(site, {"sqlite_strategy": {"path": path}})
+view = storage.log()
+deployment, _, _ = view.identity()
+quiet = lambda done, of: None
+"""
+
+REPLAY = OPEN + "replay(view, Replica('', deployment), end_of(view))\n"
+VERIFY = OPEN + "assert not verify(view, Replica('', deployment), quiet)['differences']\n"
+REBUILD = (
+    OPEN
+    + """
+import time
+store = storage.event_store(SystemClock(), {})
+exchange = store.exchange
+def timed(*given):
+    began = time.perf_counter()
+    exchange(*given)
+    print("held", time.perf_counter() - began)
+store.exchange = timed
+replica = Replica(path + ".rebuild", deployment)
+print("rows", rebuild(view, store, storage.view_of(store), replica, quiet).exchanged)
+os.unlink(path + ".rebuild")
+"""
+)
+
+COMMANDS = """
+import json, os, sys, time
+sys.path.insert(0, os.getcwd())
+from domain.machine_request import MachineRequest
+from infrastructure.clock import SystemClock
+from infrastructure.event_store.sqlite import SqliteEventStore
+store = SqliteEventStore(sys.argv[1], SystemClock(), {})
+took = []
+print("ready", flush=True)
+while not os.path.exists(sys.argv[2]):
+    asked = MachineRequest.ask("req-" + os.urandom(16).hex(), "p", "T", "r", 1, 300.0, "bench")
+    began = time.perf_counter()
+    store.save(asked)
+    took.append(time.perf_counter() - began)
+    time.sleep(0.02)
+print(json.dumps(took))
+"""
+
+
+def run(code: str, path: str) -> tuple[float, float, str]:
+    """Seconds of work, MiB at most, and what it printed, of a process of its own."""
+    measured = f"import resource\n{code}\nused = resource.getrusage(resource.RUSAGE_SELF)\n"
+    measured += "print(used.ru_utime + used.ru_stime, used.ru_maxrss)"
+    done = subprocess.run(
+        [sys.executable, "-c", measured, path], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        check=True,
+    )  # fmt: skip
+    *told, used = done.stdout.split("\n")[:-1]
+    worked, peak = used.split()
+    return float(worked), int(peak) / 1024, "\n".join(told)
+
+
+def against_bare(path: str, events: int, runs: int) -> list[dict[str, Any]]:
+    found = []
+    for name, code in (("replay", REPLAY), ("verify", VERIFY), ("rebuild", REBUILD)):
+        ratios, rates, peaks, held = [], [], [], []
+        for _ in range(runs):
+            bare, _, _ = run(BARE, path)
+            took, peak, told = run(code, path)
+            ratios.append(bare / took)
+            rates.append(events / took)
+            peaks.append(peak)
+            held += [float(line.split()[1]) for line in told.split("\n") if "held" in line]
+        found.append(
+            {
+                "what": name, "ratio": statistics.median(ratios), "rate": statistics.median(rates),
+                "peak": max(peaks), "held": max(held, default=None),
+            }
+        )  # fmt: skip
+        print(found[-1], flush=True)
+    return found
+
+
+def commands_meanwhile(path: str, directory: str) -> dict[str, float]:
+    """Milliseconds of a command, one each 20 ms, with nothing beside it and beside a rebuild."""
+    found = {}
+    for name in ("alone", "beside"):
+        stop = f"{directory}/stop-{name}"
+        writer = subprocess.Popen(
+            [sys.executable, "-c", COMMANDS, path, stop], cwd=ROOT, stdout=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        if name == "alone":
+            time.sleep(10)
+        else:
+            run(REBUILD, path)
+        Path(stop).touch()
+        took = json.loads(writer.communicate()[0])
+        found[name] = statistics.median(took) * 1000
+        found[name + "_mean"] = statistics.mean(took) * 1000
+        found[name + "_most"] = max(took) * 1000
+    print(found, flush=True)
+    return found
+
+
+def everything_differs(path: str) -> dict[str, float]:
+    """How long the store is held when every row of a read model must be exchanged."""
+    with closing(sqlite3.connect(path)) as connection:
+        (rows,) = connection.execute("SELECT count(*) FROM machines").fetchone()
+        connection.execute("UPDATE machines SET zone = 'elsewhere'")
+        connection.commit()
+    took, peak, told = run(REBUILD, path)
+    lines = dict(line.split() for line in told.split("\n"))
+    found = {"rows": rows, "held": float(lines["held"]), "took": took, "peak": peak}
+    print(found, flush=True)
+    return found
+
+
+def make_log(path: str, events: int) -> None:
+    clock = FakeClock(time.time() - DAYS * 86400.0)
+    create_store(path, clock, ACTOR, "bench")
+    with closing(SqliteEventStore(path, clock, ACTOR)) as store:
+        store.connection.execute("PRAGMA synchronous = OFF")
+        store.connection.execute("PRAGMA cache_size = -200000")
+        write_past(store, clock, events)
+
+
+def copy_log(source: str, path: str) -> None:
+    """A store that lives, of a file that `past.py` made."""
+    shutil.copyfile(source, path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE store SET inode = ?", (os.stat(path).st_ino,))
+        connection.commit()
+    SqliteEventStore(path, SystemClock(), ACTOR).close()  # brought up to date
+
+
+def measure(source: str, events: int, runs: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="hostledger-bench-", dir="/var/tmp") as directory:
+        path, small = f"{directory}/ledger.db", f"{directory}/small.db"
+        if source:
+            copy_log(source, path)
+        else:
+            make_log(path, events)
+        with closing(sqlite3.connect(path)) as connection:
+            (events,) = connection.execute("SELECT max(position) FROM events").fetchone()
+        make_log(small, events // 10)
+        return {
+            "events": events,
+            "small": {"events": events // 10, "peak": run(REBUILD, small)[1]},
+            "ratios": against_bare(path, events, runs),
+            "commands": commands_meanwhile(path, directory),
+            "all": everything_differs(path),
+        }
+
+
+def report(found: dict[str, Any]) -> str:
+    commands, everything = found["commands"], found["all"]
+    lines = [
+        "# Performance of replay",
+        "",
+        "<!-- Written by `make bench-replay` (tests/performance/bench_replay.py); not by hand. -->",
+        "",
+        f"A log of {found['events']:,} events on SQLite, with up to {ALIVE:,} machines alive whose",
+        "events are interleaved. The bare read is a `SELECT` of the same rows and `json.loads` of",
+        "their data; ratios are of processor time, medians of pairs of one run. Reproduce with",
+        "`make bench-replay`; this page was made with",
+        f"`{' '.join(['bench_replay.py', *sys.argv[1:]])}`.",
+        "",
+        f"Measured on: {os.cpu_count()} cores, {platform.machine()}, {platform.system()}, CPython "
+        f"{platform.python_version()}.",
+        "",
+        "`replay` folds the log into read models of their own; `verify` compares them with those",
+        "that answer, too; `rebuild` keeps them in a file meanwhile and exchanges what differs. A",
+        "rebuild is to reach 0.12 (aim 0.25) in no more than 200 MiB (aim 128).",
+        "",
+        "| what | events a second of work | ratio | MiB at most | seconds that the store is held |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {r['what']} | {r['rate']:,.0f} | **{r['ratio']:.2f}** | {r['peak']:.0f} | "
+        f"{'' if r['held'] is None else format(r['held'], '.3f')} |"
+        for r in found["ratios"]
+    ]
+    lines += [
+        "",
+        f"A rebuild of a log of {found['small']['events']:,} events takes "
+        f"{found['small']['peak']:.0f} MiB at most.",
+        "",
+        f"When all {everything['rows']:,} rows of machines must be exchanged, the one commit that",
+        f"does it holds the store for {everything['held']:.1f} s (the whole is "
+        f"{everything['took']:.0f} s of work), and",
+        f"the rebuild takes {everything['peak']:.0f} MiB at most.",
+        "",
+        "## Commands meanwhile",
+        "",
+        "A request each 20 ms, with nothing beside it and beside a rebuild (no more than 1.2):",
+        "",
+        "| | median ms | mean ms | longest ms |",
+        "|---|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {told} | {commands[name]:.2f} | {commands[name + '_mean']:.2f} | "
+        f"{commands[name + '_most']:.0f} |"
+        for name, told in (("alone", "alone"), ("beside", "beside a rebuild"))
+    ]
+    lines += ["", f"Ratio of the medians: **{commands['beside'] / commands['alone']:.2f}**.", ""]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--log", default="", help="a store that past.py made, to be copied")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--print-only", action="store_true", help="do not write the report")
+    arguments = parser.parse_args()
+    page = report(measure(arguments.log, arguments.events, arguments.runs))
+    if arguments.print_only:
+        print(page)
+    else:
+        REPORT.write_text(page)
+        print(f"written: {REPORT.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
