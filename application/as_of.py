@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from application.failures import StoreError
 from application.json_text import loads
-from application.replay import end_of, position_of, recorded
+from application.replay import position_of, recorded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,8 +77,10 @@ def position_at(source: Source, moment: str, now: str) -> int:
         first = source.events_after(0, 1)
         began = f": the first was recorded at {first[0]['recorded_at']}" if first else ""
         raise StoreError(f"the log has no event until {moment}{began}")
-    if not moment.isdecimal() and position == end_of(source) and recorded(moment) > now:
-        raise StoreError(f"{moment} is yet to come: nobody knows the state then")
+    if not moment.isdecimal():
+        (end,) = source.last_events(1, None)
+        if recorded(moment) > max(now, end["recorded_at"]):
+            raise StoreError(f"{moment} is yet to come: nobody knows the state then")
     return position
 
 

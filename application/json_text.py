@@ -68,9 +68,7 @@ else:
         raise TypeError(f"{type(value).__name__} is not plain JSON")
 
     _scan = make_scanner(_Context)  # type: ignore[arg-type]
-    _encode = make_encoder(
-        None, _refuse_object, quoted, None, ":", ",", False, False, False
-    )
+    _encode = make_encoder(None, _refuse_object, quoted, None, ":", ",", False, False, False)
 
     def dumps(value: Any) -> str:
         """The compact JSON text of plain values, in UTF-8. Raises TypeError, ValueError."""

@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", dest="file", required=True, metavar="FILE", help="the JSON input")
     parser.add_argument("--provider", type=options.text, metavar="NAME")
     parser.add_argument("--config", type=options.text, metavar="FILE")
+    parser.set_defaults(store=None)
     options.add_as_of(parser)
 
 
