@@ -110,9 +110,12 @@ class Call:
         """An operator's look at a store that may be inert. Raises StoreError."""
         return self.storage.any_store()
 
-    def past(self, moment: str, find: Find | None = None) -> PastQueries:
+    def past(
+        self, moment: str, find: Find | None, progress: Callable[[int, int], object]
+    ) -> PastQueries:
         """An operator's look at the read models as they were at a moment (`position_of`): at what
-        `find` says is of concern, or at everything. Raises StoreError."""
+        `find` says is of concern, or at everything; `progress` is told (position, its end) when
+        that takes long. Raises StoreError."""
         from application.as_of import position_at
         from infrastructure.event_store.commit import iso
         from infrastructure.read_models.past import Checkpoints, part
@@ -122,7 +125,7 @@ class Call:
             position = position_at(source, moment, iso(self.now[0]))
             if find is not None:
                 return part(source, position, find(source, position))
-            return Checkpoints(self.site.state_dir + "/past", source).look(position)
+            return Checkpoints(self.site.state_dir + "/past", source).look(position, progress)
         except BaseException:
             source.close()
             raise

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from contextlib import closing
 from hashlib import sha256
 
@@ -31,12 +32,17 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]
 
-STEP = 20_000
-"""Events that a look folds by itself; before more of them a checkpoint is left, at a multiple."""
+STEP = 10_000
+"""Events that a look folds by itself; before more of them checkpoints are left, at multiples."""
 
-MOST_FILES, MOST_BYTES = 8, 2**30
-"""So many checkpoints are kept, and one more than fits into so many bytes is not; those that were
-used last stay."""
+MOST_FILES, MOST_BYTES = 8, 2**31
+"""So many checkpoints are kept, in so many bytes; those that were used last stay."""
+
+LEAST_FREE = 2 * MOST_BYTES
+"""Bytes that must be free for any to be left: the ledger needs the disk more."""
+
+ABANDONED = 86_400.0
+"""Seconds after which nobody works any more on one that is not finished."""
 
 
 class PastQueries(SqlQueries):
@@ -127,6 +133,19 @@ class _Look(Replica):
         raise sqlite.DatabaseError("no checkpoint")
 
 
+def _quiet(done: int, of: int) -> None:
+    pass
+
+
+def _marks(start: int, position: int, step: int) -> list[int]:
+    """A position and those 1, 2, 4 .. steps before it that come after another."""
+    marks = [position]
+    while position - step > start:
+        marks.append(position - step)
+        step *= 2
+    return marks[::-1]
+
+
 class Checkpoints:
     """Those of a log in a directory, which is made when there is something to keep."""
 
@@ -136,21 +155,20 @@ class Checkpoints:
         self._source = source
         self._deployment, _, _ = source.identity()
 
-    def look(
-        self, position: int, progress: Callable[[int, int], object] = lambda done, of: None
-    ) -> PastQueries:
+    def look(self, position: int, progress: Callable[[int, int], object] = _quiet) -> PastQueries:
         """A look at everything. `progress` is told (position, its end) of a long fold. Raises
         StoreError."""
         start, path = self._nearest(position)
-        if position - start >= self._step:
-            path = self._leave(path, position // self._step * self._step, progress)
+        is_long = position - start >= self._step
+        if is_long:
+            path = self._leave(start, path, position // self._step * self._step, progress)
         replica: Replica
         try:
             replica = _Look(path, self._deployment) if path else Replica("", self._deployment)
         except sqlite.DatabaseError:  # it is damaged
             os.unlink(path)
             return self.look(position, progress)
-        replay(self._source, replica, position, progress)
+        replay(self._source, replica, position, progress if is_long else _quiet)
         replica.index()
         return PastQueries(replica, self._source, position)
 
@@ -177,39 +195,58 @@ class Checkpoints:
                 return start, path
         return 0, ""
 
-    def _leave(self, base: str, position: int, progress: Callable[[int, int], object]) -> str:
-        """Make a checkpoint from an earlier one; its path, or the earlier one's where there is no
-        room or no right to write."""
-        path = self._path(position)
-        unfinished = f"{path}.{os.getpid()}.new"
+    def _leave(
+        self, start: int, base: str, position: int, progress: Callable[[int, int], object]
+    ) -> str:
+        """Go on from a checkpoint, and leave one at a position and some on the way, the further
+        before it the further apart. The path of the last; the base's where there is no room or no
+        right to write."""
+        unfinished = f"{self._directory}/{position}.{os.getpid()}.new"
         try:
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
+            disk = os.statvfs(self._directory)
+            if disk.f_bavail * disk.f_frsize < LEAST_FREE:
+                return base
             if base:
                 shutil.copyfile(base, unfinished)
             os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT, 0o600))
             with closing(Replica(unfinished, self._deployment)) as replica:
-                replay(self._source, replica, position, progress)
-                replica.index()
-            os.replace(unfinished, path)
+                for mark in _marks(start, position, self._step):
+                    replay(self._source, replica, mark, lambda done, _: progress(done, position))
+                    base = self._keep(unfinished, mark)
         except (OSError, sqlite.OperationalError):
             return base
         finally:
-            if os.path.exists(unfinished):
-                os.unlink(unfinished)
+            for leftover in (unfinished, unfinished + ".copy"):
+                if os.path.exists(leftover):
+                    os.unlink(leftover)
+        return base
+
+    def _keep(self, replica: str, position: int) -> str:
+        """Keep a copy of a replica's file; its path."""
+        path, copy = self._path(position), replica + ".copy"
+        shutil.copyfile(replica, copy)
+        os.chmod(copy, 0o600)
+        with closing(Replica(copy, self._deployment)) as kept:
+            kept.index()
+        os.replace(copy, path)
         self._make_room()
         return path
 
     def _make_room(self) -> None:
-        """Take out those that were not used for longest, and what a killed look left."""
-        files = [f"{self._directory}/{name}" for name in os.listdir(self._directory)]
-        facts = sorted(((os.stat(path), path) for path in files), key=_used, reverse=True)
+        """Take out those that were not used for longest, and what a killed look left. The last
+        stays, whatever its size."""
+        paths = [f"{self._directory}/{name}" for name in os.listdir(self._directory)]
+        for path in paths:
+            if not path.endswith(".db") and time.time() - _used(path) > ABANDONED:
+                os.unlink(path)
         size = 0
-        for number, (fact, path) in enumerate(facts):
-            size += fact.st_size
-            # The one that was made just now stays, whatever its size.
+        kept = sorted((p for p in paths if p.endswith(".db")), key=_used, reverse=True)
+        for number, path in enumerate(kept):
+            size += os.stat(path).st_size
             if number and (number >= MOST_FILES or size > MOST_BYTES):
                 os.unlink(path)
 
 
-def _used(facts: tuple[os.stat_result, str]) -> float:
-    return facts[0].st_mtime
+def _used(path: str) -> float:
+    return os.stat(path).st_mtime

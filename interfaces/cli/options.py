@@ -13,6 +13,7 @@ from application.failures import BrokenConfiguration, Conflict, StoreError
 from application.queries import NotInLedger
 from application.replay import recorded
 from domain.refusals import UnknownRequest
+from interfaces.cli import output
 from interfaces.read_side import Call, registered_site, site_from, worker_status
 
 
@@ -127,7 +128,7 @@ def looking(arguments: argparse.Namespace, find: Any = None) -> Iterator[Any]:
         with closing(call.queries()) as view:
             yield view
         return
-    with closing(call.past(arguments.as_of, find)) as view:
+    with closing(call.past(arguments.as_of, find, output.Progress())) as view:
         try:
             yield view
         except (NotInLedger, UnknownRequest) as error:

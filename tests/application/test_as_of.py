@@ -7,8 +7,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -123,3 +125,70 @@ def test_every_prefix_is_as_it_was_then(seeds: list[int]) -> None:
             assert one(view, kind, identifier) == shown[position][kind, identifier]
             view._connection.close()
         source.close()
+
+
+# -- checkpoints ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[SqlQueries]:
+    """A look at a log of some fifty events."""
+    path = str(tmp_path / "ledger.db")
+    live(path, list(range(40)))
+    with closing(look(path)) as view:
+        yield view
+
+
+def positions(directory: Path) -> list[int]:
+    return sorted(int(path.name.partition("-")[0]) for path in directory.iterdir())
+
+
+def listed(checkpoints: Checkpoints, position: int) -> Documents:
+    view = checkpoints.look(position)
+    found = lists(view)
+    view._connection.close()
+    return found
+
+
+def test_a_look_leaves_checkpoints_and_goes_on_from_them(log: SqlQueries, tmp_path: Path) -> None:
+    """The further back, the further apart; none is ever written again, and no more are kept than
+    was decided."""
+    directory = tmp_path / "past"
+    checkpoints = Checkpoints(str(directory), log, 4)
+    expected = {p: listed(Checkpoints("/dev/null/none", log, 1000), p) for p in (18, 23, 41, 42)}
+    assert listed(checkpoints, 18) == expected[18]
+    assert positions(directory) == [8, 12, 16]
+    before = {path: path.read_bytes() for path in directory.iterdir()}
+    assert listed(checkpoints, 18) == expected[18]
+    assert listed(checkpoints, 41) == expected[41]
+    assert positions(directory) == [8, 12, 16, 24, 32, 36, 40]
+    assert listed(checkpoints, 23) == expected[23]
+    assert listed(checkpoints, 31) == listed(Checkpoints("/dev/null/none", log), 31)
+    assert len(positions(directory)) == 8
+    assert all(path.read_bytes() == before[path] for path in before if path.exists())
+    for path in directory.iterdir():
+        path.unlink()
+    assert listed(checkpoints, 42) == expected[42]
+
+
+def test_looks_from_one_checkpoint_do_not_meet(log: SqlQueries, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(str(tmp_path / "past"), log, 4)
+    views = [checkpoints.look(position) for position in (17, 19, 18)]
+    found = [lists(view) for view in views]
+    for view in views:
+        view._connection.close()
+    assert found == [listed(Checkpoints("/dev/null/none", log), p) for p in (17, 19, 18)]
+
+
+def test_a_checkpoint_of_another_history_is_not_used(tmp_path: Path, log: SqlQueries) -> None:
+    """Nor is one that is damaged."""
+    path = str(tmp_path / "other.db")
+    live(path, list(range(100, 140)))
+    expected = listed(Checkpoints("/dev/null/none", log), 18)
+    directory = tmp_path / "past"
+    with closing(look(path)) as other:
+        assert listed(Checkpoints(str(directory), other, 4), 18) != expected
+    assert listed(Checkpoints(str(directory), log, 4), 18) == expected
+    for file in directory.iterdir():
+        file.write_bytes(b"no database at all, but long enough to be looked at" * 100)
+    assert listed(Checkpoints(str(directory), log, 4), 18) == expected
