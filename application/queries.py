@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
         def launch_templates(self, all_states: bool) -> list[Row]: ...
 
+        def templates(self, provider: str) -> list[Row]: ...
+
         def orphans(self) -> list[Row]: ...
 
         def find_stream(self, candidates: Sequence[str]) -> str | None: ...
@@ -165,6 +167,18 @@ def launch_templates(view: View, all_states: bool = False) -> list[Row]:
             "updated_at": row["updated_at"],
         }
         for row in view.launch_templates(all_states)
+    ]
+
+
+def templates(view: View, provider: str) -> list[Row]:
+    """The templates of a provider instance as the ledger knows them: as they were last used."""
+    return [
+        {
+            "template_id": row["template_id"],
+            "revision": row["revision"],
+            **loads(row["content"]),
+        }
+        for row in view.templates(provider)
     ]
 
 

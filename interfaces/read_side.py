@@ -17,12 +17,17 @@ from infrastructure.storage import storage_at, storage_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from application.as_of import Concern
+    from infrastructure.read_models.past import PastQueries
     from infrastructure.read_models.sql_queries import SqlQueries
     from infrastructure.storage import EventStore, ReadModel
     from infrastructure.telemetry.journal import Journal
+
+    Find = Callable[[SqlQueries, int], Concern]
+    """What of a log is of concern, up to a position."""
 
 __all__ = [
     "Call",
@@ -104,6 +109,26 @@ class Call:
     def any_store(self) -> SqlQueries:
         """An operator's look at a store that may be inert. Raises StoreError."""
         return self.storage.any_store()
+
+    def past(
+        self, moment: str, find: Find | None, progress: Callable[[int, int], object]
+    ) -> PastQueries:
+        """An operator's look at the read models as they were at a moment (`position_of`): at what
+        `find` says is of concern, or at everything; `progress` is told (position, its end) when
+        that takes long. Raises StoreError."""
+        from application.as_of import position_at
+        from infrastructure.event_store.commit import iso
+        from infrastructure.read_models.past import Checkpoints, part
+
+        source = self.storage.log()
+        try:
+            position = position_at(source, moment, iso(self.now[0]))
+            if find is not None:
+                return part(source, position, find(source, position))
+            return Checkpoints(self.site.state_dir + "/past", source).look(position, progress)
+        except BaseException:
+            source.close()
+            raise
 
     def journal(self) -> Journal:
         from infrastructure.telemetry.journal import Journal

@@ -37,6 +37,7 @@ class History:
         self._clock = clock
         self._committed = committed
         self._made = 0
+        self._commits = 0
         self._untold: list[tuple[str, int]] = []
         self._unfollowed: list[tuple[str, dict[str, Any], dict[str, str]]] = []
         self._host_factory = HostFactory()
@@ -48,22 +49,27 @@ class History:
         self.terminations: list[str] = []
 
     def step(self, seed: int) -> None:
-        """One thing that the number chooses; nothing, when it cannot happen now."""
+        """One thing that the number chooses, of those that can happen now."""
         self._chance = random.Random(seed)
         self._clock.advance(self._chance.choice([0.0, 1.0, 90.0]))
+        before = self._commits
+        while self._commits == before:
+            self._try_step()
+
+    def _try_step(self) -> None:
         steps = [
-            self.ask, self.intend, self.intend, self.conclude, self.conclude, self.conclude,
-            self.follow, self.follow, self.follow, self.run, self.run, self.hand_back,
-            self.hand_back, self.tell, self.intend_termination, self.intend_termination,
-            self.conclude_termination, self.end_machine, self.end_request, self.end_return,
-            self.see, self.see, self.change_machine, self.revise, self.change_fleet,
-            self.change_launch_template, self.brake, self.adopt,
+            *[self.ask, self.intend, self.conclude, self.follow] * 3,
+            *[self.run, self.hand_back, self.intend_termination, self.see] * 2,
+            self.tell, self.conclude_termination, self.end_machine, self.end_request,
+            self.end_return, self.change_machine, self.adopt, self.revise, self.change_fleet,
+            self.change_launch_template, self.brake,
         ]  # fmt: skip
         self._chance.choice(steps)()
 
     def _save(self, *aggregates: Aggregate, **metadata: Any) -> list[int]:
         positions: list[int] = []
         self._store.save(*aggregates, positions=positions, **metadata)
+        self._commits += 1
         self._committed()
         return positions
 

@@ -65,11 +65,11 @@ def _statements() -> tuple[str, list[str]]:
     tables = [OWN]
     indexes = {}
     for statement in whole.split(";"):
-        what, _, rest = statement.partition(" INDEX ")
+        what, _, rest = statement.strip().partition(" INDEX ")
         name = rest.partition(" ")[0]
-        if rest and what.endswith("CREATE"):
+        if what.endswith("CREATE"):
             indexes[name] = "CREATE INDEX IF NOT EXISTS " + rest
-        elif rest:
+        elif what.endswith("DROP"):
             del indexes[name]
         else:
             tables.append(statement)

@@ -163,6 +163,14 @@ class SqlQueries:
             (int(all_states),),
         )
 
+    def templates(self, provider: str) -> list[Row]:
+        """The templates of a provider instance that are in force, as the ledger knows them."""
+        return self._rows(
+            "SELECT template_id, revision, content FROM templates "
+            "WHERE provider = ? AND retired = 0 ORDER BY template_id",
+            (provider,),
+        )
+
     def orphans(self) -> list[Row]:
         """What the last complete sweep saw of them; those that were adopted since are none."""
         return self._rows(
@@ -188,6 +196,23 @@ class SqlQueries:
 
     def events_of(self, stream: str) -> list[Row]:
         return self._rows("SELECT * FROM events WHERE stream = ? ORDER BY version", (stream,))
+
+    def events_of_streams(self, streams: Sequence[str]) -> list[Row]:
+        """The events of these streams, oldest first."""
+        return self._rows(
+            "SELECT e.* FROM json_each(?) j CROSS JOIN events e WHERE e.stream = j.value "
+            "ORDER BY e.position",
+            (dumps(list(streams)),),
+        )
+
+    def mentions(self, topic: str, after: int, to: int, limit: int, name: str = "") -> list[Row]:
+        """Position, stream and data of the next events of a topic with after < position <= to that
+        may name something, oldest first."""
+        return self._rows(
+            "SELECT position, stream, data FROM events WHERE topic = ? AND position > ? "
+            "AND position <= ? AND data LIKE ? ORDER BY position LIMIT ?",
+            (topic, after, to, f"%{name}%", limit),
+        )
 
     def events_correlated(self, correlation_ids: Sequence[str]) -> list[Row]:
         """Every event of these commands. Reads the whole log: no index has the metadata."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import closing
+from functools import partial
 
-from application import queries
+from application import as_of, queries
 from interfaces.cli import options, output
 
 COLUMNS = (
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--limit", type=options.count, default=50, metavar="N", help="default 50")
     showing = options.add_action(actions, "show", show_batch, "one launch with its machines")
     showing.add_argument("batch_id", type=options.text, metavar="ID")
+    options.add_as_of(listing, showing)
     settling = options.add_action(
         actions, "settle", settle, "have a doubtful launch settled by the next complete sweep"
     )
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def list_batches(arguments: argparse.Namespace) -> int:
-    with closing(options.reading(arguments).queries()) as view:
+    with options.looking(arguments) as view:
         rows = queries.batches(view, arguments.open, arguments.limit)
     if arguments.output == "table":
         for row in rows:
@@ -56,8 +57,9 @@ def list_batches(arguments: argparse.Namespace) -> int:
 
 
 def show_batch(arguments: argparse.Namespace) -> int:
-    with closing(options.reading(arguments).queries()) as view:
-        document = queries.batch(view, arguments.batch_id)
+    batch_id = arguments.batch_id
+    with options.looking(arguments, partial(as_of.batch, batch_id)) as view:
+        document = queries.batch(view, batch_id)
     claims = ("request_id", "machine_count")
     return output.show_document(arguments, document, claims=claims, machines=MACHINE_COLUMNS)
 

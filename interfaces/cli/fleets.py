@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import closing
 
 from application import queries
 from interfaces.cli import options, output
@@ -15,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = options.add_action(actions, "list", list_fleets, "fleets and groups that are there")
     listing.add_argument("--all", action="store_true", help="also those that are deleted")
+    options.add_as_of(listing)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -22,6 +22,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def list_fleets(arguments: argparse.Namespace) -> int:
-    with closing(options.reading(arguments).queries()) as view:
+    with options.looking(arguments) as view:
         rows = queries.fleets(view, arguments.all)
     return output.show_rows(arguments, "fleets", rows, COLUMNS, "no fleet")

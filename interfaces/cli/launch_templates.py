@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import closing
+from functools import partial
 
-from application import queries
+from application import as_of, queries
 from interfaces.cli import options, output
 
 COLUMNS = ("name", "state", "account", "region", "created_at", "code")
@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         actions, "list", list_launch_templates, "launch templates of ours that are there"
     )
     listing.add_argument("--all", action="store_true", help="also those that are deleted")
+    options.add_as_of(listing)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -24,6 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def list_launch_templates(arguments: argparse.Namespace) -> int:
-    with closing(options.reading(arguments).queries()) as view:
+    find = partial(as_of.topics, as_of.LAUNCH_TEMPLATES)
+    with options.looking(arguments, find) as view:
         rows = queries.launch_templates(view, arguments.all)
     return output.show_rows(arguments, "launch_templates", rows, COLUMNS, "no launch template")

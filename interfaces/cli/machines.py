@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from contextlib import closing
+from functools import partial
 
-from application import queries
+from application import as_of, queries
 from domain.refusals import NotTerminable
 from interfaces.cli import options, output
 
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--alive", action="store_true", help="only those that are not gone")
     showing = options.add_action(actions, "show", show_machine, "one machine")
     showing.add_argument("machine_id", type=options.text, metavar="ID")
+    options.add_as_of(listing, showing)
     returning = options.add_action(
         actions, "return", return_machines, "hand machines back: the worker terminates them"
     )
@@ -52,14 +53,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def list_machines(arguments: argparse.Namespace) -> int:
-    with closing(options.reading(arguments).queries()) as view:
+    with options.looking(arguments) as view:
         rows = queries.machines(view, arguments.status, arguments.request, arguments.alive)
     return output.show_rows(arguments, "machines", rows, COLUMNS, "no machine")
 
 
 def show_machine(arguments: argparse.Namespace) -> int:
-    with closing(options.reading(arguments).queries()) as view:
-        document = queries.machine(view, arguments.machine_id)
+    machine_id = arguments.machine_id
+    with options.looking(arguments, partial(as_of.machine, machine_id)) as view:
+        document = queries.machine(view, machine_id)
     return output.show_document(arguments, document)
 
 

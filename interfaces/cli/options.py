@@ -10,6 +10,10 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from application.failures import BrokenConfiguration, Conflict, StoreError
+from application.queries import NotInLedger
+from application.replay import recorded
+from domain.refusals import UnknownRequest
+from interfaces.cli import output
 from interfaces.read_side import Call, registered_site, site_from, worker_status
 
 
@@ -27,6 +31,24 @@ def count(value: str) -> int:
     if number < 1:
         raise ValueError("below 1")
     return number
+
+
+def moment(value: str) -> str:
+    """An argument that is a position in the log or a time in ISO 8601; it is UTC without a zone."""
+    try:
+        return value if value.isdecimal() else recorded(value)
+    except StoreError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def add_as_of(*parsers: argparse.ArgumentParser) -> None:
+    for parser in parsers:
+        parser.add_argument(
+            "--as-of",
+            type=moment,
+            metavar="WHEN",
+            help="as it was known then: a position, or a time in ISO 8601 (UTC without a zone)",
+        )
 
 
 def add_action(
@@ -92,6 +114,25 @@ def reading(arguments: argparse.Namespace, site: Any = None) -> Call:
     )
     _warn(arguments, call.compiled.problem)
     return call
+
+
+@contextmanager
+def looking(arguments: argparse.Namespace, find: Any = None) -> Iterator[Any]:
+    """A look at the read models as they are, or as they were `--as-of`: then at what `find`
+    (of `application.as_of`) says is of concern, or at everything.
+
+    Raises StoreError, and what questions raise, with the position before it.
+    """
+    call = reading(arguments)
+    if arguments.as_of is None:
+        with closing(call.queries()) as view:
+            yield view
+        return
+    with closing(call.past(arguments.as_of, find, output.Progress())) as view:
+        try:
+            yield view
+        except (NotInLedger, UnknownRequest) as error:
+            raise type(error)(f"as of position {view.position}, {error}") from None
 
 
 def writing(arguments: argparse.Namespace, site: Any = None) -> Any:

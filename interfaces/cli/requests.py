@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import closing
+from functools import partial
 from typing import Any
 
-from application import queries
+from application import as_of, queries
 from application.failures import BrokenConfiguration
 from interfaces.cli import options, output
 
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         actions, "show", show_request, "one request with its machines, shortages and launches"
     )
     showing.add_argument("request_id", type=options.text, metavar="ID")
+    options.add_as_of(listing, showing)
     creating = options.add_action(actions, "create", create_request, "ask for machines")
     creating.add_argument("--template", type=options.text, required=True, metavar="ID")
     creating.add_argument("--count", type=int, required=True, metavar="N")
@@ -57,14 +59,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def list_requests(arguments: argparse.Namespace) -> int:
-    with closing(options.reading(arguments).queries()) as view:
+    with options.looking(arguments) as view:
         rows = queries.requests(view, arguments.status, arguments.open, arguments.limit)
     return output.show_rows(arguments, "requests", rows, COLUMNS, "no request")
 
 
 def show_request(arguments: argparse.Namespace) -> int:
-    with closing(options.reading(arguments).queries()) as view:
-        document = queries.request(view, arguments.request_id)
+    request_id = arguments.request_id
+    with options.looking(arguments, partial(as_of.requests, [request_id])) as view:
+        document = queries.request(view, request_id)
     return output.show_document(
         arguments,
         document,

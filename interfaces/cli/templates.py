@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from functools import partial
 from typing import Any
 
+from application import as_of, queries
 from application.failures import NotConfigured
 from application.ports import CallFailed
 from domain.refusals import UnknownTemplate
@@ -25,9 +27,10 @@ APIS = ("RunInstances", "EC2Fleet", "SpotFleet", "ASG")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    options.add_action(actions, "list", list_templates, "what HostFactory is offered")
+    listing = options.add_action(actions, "list", list_templates, "what HostFactory is offered")
     showing = options.add_action(actions, "show", show_template, "one template as it is launched")
     showing.add_argument("template_id", type=options.text, metavar="ID")
+    options.add_as_of(listing, showing)
     validating = options.add_action(
         actions, "validate", validate, "check a templates file; by default the one in force"
     )
@@ -79,8 +82,17 @@ def _document(template: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _documents(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """What is offered now, or what the ledger says was offered then."""
+    if arguments.as_of is None:
+        return [_document(t) for t in options.reading(arguments).compiled.templates()]
+    provider = options.site_of(arguments).provider
+    with options.looking(arguments, partial(as_of.topics, as_of.TEMPLATES)) as view:
+        return queries.templates(view, provider)
+
+
 def list_templates(arguments: argparse.Namespace) -> int:
-    documents = [_document(t) for t in options.reading(arguments).compiled.templates()]
+    documents = _documents(arguments)
     if arguments.output == "json":
         output.show_json({"templates": documents})
     else:
@@ -94,16 +106,21 @@ def list_templates(arguments: argparse.Namespace) -> int:
 
 
 def show_template(arguments: argparse.Namespace) -> int:
-    template = options.reading(arguments).compiled.template(arguments.template_id)
-    if template is None:
-        raise UnknownTemplate(
-            f"template {arguments.template_id!r} is not offered: `hostledger templates validate` "
-            "says what is wrong with those that are left out"
+    template_id = arguments.template_id
+    found = [t for t in _documents(arguments) if t["template_id"] == template_id]
+    if not found:
+        why = (
+            "is not offered: `hostledger templates validate` says what is wrong with those that "
+            "are left out"
+            if arguments.as_of is None
+            else f"was not in the ledger as of {arguments.as_of}: `hostledger audit history "
+            f"{template_id}` shows its revisions"
         )
+        raise UnknownTemplate(f"template {template_id!r} {why}")
     if arguments.output == "json":
-        output.show_json(_document(template))
+        output.show_json(found[0])
     else:
-        output.show_fields(_document(template))
+        output.show_fields(found[0])
     return 0
 
 

@@ -59,12 +59,10 @@ def get_request_status(call: Call, document: dict[str, Any], path: str) -> str:
     first_final: list[str] = []
     for request_id in ids:
         row = model.request(request_id)
+        entries.append(_entry(model, request_id, row))
         if row is None:
-            entries.append(_unknown(model, request_id))
             continue
-        kind, status, final, seen, answered_final, head = row
-        machines = model.machines_of(request_id, kind, status)
-        entries.append(f'{head[:-1]},"machines":[{machines}]}}')
+        _, _, final, seen, answered_final, _ = row
         if not seen:
             first_seen.append(request_id)
         if final and not answered_final:
@@ -79,6 +77,19 @@ def get_request_status(call: Call, document: dict[str, Any], path: str) -> str:
         model,
     )
     return _answer(f'"requests":[{",".join(entries)}]', call.look_after(model))
+
+
+def statuses(model: ReadModel, request_ids: list[str]) -> str:
+    """The answer of getRequestStatus from read models that need not be those of now."""
+    entries = [_entry(model, request_id, model.request(request_id)) for request_id in request_ids]
+    return _answer(f'"requests":[{",".join(entries)}]')
+
+
+def _entry(model: ReadModel, request_id: str, row: Any) -> str:
+    if row is None:
+        return _unknown(model, request_id)
+    kind, status, _, _, _, head = row
+    return f'{head[:-1]},"machines":[{model.machines_of(request_id, kind, status)}]}}'
 
 
 def _unknown(model: ReadModel, request_id: str) -> str:

@@ -1,0 +1,252 @@
+"""The read models as of a position: of a few things by what concerns them, of all from the nearest
+checkpoint.
+
+A checkpoint is a replica in a file that is never written again. A look from it goes on in a
+transaction that is never committed, so that any number may look at the same time and nothing is
+copied. Whoever has to fold much leaves one; all of them may be deleted at will.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from contextlib import closing
+from hashlib import sha256
+
+from application.failures import ProjectionFailed
+from application.replay import replay
+from infrastructure.event_store.commit import Rows
+from infrastructure.event_store.sqlite_driver import sqlite
+from infrastructure.event_store.sqlite_file import SCHEMA_VERSION, uri
+from infrastructure.read_models.replica import Replica, made_by, values
+from infrastructure.read_models.sql import SqlReadModel
+from infrastructure.read_models.sql_queries import SqlQueries
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from application.as_of import Concern
+
+    Row = dict[str, Any]
+
+STEP = 10_000
+"""Events that a look folds by itself; before more of them checkpoints are left, at multiples."""
+
+MOST_FILES, MOST_BYTES = 8, 2**31
+"""So many checkpoints are kept, in so many bytes; those that were used last stay."""
+
+LEAST_FREE = 2 * MOST_BYTES
+"""Bytes that must be free for any to be left: the ledger needs the disk more."""
+
+ABANDONED = 86_400.0
+"""Seconds after which nobody works any more on one that is not finished."""
+
+
+class PastQueries(SqlQueries):
+    """An operator's questions, answered as of a position, over a source's log; both end with it."""
+
+    def __init__(self, replica: Replica, source: SqlQueries, position: int) -> None:
+        super().__init__(replica.connection, f"the state as of {position}", SCHEMA_VERSION)
+        self._source = source
+        self.position = position
+        for name, failed_at, error in replica.failed():
+            raise ProjectionFailed(
+                f"the read model {name} cannot follow the log beyond position {failed_at} "
+                f"({error}): ask as of an earlier position"
+            )
+
+    def events_of(self, stream: str) -> list[Row]:
+        events = self._source.events_of(stream)
+        return [event for event in events if event["position"] <= self.position]
+
+    def read_model(self) -> SqlReadModel:
+        """HostFactory's questions, of the same look."""
+        return SqlReadModel(self._connection)
+
+    def close(self) -> None:
+        super().close()
+        self._source.close()
+
+
+# -- a few things -----------------------------------------------------------------------------
+
+
+class _Unknown(dict):  # type: ignore[type-arg]
+    """The row of a thing of which not all events are there: takes what is done to it and is
+    forgotten."""
+
+    def __missing__(self, column: str) -> int:
+        return 0
+
+
+class _PartRows(Rows):
+    """Rows of some things alone."""
+
+    def __init__(self, read: Callable[..., Row | None], things: set[str]) -> None:
+        super().__init__(read)
+        self._things = things
+
+    def get(self, table: str, *key: Any) -> Row | None:
+        return super().get(table, *key) if key[0] in self._things else _Unknown()
+
+    def put(self, table: str, row: Row) -> None:
+        if row.get(self.KEYS[table][0]) in self._things:
+            super().put(table, row)
+
+
+class _Part(Replica):
+    """Read models of what is of concern, made of its events."""
+
+    def __init__(self, deployment: str, concern: Concern) -> None:
+        super().__init__(":memory:", deployment)
+        if concern.things is not None:
+            self._rows = _PartRows(self._read_row, concern.things)
+        self._fold([values(event) for event in concern.events])
+        self.write()
+
+
+def part(source: SqlQueries, position: int, concern: Concern) -> PastQueries:
+    """A look at the things that are of concern. Raises StoreError."""
+    deployment, _, _ = source.identity()
+    return PastQueries(_Part(deployment, concern), source, position)
+
+
+# -- all of them ------------------------------------------------------------------------------
+
+
+class _Look(Replica):
+    """A replica that goes on from a checkpoint for as long as it is open."""
+
+    def __init__(self, path: str, deployment: str) -> None:
+        # Without locks, because nobody ever writes to the file.
+        connection = sqlite.connect(uri(path, "nolock=1"), isolation_level=None, uri=True)
+        for pragma in ("journal_mode = MEMORY", "cache_spill = OFF"):
+            connection.execute(f"PRAGMA {pragma}")
+        self._open(connection, deployment)
+        connection.execute("BEGIN")
+        os.utime(path)
+
+    def _begin(self, deployment: str) -> None:
+        raise sqlite.DatabaseError("no checkpoint")
+
+
+def _quiet(done: int, of: int) -> None:
+    pass
+
+
+def _marks(start: int, position: int, step: int) -> list[int]:
+    """A position and those 1, 2, 4 .. steps before it that come after another."""
+    marks = [position]
+    while position - step > start:
+        marks.append(position - step)
+        step *= 2
+    return marks[::-1]
+
+
+class Checkpoints:
+    """Those of a log in a directory, which is made when there is something to keep."""
+
+    def __init__(self, directory: str, source: SqlQueries, step: int = STEP) -> None:
+        self._step = step
+        self._directory = directory
+        self._source = source
+        self._deployment, _, _ = source.identity()
+
+    def look(self, position: int, progress: Callable[[int, int], object] = _quiet) -> PastQueries:
+        """A look at everything. `progress` is told (position, its end) of a long fold. Raises
+        StoreError."""
+        start, path = self._nearest(position)
+        is_long = position - start >= self._step
+        if is_long:
+            path = self._leave(start, path, position // self._step * self._step, progress)
+        replica: Replica
+        try:
+            replica = _Look(path, self._deployment) if path else Replica("", self._deployment)
+        except sqlite.DatabaseError:  # it is damaged
+            os.unlink(path)
+            return self.look(position, progress)
+        replay(self._source, replica, position, progress if is_long else _quiet)
+        replica.index()
+        return PastQueries(replica, self._source, position)
+
+    def _chain(self, position: int) -> str:
+        (event,) = self._source.events_after(position - 1, 1)
+        return event["chain"]  # type: ignore[no-any-return]
+
+    def _path(self, position: int) -> str:
+        """Of a log with this history alone, and of what this release makes of it."""
+        history = f"{self._deployment}\n{self._chain(position)}\n{made_by()}"
+        return f"{self._directory}/{position}-{sha256(history.encode()).hexdigest()[:32]}.db"
+
+    def _files(self) -> list[str]:
+        try:
+            return [name for name in os.listdir(self._directory) if name.endswith(".db")]
+        except OSError:
+            return []
+
+    def _nearest(self, position: int) -> tuple[int, str]:
+        """Position and path of the last checkpoint until then; (0, "") for none."""
+        positions = {int(name.partition("-")[0]) for name in self._files()}
+        for start in sorted(positions, reverse=True):
+            if start <= position and os.path.exists(path := self._path(start)):
+                return start, path
+        return 0, ""
+
+    def _leave(
+        self, start: int, base: str, position: int, progress: Callable[[int, int], object]
+    ) -> str:
+        """Go on from a checkpoint, and leave one at a position and some on the way, the further
+        before it the further apart. The path of the last; the base's where there is no room or no
+        right to write."""
+        unfinished = f"{self._directory}/{position}.{os.getpid()}.new"
+        try:
+            os.makedirs(self._directory, mode=0o700, exist_ok=True)
+            disk = os.statvfs(self._directory)
+            if disk.f_bavail * disk.f_frsize < LEAST_FREE:
+                return base
+            if base:
+                shutil.copyfile(base, unfinished)
+            os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT, 0o600))
+            with closing(Replica(unfinished, self._deployment)) as replica:
+                for mark in _marks(start, position, self._step):
+                    replay(self._source, replica, mark, lambda done, _: progress(done, position))
+                    base = self._keep(unfinished, mark)
+        except (OSError, sqlite.OperationalError):
+            return base
+        finally:
+            for leftover in (unfinished, unfinished + ".copy"):
+                if os.path.exists(leftover):
+                    os.unlink(leftover)
+        return base
+
+    def _keep(self, replica: str, position: int) -> str:
+        """Keep a copy of a replica's file; its path."""
+        path, copy = self._path(position), replica + ".copy"
+        shutil.copyfile(replica, copy)
+        os.chmod(copy, 0o600)
+        with closing(Replica(copy, self._deployment)) as kept:
+            kept.index()
+        os.replace(copy, path)
+        self._make_room()
+        return path
+
+    def _make_room(self) -> None:
+        """Take out those that were not used for longest, and what a killed look left. The last
+        stays, whatever its size."""
+        paths = [f"{self._directory}/{name}" for name in os.listdir(self._directory)]
+        for path in paths:
+            if not path.endswith(".db") and time.time() - _used(path) > ABANDONED:
+                os.unlink(path)
+        size = 0
+        kept = sorted((p for p in paths if p.endswith(".db")), key=_used, reverse=True)
+        for number, path in enumerate(kept):
+            size += os.stat(path).st_size
+            if number and (number >= MOST_FILES or size > MOST_BYTES):
+                os.unlink(path)
+
+
+def _used(path: str) -> float:
+    return os.stat(path).st_mtime

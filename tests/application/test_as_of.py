@@ -1,0 +1,194 @@
+"""The state as of every position of a log is the state that the live read models had then."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from application import as_of, queries
+from infrastructure.event_store.sqlite import SqliteEventStore
+from infrastructure.event_store.sqlite_file import SCHEMA_VERSION, open_for_reading
+from infrastructure.event_store.sqlite_setup import create_store
+from infrastructure.read_models.past import Checkpoints, PastQueries, part
+from infrastructure.read_models.sql import SqlReadModel
+from infrastructure.read_models.sql_queries import SqlQueries
+from interfaces.hostfactory.reads import statuses
+from tests.fakes.clock import FakeClock
+from tests.histories import PROVIDER, History
+
+ACTOR = {"user": "test"}
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+Documents = dict[tuple[str, str], Any]
+"""("request", id) and the like, or ("list", kind) -> what an operator is shown."""
+
+
+def lists(view: SqlQueries) -> Documents:
+    return {
+        ("list", "requests"): queries.requests(view),
+        ("list", "machines"): queries.machines(view),
+        ("list", "batches"): queries.batches(view),
+        ("list", "fleets"): queries.fleets(view, True),
+        ("list", "launch_templates"): queries.launch_templates(view, True),
+        ("list", "templates"): queries.templates(view, PROVIDER),
+    }
+
+
+def things(view: SqlQueries, history: History) -> Documents:
+    """Each thing alone, and what HostFactory is answered of it."""
+    model = SqlReadModel(view._connection)
+    found: Documents = {("machine", m): queries.machine(view, m) for m in history.machines}
+    found |= {("batch", b): queries.batch(view, b) for b in history.batches}
+    for request_id in history.requests + history.returns:
+        found["request", request_id] = queries.request(view, request_id)
+        found["status", request_id] = statuses(model, [request_id])
+    return found
+
+
+def look(path: str) -> SqlQueries:
+    view = SqlQueries(open_for_reading(path), path, SCHEMA_VERSION)
+    view.begin()
+    return view
+
+
+def one(view: PastQueries, kind: str, identifier: str) -> Any:
+    if kind == "status":
+        return statuses(view.read_model(), [identifier])
+    return getattr(queries, kind)(view, identifier)
+
+
+FIND: dict[str, Callable[[str], Callable[..., as_of.Concern]]] = {
+    "machine": lambda identifier: partial(as_of.machine, identifier),
+    "batch": lambda identifier: partial(as_of.batch, identifier),
+    "request": lambda identifier: partial(as_of.requests, [identifier]),
+    "status": lambda identifier: partial(as_of.requests, [identifier]),
+}
+
+
+def live(path: str, seeds: list[int]) -> dict[int, Documents]:
+    """Position -> what was shown of the fleet when that was the end of the log."""
+    clock = FakeClock()
+    create_store(path, clock, ACTOR, "test")
+    shown: dict[int, Documents] = {}
+    with closing(SqliteEventStore(path, clock, ACTOR)) as store, closing(look(path)) as view:
+
+        def note() -> None:
+            view.again()
+            shown[store.end()[0]] = lists(view) | things(view, history)
+
+        history = History(store, clock, note)
+        for seed in seeds:
+            history.step(seed)
+        assert store.connection.execute("SELECT * FROM projections").fetchall() == []
+    return shown
+
+
+def edges(shown: dict[int, Documents]) -> Iterator[tuple[int, str, str]]:
+    """Where things have just changed, or are about to change: (position, kind, id)."""
+    positions = sorted(shown)
+    for before, position, after in zip(
+        [0, *positions], positions, [*positions[1:], positions[-1]], strict=False
+    ):
+        for key, document in shown[position].items():
+            if key[0] != "list" and (
+                shown.get(before, {}).get(key) != document or shown[after][key] != document
+            ):
+                yield position, *key
+
+
+@settings(max_examples=4)
+@given(st.lists(st.integers(0, 2**32), min_size=20, max_size=32))
+def test_every_prefix_is_as_it_was_then(seeds: list[int]) -> None:
+    """Asked at the end of the log: of the whole fleet, from checkpoints and from none, and of each
+    thing by what concerns it alone."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as directory:
+        path = directory + "/ledger.db"
+        shown = live(path, seeds)
+        source = look(path)
+        for position, documents in shown.items():
+            for step in (7, 1000):
+                checkpoints = Checkpoints(f"{directory}/{step}", source, step)
+                view = checkpoints.look(position)
+                assert lists(view) == {k: d for k, d in documents.items() if k[0] == "list"}
+                view._connection.close()
+        for position, kind, identifier in edges(shown):
+            view = part(source, position, FIND[kind](identifier)(source, position))
+            assert one(view, kind, identifier) == shown[position][kind, identifier]
+            view._connection.close()
+        source.close()
+
+
+# -- checkpoints ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[SqlQueries]:
+    """A look at a log of some fifty events."""
+    path = str(tmp_path / "ledger.db")
+    live(path, list(range(40)))
+    with closing(look(path)) as view:
+        yield view
+
+
+def positions(directory: Path) -> list[int]:
+    return sorted(int(path.name.partition("-")[0]) for path in directory.iterdir())
+
+
+def listed(checkpoints: Checkpoints, position: int) -> Documents:
+    view = checkpoints.look(position)
+    found = lists(view)
+    view._connection.close()
+    return found
+
+
+def test_a_look_leaves_checkpoints_and_goes_on_from_them(log: SqlQueries, tmp_path: Path) -> None:
+    """The further back, the further apart; none is ever written again, and no more are kept than
+    was decided."""
+    directory = tmp_path / "past"
+    checkpoints = Checkpoints(str(directory), log, 4)
+    expected = {p: listed(Checkpoints("/dev/null/none", log, 1000), p) for p in (18, 23, 41, 42)}
+    assert listed(checkpoints, 18) == expected[18]
+    assert positions(directory) == [8, 12, 16]
+    before = {path: path.read_bytes() for path in directory.iterdir()}
+    assert listed(checkpoints, 18) == expected[18]
+    assert listed(checkpoints, 41) == expected[41]
+    assert positions(directory) == [8, 12, 16, 24, 32, 36, 40]
+    assert listed(checkpoints, 23) == expected[23]
+    assert listed(checkpoints, 31) == listed(Checkpoints("/dev/null/none", log), 31)
+    assert len(positions(directory)) == 8
+    assert all(path.read_bytes() == before[path] for path in before if path.exists())
+    for path in directory.iterdir():
+        path.unlink()
+    assert listed(checkpoints, 42) == expected[42]
+
+
+def test_looks_from_one_checkpoint_do_not_meet(log: SqlQueries, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(str(tmp_path / "past"), log, 4)
+    views = [checkpoints.look(position) for position in (17, 19, 18)]
+    found = [lists(view) for view in views]
+    for view in views:
+        view._connection.close()
+    assert found == [listed(Checkpoints("/dev/null/none", log), p) for p in (17, 19, 18)]
+
+
+def test_a_checkpoint_of_another_history_is_not_used(tmp_path: Path, log: SqlQueries) -> None:
+    """Nor is one that is damaged."""
+    path = str(tmp_path / "other.db")
+    live(path, list(range(100, 140)))
+    expected = listed(Checkpoints("/dev/null/none", log), 18)
+    directory = tmp_path / "past"
+    with closing(look(path)) as other:
+        assert listed(Checkpoints(str(directory), other, 4), 18) != expected
+    assert listed(Checkpoints(str(directory), log, 4), 18) == expected
+    for file in directory.iterdir():
+        file.write_bytes(b"no database at all, but long enough to be looked at" * 100)
+    assert listed(Checkpoints(str(directory), log, 4), 18) == expected
