@@ -3,12 +3,17 @@
 Requests that share a payload are put together, oldest first, and offered to the accounts in the
 order of `provider.selection`; an account without a pool that has capacity, or that is down, is
 passed over. The choice and its reason are in the intent.
+
+An account that another worker works has its demand first; when it lets it lie, the next has it.
+That two workers never launch for the same is not the order's doing but the commit's (`turn.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+from eventsourcing.persistence import IntegrityError
 
 from application.demand import content_here, market_for, still_wanted
 from application.provisioning import LAUNCHED, NOT_HERE, NOT_NOW, Provisioning
@@ -18,13 +23,19 @@ from domain.template import Template
 SAME = ("provider", "template_id", "revision", "rc_account")
 """What requests share whose machines are launched by one call."""
 
+LET_LIE = 30.0
+"""Seconds in which another worker's account took nothing of a demand: it is passed over."""
+
 
 class Choosing:
-    """`accounts` are in the site's order."""
+    """`held` are the accounts of this worker, `names` those of all, in the site's order."""
 
-    def __init__(self, turn: Turn, accounts: Sequence[Provisioning]) -> None:
+    def __init__(self, turn: Turn, held: Sequence[Provisioning], names: Sequence[str]) -> None:
         self._turn = turn
-        self._accounts = accounts
+        self._held = {provisioning.turn.cloud.account: provisioning for provisioning in held}
+        self._names = names
+        self._lying: dict[tuple[str, ...], tuple[list[Any], float]] = {}
+        """Group -> what it wants, and since when (boot clock) it has wanted just that."""
         self._last: dict[tuple[Any, ...], str] = {}
         """What was launched -> the account that had it last (round robin)."""
 
@@ -33,6 +44,7 @@ class Choosing:
         turn = self._turn
         if turn.paused(launching=True):
             return
+        turn.look_at_demand()
         groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         contents: dict[tuple[str, ...], dict[str, Any]] = {}
         for request in turn.work.open_requests():
@@ -49,11 +61,27 @@ class Choosing:
             alone = request["request_id"] if content.get("all_or_nothing") else ""
             group = (*what, market_for(turn, content, request), alone)
             groups.setdefault(group, []).append(request)
+        let_lie = self._let_lie(groups)
         if not groups:
             return
-        free = {p.turn.cloud.account: p.free_calls() for p in self._accounts}
+        free = {name: account.free_calls() for name, account in self._held.items()}
+        try:
+            for group, requests in groups.items():
+                content, market = contents[group[: len(SAME)]], group[len(SAME)]
+                self._serve(content, market, requests, free, group in let_lie)
+        except IntegrityError as error:
+            turn.journal.info("demand looked at anew", message=str(error))
+
+    def _let_lie(self, groups: dict[tuple[str, ...], list[dict[str, Any]]]) -> set[tuple[str, ...]]:
+        """The groups of which nobody has taken anything for long."""
+        now = self._turn.now()[2]
+        lying = {}
         for group, requests in groups.items():
-            self._serve(contents[group[: len(SAME)]], group[len(SAME)], requests, free)
+            wanted = [[r["request_id"], still_wanted(self._turn, r)] for r in requests]
+            before = self._lying.get(group)
+            lying[group] = before if before and before[0] == wanted else (wanted, now)
+        self._lying = lying
+        return {group for group, (_, since) in lying.items() if now - since >= LET_LIE}
 
     def _serve(
         self,
@@ -61,21 +89,27 @@ class Choosing:
         market: str,
         requests: list[dict[str, Any]],
         free: dict[str, int],
+        let_lie: bool,
     ) -> None:
         """Launch for requests that share a payload until they have all, or nobody has more."""
         outcome = LAUNCHED
         while requests and outcome == LAUNCHED and not self._turn.paused(launching=True):
             outcome = NOT_HERE
             passed: list[str] = []
-            for provisioning, reason in self._in_order(content, requests[0]):
-                account = provisioning.turn.cloud.account
+            for account, reason in self._in_order(content, requests[0]):
+                if account not in self._held and let_lie:
+                    passed.append(account)
+                    continue
+                if account not in self._held:
+                    outcome = NOT_NOW
+                    break
                 if free[account] < 1:
                     outcome = NOT_NOW
                     break
                 if passed:
                     reason = f"{reason}; nothing to be had in {', '.join(passed)}"
                 here = content_here(content, account)
-                outcome = provisioning.launch(here, market, requests, reason)
+                outcome = self._held[account].launch(here, market, requests, reason)
                 if outcome != NOT_HERE:
                     free[account] -= 1
                     self._last[tuple(requests[0][key] for key in SAME)] = account
@@ -85,58 +119,56 @@ class Choosing:
 
     # -- which account ----------------------------------------------------------------------------
 
-    def eligible(self, content: dict[str, Any]) -> list[Provisioning]:
+    def eligible(self, content: dict[str, Any]) -> list[str]:
         """The accounts that a template names, in the site's order; without any the first one."""
         named = content.get("accounts")
         if not named:
-            return list(self._accounts[:1])
-        return [p for p in self._accounts if p.turn.cloud.account in named]
+            return list(self._names[:1])
+        return [name for name in self._names if name in named]
 
     def serves_elsewhere(self, asking: Provisioning, row: dict[str, Any]) -> bool:
-        """Whether another account than the asking one may still serve a template."""
+        """Whether another account than the asking one may still serve a template. What another
+        worker has learned of its own is not known here."""
         key = Template.key(row["provider"], row["template_id"])
         content = self._turn.work.template_content(key, row["revision"])
-        return any(other is not asking and other.is_of_use(row) for other in self.eligible(content))
+        others = [name for name in self.eligible(content) if self._held.get(name) is not asking]
+        return any(name not in self._held or self._held[name].is_of_use(row) for name in others)
 
-    def _in_order(
-        self, content: dict[str, Any], request: dict[str, Any]
-    ) -> list[tuple[Provisioning, str]]:
+    def _in_order(self, content: dict[str, Any], request: dict[str, Any]) -> list[tuple[str, str]]:
         """The accounts that may serve it, the chosen one first, each with the reason."""
-        accounts = self.eligible(content)
-        if len(accounts) < 2:
-            return [(account, "the only account") for account in accounts]
+        names = self.eligible(content)
+        if len(names) < 2:
+            return [(name, "the only account") for name in names]
         settings = self._turn.settings
         selection: str = settings["selection"]
         facts: dict[str, dict[str, Any]] = settings["accounts"]
-
-        def name(account: Provisioning) -> str:
-            return account.turn.cloud.account
-
         if selection == "priority":
-            accounts.sort(key=lambda a: facts[name(a)]["priority"])
-            return [(a, f"priority {facts[name(a)]['priority']}") for a in accounts]
+            names.sort(key=lambda name: facts[name]["priority"])
+            return [(name, f"priority {facts[name]['priority']}") for name in names]
         if selection == "least_cost":
 
-            def price(account: Provisioning) -> float:
-                here = content_here(content, name(account))
-                return float(here.get("price", float("inf")))
+            def price(name: str) -> float:
+                return float(content_here(content, name).get("price", float("inf")))
 
-            accounts.sort(key=price)
-            return [(a, f"costs {price(a):g} an hour") for a in accounts]
+            names.sort(key=price)
+            return [(name, f"costs {price(name):g} an hour") for name in names]
         if selection == "weighted":
             alive = self._turn.work.machines_by_account()
 
-            def load(account: Provisioning) -> float:
-                return alive.get(name(account), 0) / facts[name(account)]["weight"]  # type: ignore[no-any-return]
+            def load(name: str) -> float:
+                return alive.get(name, 0) / facts[name]["weight"]  # type: ignore[no-any-return]
 
-            accounts.sort(key=load)
+            names.sort(key=load)
             return [
-                (a, f"has {alive.get(name(a), 0)} machines at weight {facts[name(a)]['weight']:g}")
-                for a in accounts
+                (name, f"has {alive.get(name, 0)} machines at weight {facts[name]['weight']:g}")
+                for name in names
             ]
         if selection == "round_robin":
+            if len(self._held) < len(self._names):
+                # Whose turn it was last only one worker would know: all draw the same lot.
+                start = int(request["request_id"][-8:], 16) % len(names)
+                return [(name, "by lot") for name in names[start:] + names[:start]]
             last = self._last.get(tuple(request[key] for key in SAME))
-            names = [name(account) for account in accounts]
             start = names.index(last) + 1 if last in names else 0
-            return [(a, "its turn") for a in accounts[start:] + accounts[:start]]
-        return [(a, "first in order") for a in accounts]
+            return [(name, "its turn") for name in names[start:] + names[:start]]
+        return [(name, "first in order") for name in names]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from eventsourcing.persistence import IntegrityError
+
 from application.demand import still_wanted
 from application.ports import CallFailed, Instance
 from application.projections.machines import PROTECTED
@@ -28,15 +30,19 @@ GONE = ("terminated", "shutting-down")
 class Finishing:
     """`turns` are those of all accounts: a stranger is looked for in each."""
 
-    def __init__(self, turns: Sequence[Turn], refusals: dict[str, str]) -> None:
+    def __init__(self, turns: Sequence[Turn]) -> None:
         self._turns = turns
         self._turn = turns[0]
-        self._refusals = refusals
         self._due: dict[str, float] = {}
 
     def take_turn(self) -> None:
-        for row in self._turn.work.open_requests():
-            self._finish_request(row)
+        try:
+            self._turn.look_at_demand()
+            for row in self._turn.work.open_requests():
+                self._finish_request(row)
+        except IntegrityError as error:
+            # Another worker launches for one of them, maybe: the rest is looked at in a next turn.
+            self._turn.journal.info("requests looked at anew", message=str(error))
         for row in self._turn.work.open_returns():
             self._finish_return(row)
 
@@ -54,7 +60,7 @@ class Finishing:
         request = turn.ledger.get(MachineRequest, row["request_id"])
         assert request is not None
         request.finish(row["succeeded"], self._why(request, row))
-        turn.save(request, correlation_id=row["correlation_id"], causation_id=row["event_id"])
+        turn.divide(request, correlation_id=row["correlation_id"], causation_id=row["event_id"])
 
     def _why(self, request: MachineRequest, row: dict[str, Any]) -> str:
         turn = self._turn
@@ -81,12 +87,14 @@ class Finishing:
         """Final when every machine of ours is gone and every stranger was asked after."""
         turn = self._turn
         refused: list[list[str]] = []
+        patient = turn.age(row) < PATIENCE
+        refusals = {} if patient or not row["alive"] else turn.work.refusals(row["position"])
         for machine_id in row["alive"]:
             if machine_id in row["protected"]:
                 refused.append([machine_id, PROTECTED + row["protected"][machine_id]])
                 continue
-            code = self._refusals.get(machine_id)
-            if code is None or turn.age(row) < PATIENCE:
+            code = refusals.get(machine_id)
+            if code is None:
                 return
             refused.append([machine_id, f"EC2 refuses to terminate it: {code}"])
         strangers = row["strangers"]
@@ -136,7 +144,8 @@ class Finishing:
                 zones.setdefault(zone, []).append(instance.machine_id)
         for (number, zone_name), machine_ids in zones.items():
             turn = self._turns[number]
-            turn.save(
+            # The account may be another worker's: that one makes the call.
+            self._turn.save(
                 TerminationBatch.intend(
                     new_id(TERMINATION, turn.random(16)),
                     machine_ids,

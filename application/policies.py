@@ -22,11 +22,11 @@ from application.turn import Turn
 class _Account:
     """The policies that act in one account, each with what it remembers of it."""
 
-    def __init__(self, turn: Turn, elsewhere: Any, refusals: dict[str, str]) -> None:
+    def __init__(self, turn: Turn, elsewhere: Any) -> None:
         self.templates = LaunchTemplates(turn)
         self.provisioning = Provisioning(turn, self.templates, elsewhere)
         self.fleets = Fleets(turn)
-        self.returning = Returning(turn, self.fleets.unlowered, refusals)
+        self.returning = Returning(turn, self.fleets.unlowered)
         self.reconciliation = Reconciliation(
             turn, self.fleets, self.returning.unheeded, self.returning.slow_to_start
         )
@@ -34,20 +34,27 @@ class _Account:
 
 
 class Policies:
-    """`turns` are the accounts' in the site's order; what belongs to none of them is done in the
-    first one's."""
+    """`turns` are the accounts' in the site's order. Those whose lease is held now are worked, from
+    the start: who gains or loses one begins anew with other policies. What belongs to no account is
+    done by the worker that holds the first one's lease."""
 
     def __init__(self, turns: Sequence[Turn], provider: str, sightings: Sightings) -> None:
         self.turns = turns
-        refusals: dict[str, str] = {}
-        self._accounts = [_Account(turn, self._elsewhere, refusals) for turn in turns]
-        self._choosing = Choosing(turns[0], [a.provisioning for a in self._accounts])
+        self._leads = turns[0].lease.held
+        held = [turn for turn in turns if turn.lease.held]
+        self._accounts = [_Account(turn, self._elsewhere) for turn in held]
+        self._choosing = Choosing(
+            held[0],
+            [a.provisioning for a in self._accounts],
+            [turn.cloud.account for turn in turns],
+        )
         self._assigning = Assigning(turns[0])
         self._telling = Telling(turns[0])
         self._sighting = Sighting(turns, sightings, [a.reconciliation for a in self._accounts])
-        self._finishing = Finishing(turns, refusals)
+        self._finishing = Finishing(turns)
         self._revising = Revising(turns[0], provider)
-        self._tell_abandoned()
+        if self._leads:
+            self._tell_abandoned()
 
     def _tell_abandoned(self) -> None:
         """Once: machines of an account that the configuration does not have any more. Nobody looks
@@ -73,30 +80,37 @@ class Policies:
 
         Raises LeaseLost (or the store's Fenced) when another worker has taken over.
         """
-        if offered is not None:
-            self._revising.take_turn(offered)
-        self._sighting.take_turn()
+        if self._leads:
+            if offered is not None:
+                self._revising.take_turn(offered)
+            self._sighting.take_turn()
         # Terminations go first: a launch that hangs must not keep machines that cost.
         self._end_what_is_owed()
         for account in self._accounts:
             account.interrupting.take_turn()
             account.provisioning.pursue()
         self._choosing.take_turn()
-        self._assigning.take_turn()
+        self._assign()
         # Before anything is ended EC2 is looked at, so that a turn needs no memory of the last one.
         for account in self._accounts:
             account.reconciliation.take_turn()
         # A sweep may have settled a batch: its machines exist before its request can be final.
-        self._assigning.take_turn()
+        self._assign()
         self._end_what_is_owed()
         # A fleet may have been closed: its requests hear the reasons before they are final.
-        self._assigning.take_turn()
-        self._finishing.take_turn()
+        self._assign()
+        if self._leads:
+            self._finishing.take_turn()
         for account in self._accounts:
             account.templates.take_turn()
 
+    def _assign(self) -> None:
+        if self._leads:
+            self._assigning.take_turn()
+
     def _end_what_is_owed(self) -> None:
-        self._telling.take_turn()
+        if self._leads:
+            self._telling.take_turn()
         for account in self._accounts:
             # A fleet's target is lowered before its machines are ended, else they come back.
             account.fleets.take_turn()

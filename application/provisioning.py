@@ -182,8 +182,6 @@ class Provisioning:
     def _accept(self, row: dict[str, Any], launched: Launched) -> None:
         """Record what AWS gave, with the fleet that it made."""
         turn = self.turn
-        batch = turn.ledger.get(LaunchBatch, row["batch_id"])
-        assert batch is not None
         content = self._content(row)
         kind = fleet_type(content) if launched.fleet_id else ""
         instances = [facts(instance, content) for instance in launched.instances]
@@ -201,19 +199,24 @@ class Provisioning:
                     "EC2 gave fewer machines than were asked for",
                 )
             ]
-        batch.accept(
-            launched.aws_request_id,
-            instances,
-            open_claims(turn, batch.claims, row),
-            [[s.pool, s.kind, s.code, s.message] for s in shortages],
-            self._gives_up(row, content, shortages, bool(instances)),
-            launched.fleet_id,
-            kind not in ("", INSTANT),
-        )
-        saved: list[Any] = [batch]
-        if kind:
-            saved.append(fleet_of(turn, row, launched.fleet_id, kind, asked))
-        self._save(row, *saved)
+        gives_up = self._gives_up(row, content, shortages, bool(instances))
+
+        def accept() -> list[Any]:
+            batch = turn.ledger.get(LaunchBatch, row["batch_id"])
+            assert batch is not None
+            batch.accept(
+                launched.aws_request_id,
+                instances,
+                open_claims(turn, batch.claims, row),
+                [[s.pool, s.kind, s.code, s.message] for s in shortages],
+                gives_up,
+                launched.fleet_id,
+                kind not in ("", INSTANT),
+            )
+            fleet = [fleet_of(turn, row, launched.fleet_id, kind, asked)] if kind else []
+            return [batch, *fleet]
+
+        turn.deal(accept, correlation_id=row["correlation_id"], causation_id=row["event_id"])
         self._attempts.pop(row["batch_id"], None)
 
     # -- what AWS has not -------------------------------------------------------------------------
@@ -392,7 +395,7 @@ class Provisioning:
         bodies = None
         if planned.user_data is not None and "UserData" in payload:
             bodies = {payload["UserData"]["sha256"]: planned.user_data}
-        turn.save(
+        turn.divide(
             batch,
             correlation_id=request["correlation_id"],
             causation_id=request["event_id"],

@@ -287,21 +287,26 @@ class Reconciliation:
         payload, or to nobody."""
         turn = self._turn
         row = turn.work.batch(batch_id)
-        batch = turn.ledger.get(LaunchBatch, batch_id)
-        assert row is not None and batch is not None
+        assert row is not None
         open_ones = row["claims"] if row["state"] in ("open", "doubtful", "filling") else []
         content = turn.work.template_content(
             Template.key(row["provider"], row["template_id"]), row["revision"]
         )
-        batch.settle(
-            [facts(instance, content) for instance in found], open_claims(turn, open_ones, row)
-        )
-        saved: list[Aggregate] = [batch]
         fleet_id = next((instance.fleet_id for instance in found if instance.fleet_id), "")
-        if fleet_id and row["api"] != RUN_INSTANCES:
-            # The answer that named it was lost; an instance tells.
-            saved.append(fleet_of(turn, row, fleet_id, fleet_type(content), 0))
-        turn.save(*saved, correlation_id=row["correlation_id"], causation_id=row["event_id"])
+
+        def settle() -> list[Aggregate]:
+            batch = turn.ledger.get(LaunchBatch, batch_id)
+            assert batch is not None
+            batch.settle(
+                [facts(instance, content) for instance in found], open_claims(turn, open_ones, row)
+            )
+            saved: list[Aggregate] = [batch]
+            if fleet_id and row["api"] != RUN_INSTANCES:
+                # The answer that named it was lost; an instance tells.
+                saved.append(fleet_of(turn, row, fleet_id, fleet_type(content), 0))
+            return saved
+
+        turn.deal(settle, correlation_id=row["correlation_id"], causation_id=row["event_id"])
 
     def _adopt(self, instances: Sequence[Instance]) -> None:
         """Instances with our tag that the ledger has no machine for."""

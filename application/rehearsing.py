@@ -141,6 +141,7 @@ class _Lease:
     """Nobody else works on the copy."""
 
     fence: Any = None
+    held = True
 
     def renew(self) -> bool:
         return True
@@ -182,7 +183,7 @@ def rehearse(
         ledger = _Ledger(turn.ledger, note)
         own = replace(turn, cloud=cloud, ledger=ledger, lease=_Lease())  # type: ignore[arg-type]
         accounts.append(Provisioning(own, LaunchTemplates(own), elsewhere))
-    choosing = Choosing(accounts[0].turn, accounts)
+    choosing = Choosing(accounts[0].turn, accounts, [turn.cloud.account for turn in turns])
     assigning = Assigning(accounts[0].turn)
     for _ in range(MOST_TURNS):
         before = len(intended)

@@ -79,13 +79,11 @@ class Telling:
 
 class Returning:
     """Ending machines in one account. `unlowered` are the batches whose fleet would replace a
-    machine that is ended now; `refusals` (machine id -> AWS's code of its last refusal) are for
-    finishing."""
+    machine that is ended now."""
 
-    def __init__(self, turn: Turn, unlowered: set[str], refusals: dict[str, str]) -> None:
+    def __init__(self, turn: Turn, unlowered: set[str]) -> None:
         self._turn = turn
         self._unlowered = unlowered
-        self._refusals = refusals
         self._backoff = Backoff(turn, FIRST_RETRY, LONGEST_RETRY)
         """By machine, and by termination."""
         self.unheeded: set[str] = set()
@@ -189,7 +187,6 @@ class Returning:
         self.slow_to_start.difference_update(row["machine_ids"])
         for machine_id in answer.accepted:
             self._backoff.succeeded(machine_id)
-            self._refusals.pop(machine_id, None)
         for machine_id in [machine_id for machine_id, _ in answer.refused] + answer.retry:
             self._backoff.failed(machine_id)
         if not answer.accepted and not answer.refused:
@@ -201,5 +198,4 @@ class Returning:
         turn.save(batch, correlation_id=row["correlation_id"], causation_id=row["event_id"])
         self._backoff.succeeded(row["termination_id"])
         for machine_id, code in answer.refused:
-            self._refusals[machine_id] = code
             turn.journal.warn("termination refused", machine_id=machine_id, code=code)

@@ -11,10 +11,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from eventsourcing.persistence import IntegrityError
+
+from application.crash_points import reach
 from application.instants import Instant, seconds_between
 from application.ports import Clock, Cloud, Journal, Lease, Ledger, Notebook, Work
 from domain.brake import EVERYTHING, LAUNCHING
 from domain.event_sourced import Aggregate
+
+DEMAND = "demand"
+"""What the commits that divide open demand track: how many there were."""
+
+MOST_DEALS = 5
+"""Times that a deal is made again because another worker was quicker."""
 
 MOST_STREAMS = 30
 """Streams in one commit of a policy: what a DynamoDB transaction holds with its read rows."""
@@ -25,9 +34,16 @@ class LeaseLost(Exception):
 
 
 @dataclass
+class Divided:
+    """How many commits had divided the open demand when it was last looked at."""
+
+    seen: int = 0
+
+
+@dataclass
 class Turn:
     """`settings` are the provider's, in the shape of the configuration file; `random` gives bytes;
-    `deployment` and `incarnation` are the store's."""
+    `deployment` and `incarnation` are the store's, `divided` is one for all accounts."""
 
     ledger: Ledger
     work: Work
@@ -40,6 +56,7 @@ class Turn:
     deployment: str
     incarnation: int
     random: Callable[[int], bytes]
+    divided: Divided
 
     @property
     def aws(self) -> dict[str, Any]:
@@ -72,6 +89,41 @@ class Turn:
     def save(self, *aggregates: Aggregate, **metadata: Any) -> None:
         """One fenced commit."""
         self.ledger.save(*aggregates, fence=self.lease.fence, **metadata)
+
+    # Open demand belongs to no account. What divides it (a call's claims, a deal, the end of a
+    # request) is a commit that only succeeds when no other worker's was made since the demand was
+    # looked at: they are counted, and each tracks the number that it takes itself to be.
+
+    def look_at_demand(self) -> None:
+        """To be called before the rows are read by which `divide` is decided."""
+        self.divided.seen = self.work.tracked(DEMAND)
+
+    def divide(self, *aggregates: Aggregate, **metadata: Any) -> None:
+        """One fenced commit that divides demand as it was last looked at. Raises IntegrityError
+        when another worker has divided some since: then it is looked at anew."""
+        number = self.divided.seen + 1
+        reach("demand.divided")
+        self.save(*aggregates, tracking=(DEMAND, number), **metadata)
+        self.divided.seen = number
+
+    def deal(self, decide: Callable[[], Sequence[Aggregate]], **metadata: Any) -> None:
+        """One fenced commit of what `decide` makes of the demand as it is now: asked again when
+        another worker was quicker, since what AWS gave must not be lost. Raises IntegrityError when
+        that goes on and on."""
+        for again in (True,) * MOST_DEALS + (False,):
+            number = self.work.tracked(DEMAND) + 1
+            aggregates = decide()
+            if not any(aggregate.has_pending for aggregate in aggregates):
+                return
+            try:
+                self.save(*aggregates, tracking=(DEMAND, number), **metadata)
+            except IntegrityError:
+                if not again:
+                    raise
+            else:
+                # Rows that were read before another's commit are still to be looked at anew.
+                self.divided.seen += number == self.divided.seen + 1
+                return
 
     @contextmanager
     def chunks(self, **metadata: Any) -> Iterator[Callable[[Aggregate, str, str], None]]:

@@ -111,10 +111,10 @@ def _leases(
     }
 
 
-def _lease(leases: Any) -> Any:
+def _lease(leases: Any, clock: Any) -> Any:
     from infrastructure.event_store.lease import Leases
 
-    return Leases(list(leases.values()))
+    return Leases(list(leases.values()), clock)
 
 
 def _turns(
@@ -130,8 +130,9 @@ def _turns(
     store: Any,
     random: Any,
 ) -> Any:
-    from application.turn import Turn
+    from application.turn import Divided, Turn
 
+    divided = Divided()
     return [
         Turn(
             ledger=ledger,
@@ -145,6 +146,7 @@ def _turns(
             deployment=store.deployment,
             incarnation=store.incarnation,
             random=random,
+            divided=divided,
         )
         for name, aws in settings.provider.places().items()
     ]
@@ -186,7 +188,7 @@ class WriteSide(containers.DeclarativeContainer):
     leases: Any = providers.Singleton(
         _leases, storage, store, settings, clock, site, process, program_version
     )
-    lease: Any = providers.Singleton(_lease, leases)
+    lease: Any = providers.Singleton(_lease, leases, clock)
     turns: Any = providers.Singleton(
         _turns, ledger, storage, works, clouds, clock, leases, journal, compiled, settings, store,
         random,

@@ -144,7 +144,7 @@ class World:
             self.deployment = beside.deployment
             Path(self.site.state_dir).mkdir(mode=0o700)
         self.workers: list[Worker] = []
-        self._random = 0
+        self._random = 0 if beside is None else 1 << 32
 
     # -- the site's files -------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from application.ports import Clock
 from infrastructure.event_store.dynamodb import DynamodbEventStore
 from infrastructure.event_store.dynamodb_client import LOG, ConditionFailed, key
 from infrastructure.event_store.dynamodb_log import LEASES
-from infrastructure.event_store.lease import SqliteLease, _order
+from infrastructure.event_store.lease import SHARE, SqliteLease, _order
 
 if TYPE_CHECKING:
     from infrastructure.event_store.dynamodb_client import Item
@@ -73,7 +73,13 @@ class DynamodbLease(SqliteLease):
             self._expires = 0.0
             self._unlock()
             return False
-        return not item.get("successor", {}).get("S")
+        successor = item.get("successor", {}).get("S", "")
+        self.wanted = successor == SHARE
+        return successor in ("", SHARE)
+
+    def ask(self) -> None:
+        """Ask its holder, who may have several, to give it up."""
+        self._tell(SHARE, "released = :no AND attribute_not_exists(successor)", {":no": {"N": "0"}})
 
     def release(self) -> None:
         """Give it back, so that the next one need not wait."""
@@ -151,17 +157,17 @@ class DynamodbLease(SqliteLease):
     def _ask_to_end(self, item: Item) -> None:
         if _order(item["program_version"]["S"]) >= _order(self.program_version):
             return
+        self._tell(self.program_version, "fence = :fence", {":fence": item["fence"]})
+
+    def _tell(self, successor: str, condition: str, values: Item) -> None:
         try:
             self._tables.call(
                 "UpdateItem",
                 TableName=self._tables.table(LOG),
                 Key=key(LEASES, self.account),
                 UpdateExpression="SET successor = :successor",
-                ConditionExpression="fence = :fence",
-                ExpressionAttributeValues={
-                    ":successor": {"S": self.program_version},
-                    ":fence": item["fence"],
-                },
+                ConditionExpression=condition,
+                ExpressionAttributeValues={":successor": {"S": successor}, **values},
             )
         except ConditionFailed:
-            pass  # another's by now
+            pass  # another's by now, or asked for already

@@ -15,6 +15,13 @@ from collections.abc import Sequence
 from application.ports import Clock
 from infrastructure.event_store.sqlite import SqliteEventStore
 
+SHARE = "*"
+"""In the place of a successor's release: another worker has no lease, and asks for this one."""
+
+ASK_EVERY, KEEP_OFF = 5.0, 10.0
+"""Seconds between the times that one is asked for; in which one that was given up is not taken
+again, so that who asked gets it."""
+
 
 class SqliteLease:
     """One process's hold on the lease; `fence` is valid while `renew` says so."""
@@ -40,6 +47,13 @@ class SqliteLease:
         self._expires = 0.0
         self._followed: float | None = None
         self.number = 0
+        self.wanted = False
+        """Whether a worker without a lease asks for it."""
+
+    @property
+    def held(self) -> bool:
+        """Whether this one took it, and has not learned that it lost it."""
+        return self._expires > 0
 
     @property
     def fence(self) -> tuple[str, int]:
@@ -115,12 +129,25 @@ class SqliteLease:
                 "WHERE account = ? AND fence = ? RETURNING successor",
                 (expires, boot_id, int(locked), self.account, self.number),
             ).fetchone()
+            if row is not None and row[0] == SHARE:
+                self._mark("")  # asked for once: of who has one only nothing is left behind
             return (0.0, "another") if row is None else (expires, row[0])
 
         self._expires, successor = self._store.write("lease", extend)
         if not self._expires:
             self._unlock()
-        return not successor
+        self.wanted = successor == SHARE
+        return successor in ("", SHARE)
+
+    def ask(self) -> None:
+        """Ask its holder, who may have several, to give it up."""
+        self._store.write("lease", lambda: self._mark(SHARE))
+
+    def _mark(self, successor: str) -> None:
+        self._store.connection.execute(
+            "UPDATE leases SET successor = ? WHERE account = ? AND successor IN ('', ?)",
+            (successor, self.account, SHARE),
+        )
 
     def release(self) -> None:
         """Give it back, so that the next one need not wait."""
@@ -132,6 +159,7 @@ class SqliteLease:
             )
 
         self._store.write("lease", give_back)
+        self._expires = 0.0
         self._unlock()
 
     def _try_lock(self) -> bool:
@@ -152,35 +180,51 @@ class SqliteLease:
 
 
 class Leases:
-    """The leases of all accounts as one: one worker has them all, or none."""
+    """The leases of all accounts: a worker works those that it gets."""
 
-    def __init__(self, leases: Sequence[SqliteLease]) -> None:
+    def __init__(self, leases: Sequence[SqliteLease], clock: Clock) -> None:
         self._leases = leases
+        self._clock = clock
+        self._keep_off: dict[str, float] = {}
+        self._asked = 0
+        self._ask_from = float("-inf")
 
     @property
-    def number(self) -> int:
-        """The fencing number of the first."""
-        return self._leases[0].number
+    def held(self) -> dict[str, int]:
+        """Account and region -> fencing number, of those held."""
+        return {lease.account: lease.number for lease in self._leases if lease.held}
 
     def acquire(self) -> bool:
-        """Take all that are not held yet; when one cannot be had, none is kept."""
-        taken: list[SqliteLease] = []
+        """Take what nobody has; whether any is held then."""
+        now = self._clock.now()[2]
         for lease in self._leases:
-            if not lease.acquire():
-                for other in taken:
-                    other.release()
-                return False
-            taken.append(lease)
-        return True
+            if not lease.held and self._keep_off.get(lease.account, now) <= now:
+                lease.acquire()
+        return bool(self.held)
+
+    def ask(self) -> None:
+        """Now and then, for a worker that gets none: ask for one, each in turn, the last first."""
+        now = self._clock.now()[2]
+        if len(self._leases) > 1 and now >= self._ask_from:
+            self._ask_from = now + ASK_EVERY
+            self._asked += 1
+            self._leases[-self._asked % len(self._leases)].ask()
 
     def renew(self) -> bool:
-        """Extend all. False when one of them is another's, or a newer release asks for it."""
-        renewed = [lease.renew() for lease in self._leases]
+        """Extend those held, and give up one, of several, that another worker asks for. False when
+        one of them is another's, or a newer release asks for it."""
+        held = [lease for lease in self._leases if lease.held]
+        renewed = [lease.renew() for lease in held]
+        if len(held) > 1 and all(renewed):
+            for lease in [lease for lease in held if lease.wanted][-1:]:
+                lease.release()
+                self._keep_off[lease.account] = self._clock.now()[2] + KEEP_OFF
         return all(renewed)
 
     def release(self) -> None:
         for lease in self._leases:
-            lease.release()
+            if lease.held:
+                lease.release()
 
     def let_go(self) -> None:
         """What the kernel does for a process that dies."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from application.ports import Clock
 from infrastructure.clock import SystemClock
-from infrastructure.event_store.lease import _order
+from infrastructure.event_store.lease import SHARE, _order
 from infrastructure.event_store.postgresql import PostgresqlEventStore
 from infrastructure.event_store.postgresql_driver import DATABASE_TIME
 from infrastructure.event_store.sql import upsert
@@ -54,6 +54,13 @@ class PostgresqlLease:
         self._expires = 0.0
         self._followed: float | None = None
         self.number = 0
+        self.wanted = False
+        """Whether a worker without a lease asks for it."""
+
+    @property
+    def held(self) -> bool:
+        """Whether this one took it, and has not learned that it lost it."""
+        return self._expires > 0
 
     @property
     def fence(self) -> tuple[str, int]:
@@ -126,10 +133,23 @@ class PostgresqlLease:
                 "WHERE account = %s AND fence = %s RETURNING successor",
                 (self._lease_time, self.account, self.number),
             ).fetchone()
+            if row is not None and row[0] == SHARE:
+                self._mark("")  # asked for once: of who has one only nothing is left behind
             return (0.0, "another") if row is None else (before + self._lease_time, row[0])
 
         self._expires, successor = self._store.write("lease", extend)
-        return not successor
+        self.wanted = successor == SHARE
+        return successor in ("", SHARE)
+
+    def ask(self) -> None:
+        """Ask its holder, who may have several, to give it up."""
+        self._store.write("lease", lambda: self._mark(SHARE))
+
+    def _mark(self, successor: str) -> None:
+        self._store.connection.execute(
+            "UPDATE leases SET successor = ? WHERE account = ? AND successor IN ('', ?)",
+            (successor, self.account, SHARE),
+        )
 
     def release(self) -> None:
         """Give it back, so that the next one need not wait."""
@@ -141,6 +161,7 @@ class PostgresqlLease:
             )
 
         self._store.write("lease", give_back)
+        self._expires = 0.0
 
     def _unlock(self) -> None:
         """Nothing that the kernel would let go of: the lease of a process that dies expires."""

@@ -307,6 +307,26 @@ class SqlWork:
         )
         return {row["machine_id"]: bool(row["alive"]) for row in rows}
 
+    def tracked(self, name: str) -> int:
+        """The position that was last tracked under this name; 0 at first."""
+        rows = self._rows("SELECT position FROM tracking WHERE name = ?", (name,))
+        return rows[0]["position"] if rows else 0
+
+    def refusals(self, position: int) -> dict[str, str]:
+        """Machine -> the code by which EC2 refused to end it, when that was its last word after
+        this position."""
+        codes: dict[str, str] = {}
+        for row in self._rows(
+            "SELECT topic, data FROM events WHERE position > ? "
+            "AND topic IN ('TerminationAccepted', 'TerminationRefused') ORDER BY position",
+            (position,),
+        ):
+            data = loads(row["data"])
+            codes |= dict(data.get("refused", ()))
+            for machine_id in data.get("machine_ids", ()):
+                codes.pop(machine_id, None)
+        return codes
+
     def events_after(self, policy: str, topics: Sequence[str], limit: int) -> list[Row]:
         """The next events of these topics that the policy has not processed."""
         rows = self._rows(

@@ -1,4 +1,4 @@
-"""The worker's loop: hold the lease, take turns, end when there is nothing to look after."""
+"""The worker's loop: hold leases, take turns, end when there is nothing to look after."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ class Worker:
         self.reason = ""
         self._holds = False
         self._renewed = False
+        self._worked: dict[str, int] = {}
         self._changes = -1
         self._noted = -1.0
         self._turned = float("-inf")
@@ -124,8 +125,9 @@ class Worker:
             if not self._holds:
                 self._holds = self.lease.acquire()
                 if not self._holds:
+                    if self.side.settings().worker.mode == "external":
+                        self.lease.ask()
                     return not self._is_surplus(now)
-                self.side.journal().info("lease taken", fence=self.lease.number)
                 for report in self.store.reports():
                     self.side.journal().warn("store", message=report)
             self._heartbeat(now)
@@ -159,6 +161,7 @@ class Worker:
         if not self._holds or not self.lease.renew():
             raise LeaseLost("another worker has it, or a newer release asked for it")
         self._renew_read_models()
+        self._follow_leases()
         self.store.refuse_failed_projections()
         reach("worker.turn")
         self.side.policies().take_turn(offered)
@@ -166,9 +169,10 @@ class Worker:
         self._turned = self.clock.now()[2]
 
     def _renew_read_models(self) -> None:
-        """Once a process: after an upgrade the rows may be of another version. Commands and reads
-        go on; where it cannot be done, so does the work."""
-        if self._renewed:
+        """Once a process, by the holder of the first account's lease: after an upgrade the rows may
+        be of another version. Commands and reads go on; where it cannot be done, so does the work.
+        """
+        if self._renewed or not self.side.turns()[0].lease.held:
             return
         self._renewed = True
 
@@ -186,6 +190,20 @@ class Worker:
             raise
         except StoreError as error:
             self.side.journal().error("read models not rebuilt", message=str(error))
+
+    def _follow_leases(self) -> None:
+        """Take what has become free; whatever was known of an account is forgotten when who works
+        it has changed: another worker may have made calls meanwhile."""
+        self.lease.acquire()
+        held = self.lease.held
+        if held == self._worked:
+            return
+        for account in self._worked.keys() - held.keys():
+            self.side.journal().info("lease given up", account=account)
+        for account in held.keys() - self._worked.keys():
+            self.side.journal().info("lease taken", account=account, fence=held[account])
+        self._worked = held
+        self.side.policies.reset()
 
     def _something_changed(self) -> bool:
         """Whether another process wrote to the store or noted a sighting."""

@@ -259,6 +259,7 @@ POINTS = {
         for time in TIMES
     },
     "worker.turn": "cycle",
+    "demand.divided": "cycle",
     "answer.requestMachines": "cycle",
     "answer.requestReturnMachines": "cycle",
 }

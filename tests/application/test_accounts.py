@@ -457,37 +457,53 @@ def _launched_by_hand(world: World, key: str) -> str:
     return str(answer["Instances"][0]["InstanceId"])
 
 
-def test_one_worker_has_all_leases_or_none(make_site: MakeSite) -> None:
-    """A second one gets neither; when another process has one of them, none is kept."""
+def test_a_worker_has_the_leases_it_can_get(make_site: MakeSite) -> None:
+    """One alone has all; while another process has one of them it works the others, and what lives
+    there is no concern of it."""
+    site = make_site({"home": {}, "away": {}}, selection="weighted")
+    world = site.world
+    home, away = "home/us-east-1", "away/us-east-1"
+    first = world.start_worker()
+    world.run(2)
+    assert first.lease.held == {home: 1, away: 1}
+    first.stopping = True
+    world.run(1)
+    side = WriteSide(site=world.site, environ=world.environ)
+    side.clock.override(world.clock)
+    taken = side.leases()["away"]
+    assert taken.acquire()
+    second = world.start_worker()
+    asked = world.request(2)
+    world.run(10)
+    assert second.lease.held == {home: 2}
+    assert site.lives() == {"home": 2}
+    taken.release()
+    side.store().close()
+    world.run(2)
+    assert second.lease.held == {home: 2, away: 3}
+    assert world.run_until_final(asked)["status"] == "complete"
+    site.all_returned()
+
+
+def test_a_second_worker_is_given_one(make_site: MakeSite) -> None:
+    """One that the operator runs beside the first, and no more than one: the first keeps its last.
+    When it ends the first has all again."""
     site = make_site({"home": {}, "away": {}})
     world = site.world
+    home, away = "home/us-east-1", "away/us-east-1"
     first = world.start_worker()
     world.run(2)
     second = world.start_worker()
-    world.run(30)
-
-    def holders() -> dict[str, int]:
-        return dict(world.query("SELECT account, fence FROM leases WHERE expires > 0"))
-
-    assert holders() == {"home/us-east-1": 1, "away/us-east-1": 1}
-    world.kill(first)
-    world.run(2)
-    assert holders() == {"home/us-east-1": 2, "away/us-east-1": 2}
-    second.stopping = True
-    world.run(1)
-    assert holders() == {}
-    side = WriteSide(site=world.site, environ=world.environ)
-    side.clock.override(world.clock)
-    away = side.leases()["away"]
-    assert away.acquire()
+    world.run(8)
+    assert (first.lease.held, second.lease.held) == ({home: 1}, {away: 2})
     third = world.start_worker()
-    world.run(10)
-    assert holders() == {"away/us-east-1": 3}
-    away.release()
-    side.store().close()
-    world.run(2)
-    assert set(holders()) == {"home/us-east-1", "away/us-east-1"}
-    assert third in world.workers
+    world.run(30)
+    assert (first.lease.held, second.lease.held, third.lease.held) == ({home: 1}, {away: 2}, {})
+    third.stopping = second.stopping = True
+    world.run(12)
+    assert first.lease.held == {home: 1, away: 3}
+    site.world.fulfilled(1)
+    site.all_returned()
 
 
 def test_a_lost_lease_of_one_account_stops_all(make_site: MakeSite) -> None:

@@ -32,8 +32,8 @@ def test_fault_20_two_workers_started(way_world: World) -> None:
 
     assert world.workers == [first, second]
     assert len(world.launches()) == 1 and len(world.live()) == N
-    assert world.query("SELECT fence FROM leases") == [(first.lease.number,)]
-    assert second.lease.number == 0
+    assert world.query("SELECT account, fence FROM leases") == list(first.lease.held.items())
+    assert second.lease.held == {}
 
     world.kill(first)
     assert world.run_until_final(world.request(N))["status"] == "complete"
@@ -229,7 +229,7 @@ def test_fault_28_newer_release_takes_over(way_world: World) -> None:
     world.run(5)
 
     assert world.workers == [new]
-    assert new.lease.number == old.lease.number + 1
+    assert list(new.lease.held.values()) == [2] and old.lease.held == {}
     assert world.run_until_final(request_id)["status"] == "complete"
     assert len(world.live()) == N
     world.assert_agreement()
@@ -245,4 +245,4 @@ def test_fault_28_older_release_waits(world: World) -> None:
     world.run(10)
 
     assert world.workers == [new, old]
-    assert old.lease.number == 0
+    assert old.lease.held == {}

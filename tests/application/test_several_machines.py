@@ -7,9 +7,12 @@ The machines' clocks differ, and neither sees the other's files.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from application import crash_points
+from tests.application.test_accounts import Site
 from tests.stores import FOUR, SERVED
 from tests.world import World
 
@@ -161,3 +164,114 @@ def test_the_management_host_fails_over(machines: tuple[World, World]) -> None:
     assert succeeded(other, returned)
     other.run(250, step=5.0)
     other.assert_nothing_left()
+
+
+# -- two accounts, two workers --------------------------------------------------------------------
+
+HOME, AWAY = "home/us-east-1", "away/us-east-1"
+
+
+@pytest.fixture
+def sites(make_world: MakeWorld, tmp_path: Path) -> tuple[Site, Site]:
+    """Two machines, each with a worker, each of which works one of two accounts."""
+    accounts: dict[str, dict[str, int]] = {"home": {}, "away": {}}
+    here = Site(make_world, tmp_path, accounts, selection="weighted")
+    beside = {"beside": here.world, "place": here.world.place}
+    there = Site(make_world, tmp_path, accounts, selection="weighted", **beside)
+    one, other = here.world, there.world
+    one.start_worker()
+    one.run(2)
+    other.start_worker()
+    run_both(one, other, 20, lambda: held(one) == [HOME] and held(other) == [AWAY])
+    return here, there
+
+
+def held(world: World) -> list[str]:
+    return [account for worker in world.workers for account in worker.lease.held]
+
+
+def test_two_accounts_are_worked_by_two_workers(sites: tuple[Site, Site]) -> None:
+    """Each launches and ends in its own, whoever asks; what either may serve is served once."""
+    here, there = sites
+    one, other = here.world, there.world
+    requests = [world.request(N) for world in (one, other) for _ in range(3)]
+    run_both(one, other, 300, lambda: all(succeeded(one, r) for r in requests))
+    assert one.live() == one.owned() and len(one.live()) == 6 * N
+    more = [other.request(N), one.request(N)]
+    run_both(one, other, 300, lambda: all(succeeded(one, r) for r in more))
+    assert set(here.lives()) == {"home", "away"}
+    assert (held(one), held(other)) == ([HOME], [AWAY])
+    assert len(one.live()) == 8 * N
+    one.assert_agreement()
+
+    hosts = [m for r in requests + more for m in one.status(r)["machines"]]
+    returned = other.give_back(hosts)
+    run_both(one, other, 600, lambda: succeeded(one, returned), step=5.0)
+    run_both(one, other, 300, lambda: not one.live(), step=5.0)
+    one.assert_nothing_left()
+
+
+@pytest.mark.parametrize(
+    ("dies", "point"), [(0, "commit.LaunchIntended.after"), (1, "aws.RunInstances.after")]
+)
+def test_one_of_two_workers_dies(sites: tuple[Site, Site], dies: int, point: str) -> None:
+    """In the middle of its launch, whether it has the first account's lease or the other's: who is
+    left takes it over within the lease time, and nothing doubles."""
+    worlds = [site.world for site in sites]
+    one, other = worlds
+    requests = [one.request(N) for _ in range(4)]
+    unlucky, left = worlds[dies], worlds[1 - dies]
+    (worker,) = unlucky.workers
+    with unlucky.dying_at(point), pytest.raises(crash_points.Crash):
+        run_both(unlucky, unlucky, 100, lambda: False)
+    unlucky.kill(worker)
+    took = run_both(one, other, 100, lambda: held(left) == [HOME, AWAY])
+    assert took <= LEASE_TIME + 5
+    run_both(one, other, 600, lambda: all(succeeded(one, r) for r in requests))
+    assert len(one.live()) == 4 * N
+    one.assert_agreement()
+
+
+def test_one_of_two_workers_is_paused(sites: tuple[Site, Site]) -> None:
+    """Between its intent and its call; the other takes its account over and asks for the same
+    machines with the same token. Awake again, it can record nothing, in no account."""
+    one, other = (site.world for site in sites)
+    (paused,) = one.workers
+    request_id = one.request(N)
+
+    def meanwhile() -> None:
+        one.workers.remove(paused)
+        other.run(200, lambda: succeeded(other, request_id))
+
+    with one.pausing_at("aws.RunInstances.before", meanwhile):
+        one.run(50, lambda: paused not in one.workers)
+        while paused.tick():
+            one.clock.advance(1.0)
+    paused.end()
+    assert succeeded(other, request_id)
+    assert len(one.live()) == N
+    assert [len(e["instances"]) for e in one.events("LaunchAccepted")] == [N]
+    other.run(100, step=5.0)
+    one.assert_agreement()
+
+
+def test_two_workers_want_the_same_demand(sites: tuple[Site, Site]) -> None:
+    """One has chosen its account and is slow to say so; it has its lease still when the other,
+    which waited long enough, launches elsewhere. The slow one's intent is refused."""
+    here, there = sites
+    one, other = here.world, there.world
+    (slow,) = one.workers
+    request_id = one.request(N)
+
+    def meanwhile() -> None:
+        one.workers.remove(slow)
+        other.run(45, lambda: bool(other.events("LaunchAccepted")))
+        one.workers.append(slow)
+
+    with one.pausing_at("demand.divided", meanwhile):
+        one.run(50, lambda: bool(one.events("LaunchIntended")))
+    assert [e["account"] for e in one.events("LaunchIntended")] == ["away"]
+    run_both(one, other, 300, lambda: succeeded(one, request_id))
+    assert (held(one), held(other)) == ([HOME], [AWAY])
+    assert here.lives() == {"away": N}
+    one.assert_agreement()
