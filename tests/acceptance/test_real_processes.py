@@ -20,7 +20,10 @@ from tests.forked import (
     work_for,
     work_until,
 )
+from tests.stores import Place
 from tests.world import TEMPLATE
+
+LEASE_TIME = 60.0
 
 
 @pytest.fixture
@@ -128,3 +131,44 @@ def test_fault_23_real_paused_worker(make_site: Callable[..., ForkedSite]) -> No
     drive(site, give_back, "")
     drive(site, work_until(at_rest, 3000), "")
     assert site.live() == set()
+
+
+@pytest.mark.parametrize("point", ["commit.LaunchIntended.after", "aws.RunInstances.after"])
+def test_fault_20_real_kill_on_postgresql(
+    point: str, make_site: Callable[..., ForkedSite], new_place: Callable[[str], Place]
+) -> None:
+    """SIGKILL in the middle of a launch, on a store that no lock of the dead one's machine tells
+    about: the next worker has the lease when it has expired, and goes on with the same token."""
+    site = make_site(place=new_place("postgresql"))
+    drive(site, ask, "")
+    survived, _ = site.process(lambda: work_until(answered, 900)(site), point)
+    assert not survived
+    died = site.clock.seconds
+    drive(site, work_until(lambda s: bool(s.events("LaunchAccepted")), 200), "")
+    assert LEASE_TIME - 5 <= site.clock.seconds - died <= LEASE_TIME + 5
+    drive(site, work_until(answered, 900), "")
+
+    assert len({call.client_token for call in site.launches()}) == 1
+    assert len(site.live()) == succeeded(site) == 3
+    site.assert_agreement()
+
+
+def test_fault_23_real_pause_on_postgresql(
+    make_site: Callable[..., ForkedSite], new_place: Callable[[str], Place]
+) -> None:
+    """SIGSTOP between the launch and its event; past the lease another worker asks with the same
+    token and records what there is. The first one wakes and can write nothing."""
+    site = make_site(place=new_place("postgresql"))
+    drive(site, ask, "")
+    paused = Running(site, 5, stop_at="aws.RunInstances.after")
+    paused.wait_until_stopped()
+    drive(site, work_until(answered, 900), "")
+    before = site.topics()
+
+    paused.go_on()
+    paused.wait()
+    assert site.topics() == before
+    assert site.topics().count("LaunchAccepted") == 1
+    assert len({call.client_token for call in site.launches()}) == 1
+    assert len(site.live()) == succeeded(site) == 3
+    site.assert_agreement()
