@@ -57,7 +57,7 @@ LOCK = 0x686F73746C656467
 """The advisory lock's key, "hostledg". It is the database's, so that stores in two schemas of one
 database only wait for each other."""
 
-BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 QUEUE = (
     "SELECT set_config('lock_timeout', coalesce(nullif(current_setting('lock_timeout'), '0'), "
     f"'{BUSY_TIMEOUT}s'), true), "

@@ -18,6 +18,7 @@ from application.failures import StoreElsewhere, StoreError, StoreInert
 from domain.machine_request import MachineRequest
 from infrastructure.event_store.commit import COLUMNS
 from tests.fakes.clock import FakeClock
+from tests.processes import ProcessSite
 from tests.stores import STORES, Place
 
 if TYPE_CHECKING:
@@ -277,3 +278,39 @@ def test_a_killed_copy_goes_on_where_it_ended(
     assert done.found >= 3001 * percent // 100
     assert done.found + done.taken == 3001
     assert log_of(target) == log_of(source)
+
+
+def test_a_copy_that_kill_9_ends_three_times(
+    new_place: Callable[[str], Place], tmp_path: Path
+) -> None:
+    """`store copy` as a process, killed before the commit that would pass 10, 50 and 90 %: what it
+    has done is not done again."""
+    clock = FakeClock()
+    source = new_place("sqlite").storage(f"{tmp_path}/one")
+    source.create(clock, ACTOR, "0.1.0")
+    with closing(source.event_store(clock, ACTOR)) as store:
+        for start in range(0, 9999, 303):
+            store.save(*(request(str(number)) for number in range(start, start + 303)))
+    site = ProcessSite(tmp_path / "site", store=False)
+    url = f"json:{tmp_path}/copy"
+
+    def copy(crash_at: str = "") -> subprocess.CompletedProcess[str]:
+        command = ["store", "copy", "--from", f"sqlite:{source.path}", "--to", url]  # type: ignore[attr-defined]
+        return subprocess.run(
+            [sys.executable, "-m", "interfaces.cli.main", *command, "--output", "json"],
+            cwd=ROOT,
+            env={**site.environ, "HOSTLEDGER_CRASH_AT": crash_at},
+            capture_output=True,
+            text=True,
+        )
+
+    done = 0
+    for there in (1000, 5000, 9000):
+        killed = copy(f"commit.copy.before#{(there - done) // 1000 + 1}")
+        assert killed.returncode == -9, killed.stderr
+        done = there
+    last = copy()
+    assert last.returncode == 0, last.stderr
+    document = json.loads(last.stdout)
+    assert (document["found"], document["taken"], document["position"]) == (9000, 1000, 10_000)
+    assert log_of(Place("json", {"url": url}).storage(f"{tmp_path}/site")) == log_of(source)
