@@ -28,7 +28,13 @@ class StoreInert(StoreError):
 
 
 class StoreElsewhere(StoreInert):
-    """The store was sealed: the history goes on in another one."""
+    """The store was sealed: the history goes on in another one, at `destination` (a `place`)."""
+
+    def __init__(self, name: str, destination: str) -> None:
+        super().__init__(
+            f"{name} was moved to {destination}: nothing is recorded here any more; set "
+            "storage.url to the new place"
+        )
 
 
 class StoreBusy(StoreError):

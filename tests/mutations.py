@@ -34,6 +34,8 @@ CRASHES = "tests/acceptance/test_crash_points.py::"
 RETURNING = "tests/application/test_faults_returning.py::"
 WORKERS = "tests/application/test_faults_workers.py::"
 POLICIES = "tests/application/test_policies_"
+CONTRACTS = "tests/contracts/test_"
+MACHINES = "tests/application/test_several_machines.py::"
 
 
 @dataclass(frozen=True)
@@ -886,6 +888,58 @@ MUTATIONS = (
         "AND r.answered_final = 1 AND r.source = 'hostfactory'",
         "AND r.answered_final = 2 AND r.source = 'hostfactory'",
         (POLICIES + "worker.py::test_machines_that_are_never_named_are_returned",),
+    ),
+    # -- stores -----------------------------------------------------------------------------------
+    Mutation(
+        "PostgreSQL without its advisory lock",
+        "",
+        "infrastructure/event_store/postgresql.py",
+        'f"pg_advisory_xact_lock({LOCK})"',
+        '"1"',
+        (
+            CONTRACTS
+            + "processes.py::test_eight_writers_and_a_reader_that_follows[postgresql-open]",
+        ),
+    ),
+    Mutation(
+        "fence off on PostgreSQL",
+        "",
+        "infrastructure/event_store/postgresql.py",
+        "if fence is not None and self._here.looked[4] != fence[1]:",
+        "if False:",
+        (CONTRACTS + "event_store.py::test_a_lost_lease_is_refused[postgresql]",),
+    ),
+    Mutation(
+        "checksum of a line of JSON not compared",
+        "",
+        "infrastructure/event_store/json_log.py",
+        "if sha256(line[:-SEAL]).hexdigest().encode() != seal[len(CHECKSUM) : -2]:",
+        "if False:",
+        ("tests/infrastructure/test_json_log.py::test_a_changed_line_in_the_middle_is_named",),
+    ),
+    Mutation(
+        "DynamoDB's head put whatever it was",
+        "",
+        "infrastructure/event_store/dynamodb_log.py",
+        '"ConditionExpression": "rev = :rev",',
+        '"ConditionExpression": "rev <> :rev OR rev = :rev",',
+        ("tests/infrastructure/test_dynamodb_store.py::test_another_commit_came_first",),
+    ),
+    Mutation(
+        "demand divided whoever divided some meanwhile",
+        "",
+        "application/turn.py",
+        'reach("demand.divided")',
+        'reach("demand.divided")\n        number = self.work.tracked(DEMAND) + 1',
+        (MACHINES + "test_two_workers_want_the_same_demand[postgresql]",),
+    ),
+    Mutation(
+        "what was known of an account kept when its lease changed hands",
+        "",
+        "interfaces/worker/loop.py",
+        "        self.side.policies.reset()",
+        "        self.side.policies()",
+        ("tests/application/test_accounts.py::test_a_second_worker_is_given_one",),
     ),
 )
 

@@ -129,9 +129,7 @@ def read_head(tables: Tables) -> Head:
 def refuse_moved(tables: Tables, head: Head) -> None:
     """Raises StoreElsewhere once the store is sealed."""
     if head.facts["moved_to"]:
-        from infrastructure.event_store.sql import moved
-
-        raise StoreElsewhere(moved(tables.name, head.facts["moved_to"]))
+        raise StoreElsewhere(tables.name, head.facts["moved_to"])
 
 
 def refuse_inert(tables: Tables, head: Head, suffixes: Sequence[str] = (LOG,)) -> None:

@@ -38,7 +38,6 @@ from infrastructure.event_store.sql import (
     RESULT,
     TRACK,
     SqlEventStore,
-    moved,
     put,
 )
 
@@ -296,7 +295,7 @@ class PostgresqlEventStore(SqlEventStore):
         self._begin(fence, tracking, records)
         try:
             if self._here.looked[8] and not self._although_moved:
-                raise StoreElsewhere(moved(self.name, self._here.looked[8]))
+                raise StoreElsewhere(self.name, self._here.looked[8])
             if fence is not None and self._here.looked[4] != fence[1]:
                 raise Fenced(f"the lease of {fence[0]} is another worker's now")
             if tracking is not None and (self._here.looked[5] or -1) >= tracking[1]:

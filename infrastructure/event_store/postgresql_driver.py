@@ -476,10 +476,7 @@ def check(session: Session, found: tuple[Any, ...] | None) -> tuple[str, int]:
             "run the release that wrote it"
         )
     if moved_to:
-        raise StoreElsewhere(
-            f"{name} was moved to {moved_to}: nothing is recorded here any more; set storage.url "
-            "to the new place"
-        )
+        raise StoreElsewhere(name, moved_to)
     place = session.place()
     if _is_elsewhere(recorded, place):
         raise StoreInert(

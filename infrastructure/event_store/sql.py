@@ -61,14 +61,6 @@ ROWS_AT_ONCE = 500
 """Rows that are exchanged by one statement or message."""
 
 
-def moved(name: str, destination: str) -> str:
-    """What is said of a store that was sealed."""
-    return (
-        f"{name} was moved to {destination}: nothing is recorded here any more; set storage.url to "
-        "the new place"
-    )
-
-
 def select_events(descending: bool) -> str:
     """A stream's events after one version and up to another, so many at most."""
     return (
@@ -164,7 +156,7 @@ class SqlEventStore:
         """Within a write or a look: raises StoreElsewhere once the store is sealed."""
         (moved_to,) = self.connection.execute("SELECT moved_to FROM store").fetchone()
         if moved_to and not self._although_moved:
-            raise StoreElsewhere(moved(self.name, moved_to))
+            raise StoreElsewhere(self.name, moved_to)
 
     def insist(self) -> None:
         """Write here although the store was moved: an operator brings it back to life."""
@@ -178,7 +170,7 @@ class SqlEventStore:
         """
         (moved_to,) = self.connection.execute("SELECT moved_to FROM store").fetchone()
         if moved_to not in ("", destination):
-            raise StoreElsewhere(moved(self.name, moved_to))
+            raise StoreElsewhere(self.name, moved_to)
 
         def mark() -> None:
             self.connection.execute("UPDATE store SET moved_to = ?", (destination,))

@@ -139,10 +139,7 @@ def check(connection: Any, path: str, inode: int) -> tuple[str, int]:
         "SELECT deployment, incarnation, inode, moved_to FROM store"
     ).fetchone()
     if moved_to:
-        raise StoreElsewhere(
-            f"{path} was moved to {moved_to}: nothing is recorded here any more; set storage.url "
-            "to the new place"
-        )
+        raise StoreElsewhere(path, moved_to)
     refuse_older_copy(connection, path)
     if recorded != inode:
         raise StoreInert(
