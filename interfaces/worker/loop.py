@@ -14,6 +14,7 @@ from application.failures import (
     BrokenConfiguration,
     Conflict,
     Fenced,
+    StoreBusy,
     StoreError,
     StoreInert,
     StoreMissing,
@@ -156,9 +157,9 @@ class Worker:
     def turn(self) -> None:
         """One turn of all policies. Raises LeaseLost, Fenced, StoreError."""
         offered = self._reload()
+        self._renew_read_models()
         if not self._holds or not self.lease.renew():
             raise LeaseLost("another worker has it, or a newer release asked for it")
-        self._renew_read_models()
         self.store.refuse_failed_projections()
         reach("worker.turn")
         self.side.policies().take_turn(offered)
@@ -168,24 +169,21 @@ class Worker:
     def _renew_read_models(self) -> None:
         """Once a process: after an upgrade the rows may be of another version. Commands and reads
         go on; where it cannot be done, so does the work."""
-        if self._renewed:
+        if self._renewed or not self._holds:
             return
-        self._renewed = True
 
         def hold(position: int, end: int) -> None:
             now = self.clock.now()
             if now[2] - self._beat >= HEARTBEAT:
                 self._heartbeat(now)
                 if not self.lease.renew():
-                    self._renewed = False
                     raise LeaseLost("another worker has it, or a newer release asked for it")
 
         try:
             renew_read_models(self.side, hold)
-        except StoreInert:
-            raise
-        except StoreError as error:
-            self.side.journal().error("read models not rebuilt", message=str(error))
+        except StoreBusy as error:
+            self.side.journal().info("read models are rebuilt elsewhere", message=str(error))
+        self._renewed = True
 
     def _something_changed(self) -> bool:
         """Whether another process wrote to the store or noted a sighting."""
