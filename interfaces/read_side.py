@@ -120,7 +120,7 @@ class Call:
         from infrastructure.event_store.commit import iso
         from infrastructure.read_models.past import Checkpoints, part
 
-        source = self.storage.log()
+        source = self.log()
         try:
             position = position_at(source, moment, iso(self.now[0]))
             if find is not None:

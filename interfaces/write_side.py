@@ -14,7 +14,7 @@ from typing import Any
 
 from dependency_injector import containers, providers
 
-from application.failures import StoreInert
+from application.failures import StoreBusy, StoreError, StoreInert
 from application.version import VERSION
 from infrastructure.clock import SystemClock
 from infrastructure.site import Site, site_from
@@ -331,15 +331,24 @@ def rebuild(side: WriteSide, progress: Any) -> Any:
 
 def renew_read_models(side: WriteSide, progress: Any) -> None:
     """Build the read models anew where another version of a projection made them: a release before
-    or after this one. Raises StoreError, and what `progress` raises."""
+    or after this one. What cannot be built now is in the log; the rows that are there serve on.
+
+    Raises StoreBusy, StoreInert, and what `progress` raises.
+    """
     from application.rebuilding import is_outdated
 
     if not is_outdated(side.queries()):
         return
-    rebuilt = rebuild(side, progress)
+    try:
+        rebuilt = rebuild(side, progress)
+    except (StoreBusy, StoreInert):
+        raise
+    except StoreError as error:
+        side.journal().error("read models not rebuilt", message=str(error))
+        return
     side.journal().info("read models rebuilt", position=rebuilt.position, rows=rebuilt.exchanged)
-    for name, position, error in rebuilt.failed:
-        side.journal().error("read model not rebuilt", name=name, position=position, error=error)
+    for name, position, why in rebuilt.failed:
+        side.journal().error("read model not rebuilt", name=name, position=position, error=why)
 
 
 def compact(side: WriteSide) -> list[str]:

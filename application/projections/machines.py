@@ -19,8 +19,8 @@ INTERRUPTION = "interruption"
 
 def _put(record: Record, rows: Rows, row: dict[str, Any]) -> None:
     row["updated_at"] = record.recorded_at
-    row["fragment"] = wire_fragments.machine(row)
-    row["return_fragment"] = wire_fragments.returned_machine(row)
+    row["fragment"] = fragment = wire_fragments.machine(row)
+    row["return_fragment"] = wire_fragments.returned_machine(row, fragment)
     rows.put("machines", row)
 
 

@@ -35,10 +35,10 @@ def machine(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def returned_machine(row: dict[str, Any]) -> dict[str, Any]:
+def returned_machine(row: dict[str, Any], fragment: dict[str, Any]) -> dict[str, Any]:
     """The same machine in the status of a return: gone is success, whatever ended it."""
     return {
-        **machine(row),
+        **fragment,
         "result": "executing" if row["alive"] else "succeed",
         "message": "" if row["alive"] else row["message"],
     }

@@ -306,14 +306,16 @@ class Rows:
         """(table, row as it is stored) of what one projection changed; not given again."""
         taken = []
         for (table, *_), row in self._changed.pop(writer, {}).items():
-            stored = row.copy()
+            lists = {}
             for column in self.JSON[table]:
                 value = row[column]
-                if value is not None and value.__class__ is not str:
-                    stored[column] = dumps(value)
-                    if column not in self.LISTS:
-                        row[column] = stored[column]  # as it would be read again
-            taken.append((table, stored))
+                if value is None or value.__class__ is str:
+                    continue
+                if column in self.LISTS:
+                    lists[column] = dumps(value)
+                else:
+                    row[column] = dumps(value)  # as it would be read again
+            taken.append((table, {**row, **lists} if lists else row))
         return taken
 
     def forget(self, writer: str) -> None:

@@ -14,6 +14,7 @@ from application.failures import (
     BrokenConfiguration,
     Conflict,
     Fenced,
+    StoreBusy,
     StoreError,
     StoreInert,
     StoreMissing,
@@ -158,9 +159,9 @@ class Worker:
     def turn(self) -> None:
         """One turn of all policies. Raises LeaseLost, Fenced, StoreError."""
         offered = self._reload()
+        self._renew_read_models()
         if not self._holds or not self.lease.renew():
             raise LeaseLost("another worker has it, or a newer release asked for it")
-        self._renew_read_models()
         self._follow_leases()
         self.store.refuse_failed_projections()
         reach("worker.turn")
@@ -174,22 +175,19 @@ class Worker:
         """
         if self._renewed or not self.side.turns()[0].lease.held:
             return
-        self._renewed = True
 
         def hold(position: int, end: int) -> None:
             now = self.clock.now()
             if now[2] - self._beat >= HEARTBEAT:
                 self._heartbeat(now)
                 if not self.lease.renew():
-                    self._renewed = False
                     raise LeaseLost("another worker has it, or a newer release asked for it")
 
         try:
             renew_read_models(self.side, hold)
-        except StoreInert:
-            raise
-        except StoreError as error:
-            self.side.journal().error("read models not rebuilt", message=str(error))
+        except StoreBusy as error:
+            self.side.journal().info("read models are rebuilt elsewhere", message=str(error))
+        self._renewed = True
 
     def _follow_leases(self) -> None:
         """Take what has become free; whatever was known of an account is forgotten when who works

@@ -116,6 +116,7 @@ def test_the_world_is_as_it_was(world: World, run: Run, tmp_path: Path) -> None:
         then = run("--store", place, "requests", "list", "--output", "json").document["requests"]
         assert [row["request_id"] for row in then] == [early]
         refused(run("--store", place, "requests", "show", late), late)
+        assert run("--store", place, "requests", "list", "--as-of", "1").out == "no request\n"
         assert run("--store", place, "store", "status", "--output", "json").document["inert"]
         assert run("--store", place, "projections", "verify").status == 0
         refused(run("--store", place, "requests", "cancel", early, "--reason", "x"), "only read")

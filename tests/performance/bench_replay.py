@@ -35,10 +35,8 @@ REPORT = ROOT / "docs/reference/performance-replay.md"
 
 BARE = """
 import json, sqlite3, sys
-for (data,) in sqlite3.connect(sys.argv[1]).execute(
-    "SELECT data FROM (SELECT * FROM events ORDER BY position)"
-):
-    json.loads(data)
+for row in sqlite3.connect(sys.argv[1]).execute("SELECT * FROM events ORDER BY position"):
+    json.loads(row[8])
 """
 
 OPEN = """
@@ -97,10 +95,17 @@ print(json.dumps(took))
 """
 
 
+USED = """
+import time
+with open("/proc/self/status") as status:
+    (peak,) = [line.split()[1] for line in status if line.startswith("VmHWM:")]
+print(time.process_time(), peak)
+"""
+
+
 def run(code: str, path: str) -> tuple[float, float, str]:
     """Seconds of work, MiB at most, and what it printed, of a process of its own."""
-    measured = f"import resource\n{code}\nused = resource.getrusage(resource.RUSAGE_SELF)\n"
-    measured += "print(used.ru_utime + used.ru_stime, used.ru_maxrss)"
+    measured = code + USED
     done = subprocess.run(
         [sys.executable, "-c", measured, path], cwd=ROOT, stdout=subprocess.PIPE, text=True,
         check=True,
