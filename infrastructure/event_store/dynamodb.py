@@ -135,6 +135,7 @@ class DynamodbEventStore:
             from infrastructure.event_store.dynamodb_mirror import Mirror
 
             mirror = Mirror(self.tables, self._directory, self._clock, self._head)
+            mirror.renew_failed()
             mirror.follow(read_head(self.tables))
             self._mirror = mirror
         return self._mirror

@@ -46,6 +46,7 @@ def exchange(
     projections: Callable[[], dict[str, int]],
 ) -> None:
     """As `SqlEventStore.exchange`. Raises StoreError."""
+    store.mirror().renew_failed()
     store.change_head(_stop)
     while True:
         head = store._current()

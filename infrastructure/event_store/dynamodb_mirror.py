@@ -80,6 +80,11 @@ class Mirror:
                 os.unlink(self.path + leftover)
         self._open()
 
+    def renew_failed(self) -> None:
+        """Make it anew when a projection stopped here: its code may be mended by now."""
+        if self.store.connection.execute("SELECT 1 FROM projections").fetchone():
+            self._renew()
+
     def close(self) -> None:
         store = getattr(self, "store", None)
         if store is not None:

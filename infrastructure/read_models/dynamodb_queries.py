@@ -12,7 +12,7 @@ from infrastructure.read_models.sql_queries import PAGE, SqlQueries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from infrastructure.event_store.dynamodb_client import Tables
@@ -38,6 +38,10 @@ class DynamodbQueries(SqlQueries):
         self._mirror.follow(read_head(self._tables))
         self._connection = self._mirror.store.connection
         self.begin()
+
+    def _rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        self._connection = self._mirror.store.connection  # which may have been made anew
+        return super()._rows(statement, parameters)
 
     def projections(self) -> list[dict[str, Any]]:
         """Name and version of each read model, and where and why it failed, null where it did
