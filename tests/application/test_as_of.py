@@ -18,7 +18,7 @@ from application import as_of, queries
 from infrastructure.event_store.sqlite import SqliteEventStore
 from infrastructure.event_store.sqlite_file import SCHEMA_VERSION, open_for_reading
 from infrastructure.event_store.sqlite_setup import create_store
-from infrastructure.read_models.past import Checkpoints, PastQueries, part
+from infrastructure.read_models.past import PastQueries, Snapshots, part
 from infrastructure.read_models.sql import SqlReadModel
 from infrastructure.read_models.sql_queries import SqlQueries
 from interfaces.hostfactory.reads import statuses
@@ -108,7 +108,7 @@ def edges(shown: dict[int, Documents]) -> Iterator[tuple[int, str, str]]:
 @settings(max_examples=4)
 @given(st.lists(st.integers(0, 2**32), min_size=20, max_size=32))
 def test_every_prefix_is_as_it_was_then(seeds: list[int]) -> None:
-    """Asked at the end of the log: of the whole fleet, from checkpoints and from none, and of each
+    """Asked at the end of the log: of the whole fleet, from snapshots and from none, and of each
     thing by what concerns it alone."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as directory:
         path = directory + "/ledger.db"
@@ -116,8 +116,8 @@ def test_every_prefix_is_as_it_was_then(seeds: list[int]) -> None:
         source = look(path)
         for position, documents in shown.items():
             for step in (7, 1000):
-                checkpoints = Checkpoints(f"{directory}/{step}", source, step)
-                view = checkpoints.look(position)
+                snapshots = Snapshots(f"{directory}/{step}", source, step)
+                view = snapshots.look(position)
                 assert lists(view) == {k: d for k, d in documents.items() if k[0] == "list"}
                 view._connection.close()
         for position, kind, identifier in edges(shown):
@@ -127,7 +127,7 @@ def test_every_prefix_is_as_it_was_then(seeds: list[int]) -> None:
         source.close()
 
 
-# -- checkpoints ----------------------------------------------------------------------------------
+# -- snapshots ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -143,52 +143,52 @@ def positions(directory: Path) -> list[int]:
     return sorted(int(path.name.partition("-")[0]) for path in directory.iterdir())
 
 
-def listed(checkpoints: Checkpoints, position: int) -> Documents:
-    view = checkpoints.look(position)
+def listed(snapshots: Snapshots, position: int) -> Documents:
+    view = snapshots.look(position)
     found = lists(view)
     view._connection.close()
     return found
 
 
-def test_a_look_leaves_checkpoints_and_goes_on_from_them(log: SqlQueries, tmp_path: Path) -> None:
+def test_a_look_leaves_snapshots_and_goes_on_from_them(log: SqlQueries, tmp_path: Path) -> None:
     """The further back, the further apart; none is ever written again, and no more are kept than
     was decided."""
     directory = tmp_path / "past"
-    checkpoints = Checkpoints(str(directory), log, 4)
-    expected = {p: listed(Checkpoints("/dev/null/none", log, 1000), p) for p in (18, 23, 41, 42)}
-    assert listed(checkpoints, 18) == expected[18]
+    snapshots = Snapshots(str(directory), log, 4)
+    expected = {p: listed(Snapshots("/dev/null/none", log, 1000), p) for p in (18, 23, 41, 42)}
+    assert listed(snapshots, 18) == expected[18]
     assert positions(directory) == [8, 12, 16]
     before = {path: path.read_bytes() for path in directory.iterdir()}
-    assert listed(checkpoints, 18) == expected[18]
-    assert listed(checkpoints, 41) == expected[41]
+    assert listed(snapshots, 18) == expected[18]
+    assert listed(snapshots, 41) == expected[41]
     assert positions(directory) == [8, 12, 16, 24, 32, 36, 40]
-    assert listed(checkpoints, 23) == expected[23]
-    assert listed(checkpoints, 31) == listed(Checkpoints("/dev/null/none", log), 31)
+    assert listed(snapshots, 23) == expected[23]
+    assert listed(snapshots, 31) == listed(Snapshots("/dev/null/none", log), 31)
     assert len(positions(directory)) == 8
     assert all(path.read_bytes() == before[path] for path in before if path.exists())
     for path in directory.iterdir():
         path.unlink()
-    assert listed(checkpoints, 42) == expected[42]
+    assert listed(snapshots, 42) == expected[42]
 
 
-def test_looks_from_one_checkpoint_do_not_meet(log: SqlQueries, tmp_path: Path) -> None:
-    checkpoints = Checkpoints(str(tmp_path / "past"), log, 4)
-    views = [checkpoints.look(position) for position in (17, 19, 18)]
+def test_looks_from_one_snapshot_do_not_meet(log: SqlQueries, tmp_path: Path) -> None:
+    snapshots = Snapshots(str(tmp_path / "past"), log, 4)
+    views = [snapshots.look(position) for position in (17, 19, 18)]
     found = [lists(view) for view in views]
     for view in views:
         view._connection.close()
-    assert found == [listed(Checkpoints("/dev/null/none", log), p) for p in (17, 19, 18)]
+    assert found == [listed(Snapshots("/dev/null/none", log), p) for p in (17, 19, 18)]
 
 
-def test_a_checkpoint_of_another_history_is_not_used(tmp_path: Path, log: SqlQueries) -> None:
+def test_a_snapshot_of_another_history_is_not_used(tmp_path: Path, log: SqlQueries) -> None:
     """Nor is one that is damaged."""
     path = str(tmp_path / "other.db")
     live(path, list(range(100, 140)))
-    expected = listed(Checkpoints("/dev/null/none", log), 18)
+    expected = listed(Snapshots("/dev/null/none", log), 18)
     directory = tmp_path / "past"
     with closing(look(path)) as other:
-        assert listed(Checkpoints(str(directory), other, 4), 18) != expected
-    assert listed(Checkpoints(str(directory), log, 4), 18) == expected
+        assert listed(Snapshots(str(directory), other, 4), 18) != expected
+    assert listed(Snapshots(str(directory), log, 4), 18) == expected
     for file in directory.iterdir():
         file.write_bytes(b"no database at all, but long enough to be looked at" * 100)
-    assert listed(Checkpoints(str(directory), log, 4), 18) == expected
+    assert listed(Snapshots(str(directory), log, 4), 18) == expected
