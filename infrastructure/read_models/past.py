@@ -14,7 +14,7 @@ import time
 from contextlib import closing
 from hashlib import sha256
 
-from application.failures import ProjectionFailed
+from application.failures import ProjectionFailed, StoreError
 from application.replay import replay
 from infrastructure.event_store.commit import Rows
 from infrastructure.event_store.sqlite_driver import sqlite
@@ -122,7 +122,7 @@ class _Look(Replica):
 
     def __init__(self, path: str, deployment: str) -> None:
         # Without locks, because nobody ever writes to the file.
-        connection = sqlite.connect(uri(path, "nolock=1"), isolation_level=None, uri=True)
+        connection = sqlite.connect(uri(path, "mode=rw&nolock=1"), isolation_level=None, uri=True)
         for pragma in ("journal_mode = MEMORY", "cache_spill = OFF"):
             connection.execute(f"PRAGMA {pragma}")
         self._open(connection, deployment)
@@ -165,11 +165,13 @@ class Snapshots:
         replica: Replica
         try:
             replica = _Look(path, self._deployment) if path else Replica("", self._deployment)
-        except sqlite.DatabaseError:  # it is damaged
-            os.unlink(path)
+            replay(self._source, replica, position, progress if is_long else _quiet)
+            replica.index()
+        except sqlite.DatabaseError as error:
+            if not path:
+                raise StoreError(f"the state as of {position} cannot be built: {error}") from None
+            _remove(path)  # it is damaged
             return self.look(position, progress)
-        replay(self._source, replica, position, progress if is_long else _quiet)
-        replica.index()
         return PastQueries(replica, self._source, position)
 
     def _chain(self, position: int) -> str:
@@ -214,12 +216,11 @@ class Snapshots:
                 for mark in _marks(start, position, self._step):
                     replay(self._source, replica, mark, lambda done, _: progress(done, position))
                     base = self._keep(unfinished, mark)
-        except (OSError, sqlite.OperationalError):
+        except (OSError, sqlite.DatabaseError):
             return base
         finally:
             for leftover in (unfinished, unfinished + ".copy"):
-                if os.path.exists(leftover):
-                    os.unlink(leftover)
+                _remove(leftover)
         return base
 
     def _keep(self, replica: str, position: int) -> str:
@@ -246,6 +247,13 @@ class Snapshots:
             size += os.stat(path).st_size
             if number and (number >= MOST_FILES or size > MOST_BYTES):
                 os.unlink(path)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
 
 
 def _used(path: str) -> float:

@@ -22,8 +22,10 @@ from infrastructure.read_models.past import PastQueries, Snapshots, part
 from infrastructure.read_models.sql import SqlReadModel
 from infrastructure.read_models.sql_queries import SqlQueries
 from interfaces.hostfactory.reads import statuses
+from tests.application.test_projections import live_through
 from tests.fakes.clock import FakeClock
 from tests.histories import PROVIDER, History
+from tests.world import World
 
 ACTOR = {"user": "test"}
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -127,6 +129,27 @@ def test_every_prefix_is_as_it_was_then(seeds: list[int]) -> None:
         source.close()
 
 
+def test_each_thing_is_as_in_the_whole_fleet(make_world: Callable[..., World]) -> None:
+    """Of a site where much went wrong, with fleets that go on launching."""
+    world = make_world(way="fleet-maintain", boot_time=20.0, shutdown_time=15.0)
+    live_through(world, 3)
+    with closing(look(world.path)) as source:
+        (end,) = source.last_events(1, None)
+        for quarter in range(1, 5):
+            position = end["position"] * quarter // 4
+            whole = Snapshots("/dev/null/none", source, 10_000).look(position)
+            asked = [("machine", row["machine_id"]) for row in queries.machines(whole)]
+            asked += [("batch", row["batch_id"]) for row in queries.batches(whole)]
+            for row in queries.requests(whole):
+                asked += [("request", row["request_id"]), ("status", row["request_id"])]
+            assert len(asked) > 10
+            for kind, identifier in asked:
+                view = part(source, position, FIND[kind](identifier)(source, position))
+                assert one(view, kind, identifier) == one(whole, kind, identifier)
+                view._connection.close()
+            whole._connection.close()
+
+
 # -- snapshots ----------------------------------------------------------------------------------
 
 
@@ -184,11 +207,13 @@ def test_a_snapshot_of_another_history_is_not_used(tmp_path: Path, log: SqlQueri
     """Nor is one that is damaged."""
     path = str(tmp_path / "other.db")
     live(path, list(range(100, 140)))
-    expected = listed(Snapshots("/dev/null/none", log), 18)
+    expected = listed(Snapshots("/dev/null/none", log), 19)
     directory = tmp_path / "past"
     with closing(look(path)) as other:
-        assert listed(Snapshots(str(directory), other, 4), 18) != expected
-    assert listed(Snapshots(str(directory), log, 4), 18) == expected
-    for file in directory.iterdir():
-        file.write_bytes(b"no database at all, but long enough to be looked at" * 100)
-    assert listed(Snapshots(str(directory), log, 4), 18) == expected
+        assert listed(Snapshots(str(directory), other, 4), 19) != expected
+    assert listed(Snapshots(str(directory), log, 4), 19) == expected
+    for damage in (0, 20_000):
+        for file in directory.iterdir():
+            text = file.read_bytes()
+            file.write_bytes(text[:damage] + b"damaged" * 9_000 + text[damage + 63_000 :])
+        assert listed(Snapshots(str(directory), log, 4), 19) == expected
