@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from heapq import merge
 
 from application.json_text import loads
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     class Source(Protocol):
         """A look at a store's log."""
 
-        def events_about(self, topic: str, after: int, to: int, limit: int) -> list[Row]: ...
+        def events_after(self, position: int, limit: int) -> list[Row]: ...
 
 
 PAGE = 1_000
@@ -74,17 +73,14 @@ CHANGES: dict[str, tuple[str, Callable[[Row], str]]] = {
 def changes(source: Source, after: int, to: int) -> tuple[dict[str, int], list[Row]]:
     """How many changes of each kind there were with after < position <= to, in the order of
     CHANGES, and all of them in their own."""
-    events = merge(
-        *(_events(source, topic, after, to) for topic in CHANGES),
-        key=lambda event: event["position"],
-    )
-    found = [_change(event) for event in events]
+    found = [_change(event) for event in _events(source, after, to) if event["topic"] in CHANGES]
     counts = Counter(change["change"] for change in found)
     return {name: counts[name] for name, _ in CHANGES.values() if counts[name]}, found
 
 
-def _events(source: Source, topic: str, after: int, to: int) -> Iterator[Row]:
-    while events := source.events_about(topic, after, to, PAGE):
+def _events(source: Source, after: int, to: int) -> Iterator[Row]:
+    while after < to:
+        events = source.events_after(after, min(PAGE, to - after))
         yield from events
         after = events[-1]["position"]
 

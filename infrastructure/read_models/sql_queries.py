@@ -205,14 +205,6 @@ class SqlQueries:
             (dumps(list(streams)),),
         )
 
-    def events_about(self, topic: str, after: int, to: int, limit: int) -> list[Row]:
-        """The next events of a topic with after < position <= to, oldest first."""
-        return self._rows(
-            "SELECT * FROM events WHERE topic = ? AND position > ? AND position <= ? "
-            "ORDER BY position LIMIT ?",
-            (topic, after, to, limit),
-        )
-
     def mentions(self, topic: str, after: int, to: int, limit: int, name: str = "") -> list[Row]:
         """Position, stream and data of the next events of a topic with after < position <= to that
         may name something, oldest first."""

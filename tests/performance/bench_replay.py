@@ -107,9 +107,9 @@ import time
 from application import queries
 from infrastructure.read_models.past import Snapshots
 began = time.process_time()
-look = Snapshots(sys.argv[1] + ".past", view).look(end_of(view) - {before})
+look = Snapshots(sys.argv[1] + ".past", view).look(end_of(view) - BEFORE)
 print("look", time.process_time() - began)
-if {asked}:
+if ASKED:
     print("asked", len(queries.machines(look, alive_only=True)))
     print("whole", time.process_time() - began)
 """
@@ -229,7 +229,7 @@ def as_of(path: str) -> dict[str, Any]:
         ("end", 0, 1),
         ("far", end % STEP + 1, 1),
     ):
-        _, peak, told = run(FLEET.format(before=before, asked=asked), path)
+        _, peak, told = run(f"BEFORE, ASKED = {before}, {asked}\n{FLEET}", path)
         found[name] = {**{k: float(v) for k, v in map(str.split, told.split("\n"))}, "peak": peak}
     found["kept"] = sum(p.stat().st_size for p in Path(path + ".past").iterdir()) / 2**20
     found["files"] = len(list(Path(path + ".past").iterdir()))
