@@ -127,3 +127,15 @@ def test_what_changed_between_two_moments(world: World, run: Run) -> None:
     assert everything["counts"]["machine launched"] == 3
     assert everything["counts"]["template revised"] == 1
     refused(run("audit", "diff", "--from", "9", "--to", "8"), "position 9", "position 8")
+
+
+@pytest.mark.stores("sqlite")
+def test_a_copy_is_asked_as_of_a_time_too(world: World, run: Run) -> None:
+    request_id, _ = fulfilled(world, 1)
+    asked = ("requests", "show", request_id, "--as-of", str(end(world)["position"]))
+    expected = run(*asked, "--output", "json").document
+    copy = world.backup()
+    world.run_until_final(world.give_back(world.status(request_id)["machines"]))
+    assert run("--store", f"sqlite:{copy}", *asked, "--output", "json").document == expected
+    every = run("--store", f"sqlite:{copy}", "requests", "list", *asked[3:], "--output", "json")
+    assert [row["request_id"] for row in every.document["requests"]] == [request_id]
