@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from application import as_of, queries
+from domain.launch_batch import LaunchBatch
+from domain.machine import Machine
 from infrastructure.event_store.sqlite import SqliteEventStore
 from infrastructure.event_store.sqlite_file import SCHEMA_VERSION, open_for_reading
 from infrastructure.event_store.sqlite_setup import create_store
@@ -23,6 +25,7 @@ from infrastructure.read_models.sql import SqlReadModel
 from infrastructure.read_models.sql_queries import SqlQueries
 from interfaces.hostfactory.reads import statuses
 from tests.application.test_projections import live_through
+from tests.domain.samples import instance, machine_id
 from tests.fakes.clock import FakeClock
 from tests.histories import PROVIDER, History
 from tests.world import World
@@ -148,6 +151,44 @@ def test_each_thing_is_as_in_the_whole_fleet(make_world: Callable[..., World]) -
                 assert one(view, kind, identifier) == one(whole, kind, identifier)
                 view._connection.close()
             whole._connection.close()
+
+
+def test_what_a_thing_does_not_know_itself_yet(tmp_path: Path) -> None:
+    """A machine is dealt to a request that its launch was not made for; and is returned, as of the
+    time before it is told."""
+    path = str(tmp_path / "ledger.db")
+    create_store(path, FakeClock(), ACTOR, "test")
+    with closing(SqliteEventStore(path, FakeClock(), ACTOR)) as store:
+        history = History(store, FakeClock(), lambda: None)
+        history.ask()
+        history.intend()
+        history.ask()
+        batch = store.get(LaunchBatch, history.batches[0])
+        assert batch is not None
+        first, second = history.requests
+        claims = [[first, 1], [second, 1]]
+        batch.accept("aws", [instance(8), instance(9)], claims, [], False, "", False)
+        store.save(batch)
+        machine = Machine(Machine.stream(machine_id(9)))
+        facts = {k: v for k, v in instance(9).items() if k != "machine_id"}
+        machine.launch(
+            request_id=second, batch_id=batch.identifier, provider=PROVIDER, template_id="T",
+            revision="r", account="default", region="us-east-1", **facts,
+        )  # fmt: skip
+        store.save(machine)
+        history.machines.append(machine.identifier)
+        history.hand_back()
+        returned, _ = store.end()
+        with closing(look(path)) as source:
+            expected = queries.request(source, second)
+        history.tell()
+    (shown,) = expected["machines"]
+    assert (shown["machine_id"], shown["return_id"]) == (machine_id(9), history.returns[0])
+    with closing(look(path)) as source:
+        find = as_of.requests([second], source, returned)
+        view = part(source, returned, find)
+        assert queries.request(view, second) == expected
+        view._connection.close()
 
 
 # -- snapshots ----------------------------------------------------------------------------------
