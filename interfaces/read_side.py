@@ -118,14 +118,14 @@ class Call:
         that takes long. Raises StoreError."""
         from application.as_of import position_at
         from infrastructure.event_store.commit import iso
-        from infrastructure.read_models.past import Checkpoints, part
+        from infrastructure.read_models.past import Snapshots, part
 
         source = self.log()
         try:
             position = position_at(source, moment, iso(self.now[0]))
             if find is not None:
                 return part(source, position, find(source, position))
-            return Checkpoints(self.site.state_dir + "/past", source).look(position, progress)
+            return Snapshots(self.site.state_dir + "/past", source).look(position, progress)
         except BaseException:
             source.close()
             raise

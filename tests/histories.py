@@ -121,9 +121,9 @@ class History:
         if batch is None:
             return
         claims = [claim for claim in batch.claims if self._is_open(claim[0])]
-        if self._chance.random() < 0.3:  # what else is open and wants the same
+        if self._chance.random() < 0.7:  # what else is open and wants the same
             claims += [[r, 1] for r in self.requests[-2:] if self._is_open(r)]
-        count = self._chance.randint(0, 3)
+        count = self._chance.randint(0, 5)
         instances = [
             instance(self._made + n, self._chance.randint(1, 2)) for n in range(1, count + 1)
         ]

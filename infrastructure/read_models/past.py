@@ -1,7 +1,7 @@
 """The read models as of a position: of a few things by what concerns them, of all from the nearest
-checkpoint.
+snapshot.
 
-A checkpoint is a replica in a file that is never written again. A look from it goes on in a
+A snapshot is a replica in a file that is never written again. A look from it goes on in a
 transaction that is never committed, so that any number may look at the same time and nothing is
 copied. Whoever has to fold much leaves one; all of them may be deleted at will.
 """
@@ -14,7 +14,7 @@ import time
 from contextlib import closing
 from hashlib import sha256
 
-from application.failures import ProjectionFailed
+from application.failures import ProjectionFailed, StoreError
 from application.replay import replay
 from infrastructure.event_store.commit import Rows
 from infrastructure.event_store.sqlite_driver import sqlite
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
 
 STEP = 10_000
-"""Events that a look folds by itself; before more of them checkpoints are left, at multiples."""
+"""Events that a look folds by itself; before more of them snapshots are left, at multiples."""
 
 MOST_FILES, MOST_BYTES = 8, 2**31
-"""So many checkpoints are kept, in so many bytes; those that were used last stay."""
+"""So many snapshots are kept, in so many bytes; those that were used last stay."""
 
 LEAST_FREE = 2 * MOST_BYTES
 """Bytes that must be free for any to be left: the ledger needs the disk more."""
@@ -118,11 +118,11 @@ def part(source: SqlQueries, position: int, concern: Concern) -> PastQueries:
 
 
 class _Look(Replica):
-    """A replica that goes on from a checkpoint for as long as it is open."""
+    """A replica that goes on from a snapshot for as long as it is open."""
 
     def __init__(self, path: str, deployment: str) -> None:
         # Without locks, because nobody ever writes to the file.
-        connection = sqlite.connect(uri(path, "nolock=1"), isolation_level=None, uri=True)
+        connection = sqlite.connect(uri(path, "mode=rw&nolock=1"), isolation_level=None, uri=True)
         for pragma in ("journal_mode = MEMORY", "cache_spill = OFF"):
             connection.execute(f"PRAGMA {pragma}")
         self._open(connection, deployment)
@@ -130,7 +130,7 @@ class _Look(Replica):
         os.utime(path)
 
     def _begin(self, deployment: str) -> None:
-        raise sqlite.DatabaseError("no checkpoint")
+        raise sqlite.DatabaseError("no snapshot")
 
 
 def _quiet(done: int, of: int) -> None:
@@ -146,7 +146,7 @@ def _marks(start: int, position: int, step: int) -> list[int]:
     return marks[::-1]
 
 
-class Checkpoints:
+class Snapshots:
     """Those of a log in a directory, which is made when there is something to keep."""
 
     def __init__(self, directory: str, source: SqlQueries, step: int = STEP) -> None:
@@ -165,11 +165,13 @@ class Checkpoints:
         replica: Replica
         try:
             replica = _Look(path, self._deployment) if path else Replica("", self._deployment)
-        except sqlite.DatabaseError:  # it is damaged
-            os.unlink(path)
+            replay(self._source, replica, position, progress if is_long else _quiet)
+            replica.index()
+        except sqlite.DatabaseError as error:
+            if not path:
+                raise StoreError(f"the state as of {position} cannot be built: {error}") from None
+            _remove(path)  # it is damaged
             return self.look(position, progress)
-        replay(self._source, replica, position, progress if is_long else _quiet)
-        replica.index()
         return PastQueries(replica, self._source, position)
 
     def _chain(self, position: int) -> str:
@@ -188,7 +190,7 @@ class Checkpoints:
             return []
 
     def _nearest(self, position: int) -> tuple[int, str]:
-        """Position and path of the last checkpoint until then; (0, "") for none."""
+        """Position and path of the last snapshot until then; (0, "") for none."""
         positions = {int(name.partition("-")[0]) for name in self._files()}
         for start in sorted(positions, reverse=True):
             if start <= position and os.path.exists(path := self._path(start)):
@@ -198,7 +200,7 @@ class Checkpoints:
     def _leave(
         self, start: int, base: str, position: int, progress: Callable[[int, int], object]
     ) -> str:
-        """Go on from a checkpoint, and leave one at a position and some on the way, the further
+        """Go on from a snapshot, and leave one at a position and some on the way, the further
         before it the further apart. The path of the last; the base's where there is no room or no
         right to write."""
         unfinished = f"{self._directory}/{position}.{os.getpid()}.new"
@@ -214,12 +216,11 @@ class Checkpoints:
                 for mark in _marks(start, position, self._step):
                     replay(self._source, replica, mark, lambda done, _: progress(done, position))
                     base = self._keep(unfinished, mark)
-        except (OSError, sqlite.OperationalError):
+        except (OSError, sqlite.DatabaseError):
             return base
         finally:
             for leftover in (unfinished, unfinished + ".copy"):
-                if os.path.exists(leftover):
-                    os.unlink(leftover)
+                _remove(leftover)
         return base
 
     def _keep(self, replica: str, position: int) -> str:
@@ -246,6 +247,13 @@ class Checkpoints:
             size += os.stat(path).st_size
             if number and (number >= MOST_FILES or size > MOST_BYTES):
                 os.unlink(path)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
 
 
 def _used(path: str) -> float:

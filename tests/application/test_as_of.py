@@ -15,15 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from application import as_of, queries
+from domain.launch_batch import LaunchBatch
+from domain.machine import Machine
 from infrastructure.event_store.sqlite import SqliteEventStore
 from infrastructure.event_store.sqlite_file import SCHEMA_VERSION, open_for_reading
 from infrastructure.event_store.sqlite_setup import create_store
-from infrastructure.read_models.past import Checkpoints, PastQueries, part
+from infrastructure.read_models.past import PastQueries, Snapshots, part
 from infrastructure.read_models.sql import SqlReadModel
 from infrastructure.read_models.sql_queries import SqlQueries
 from interfaces.hostfactory.reads import statuses
+from tests.application.test_projections import live_through
+from tests.domain.samples import instance, machine_id
 from tests.fakes.clock import FakeClock
 from tests.histories import PROVIDER, History
+from tests.world import World
 
 ACTOR = {"user": "test"}
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -108,7 +113,7 @@ def edges(shown: dict[int, Documents]) -> Iterator[tuple[int, str, str]]:
 @settings(max_examples=4)
 @given(st.lists(st.integers(0, 2**32), min_size=20, max_size=32))
 def test_every_prefix_is_as_it_was_then(seeds: list[int]) -> None:
-    """Asked at the end of the log: of the whole fleet, from checkpoints and from none, and of each
+    """Asked at the end of the log: of the whole fleet, from snapshots and from none, and of each
     thing by what concerns it alone."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as directory:
         path = directory + "/ledger.db"
@@ -116,8 +121,8 @@ def test_every_prefix_is_as_it_was_then(seeds: list[int]) -> None:
         source = look(path)
         for position, documents in shown.items():
             for step in (7, 1000):
-                checkpoints = Checkpoints(f"{directory}/{step}", source, step)
-                view = checkpoints.look(position)
+                snapshots = Snapshots(f"{directory}/{step}", source, step)
+                view = snapshots.look(position)
                 assert lists(view) == {k: d for k, d in documents.items() if k[0] == "list"}
                 view._connection.close()
         for position, kind, identifier in edges(shown):
@@ -127,7 +132,66 @@ def test_every_prefix_is_as_it_was_then(seeds: list[int]) -> None:
         source.close()
 
 
-# -- checkpoints ----------------------------------------------------------------------------------
+def test_each_thing_is_as_in_the_whole_fleet(make_world: Callable[..., World]) -> None:
+    """Of a site where much went wrong, with fleets that go on launching."""
+    world = make_world(way="fleet-maintain", boot_time=20.0, shutdown_time=15.0)
+    live_through(world, 3)
+    with closing(look(world.path)) as source:
+        (end,) = source.last_events(1, None)
+        for quarter in range(1, 5):
+            position = end["position"] * quarter // 4
+            whole = Snapshots("/dev/null/none", source, 10_000).look(position)
+            asked = [("machine", row["machine_id"]) for row in queries.machines(whole)]
+            asked += [("batch", row["batch_id"]) for row in queries.batches(whole)]
+            for row in queries.requests(whole):
+                asked += [("request", row["request_id"]), ("status", row["request_id"])]
+            assert len(asked) > 10
+            for kind, identifier in asked:
+                view = part(source, position, FIND[kind](identifier)(source, position))
+                assert one(view, kind, identifier) == one(whole, kind, identifier)
+                view._connection.close()
+            whole._connection.close()
+
+
+def test_what_a_thing_does_not_know_itself_yet(tmp_path: Path) -> None:
+    """A machine is dealt to a request that its launch was not made for; and is returned, as of the
+    time before it is told."""
+    path = str(tmp_path / "ledger.db")
+    create_store(path, FakeClock(), ACTOR, "test")
+    with closing(SqliteEventStore(path, FakeClock(), ACTOR)) as store:
+        history = History(store, FakeClock(), lambda: None)
+        history.ask()
+        history.intend()
+        history.ask()
+        batch = store.get(LaunchBatch, history.batches[0])
+        assert batch is not None
+        first, second = history.requests
+        claims = [[first, 1], [second, 1]]
+        batch.accept("aws", [instance(8), instance(9)], claims, [], False, "", False)
+        store.save(batch)
+        machine = Machine(Machine.stream(machine_id(9)))
+        facts = {k: v for k, v in instance(9).items() if k != "machine_id"}
+        machine.launch(
+            request_id=second, batch_id=batch.identifier, provider=PROVIDER, template_id="T",
+            revision="r", account="default", region="us-east-1", **facts,
+        )  # fmt: skip
+        store.save(machine)
+        history.machines.append(machine.identifier)
+        history.hand_back()
+        returned, _ = store.end()
+        with closing(look(path)) as source:
+            expected = queries.request(source, second)
+        history.tell()
+    (shown,) = expected["machines"]
+    assert (shown["machine_id"], shown["return_id"]) == (machine_id(9), history.returns[0])
+    with closing(look(path)) as source:
+        find = as_of.requests([second], source, returned)
+        view = part(source, returned, find)
+        assert queries.request(view, second) == expected
+        view._connection.close()
+
+
+# -- snapshots ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -143,52 +207,54 @@ def positions(directory: Path) -> list[int]:
     return sorted(int(path.name.partition("-")[0]) for path in directory.iterdir())
 
 
-def listed(checkpoints: Checkpoints, position: int) -> Documents:
-    view = checkpoints.look(position)
+def listed(snapshots: Snapshots, position: int) -> Documents:
+    view = snapshots.look(position)
     found = lists(view)
     view._connection.close()
     return found
 
 
-def test_a_look_leaves_checkpoints_and_goes_on_from_them(log: SqlQueries, tmp_path: Path) -> None:
+def test_a_look_leaves_snapshots_and_goes_on_from_them(log: SqlQueries, tmp_path: Path) -> None:
     """The further back, the further apart; none is ever written again, and no more are kept than
     was decided."""
     directory = tmp_path / "past"
-    checkpoints = Checkpoints(str(directory), log, 4)
-    expected = {p: listed(Checkpoints("/dev/null/none", log, 1000), p) for p in (18, 23, 41, 42)}
-    assert listed(checkpoints, 18) == expected[18]
+    snapshots = Snapshots(str(directory), log, 4)
+    expected = {p: listed(Snapshots("/dev/null/none", log, 1000), p) for p in (18, 23, 41, 42)}
+    assert listed(snapshots, 18) == expected[18]
     assert positions(directory) == [8, 12, 16]
     before = {path: path.read_bytes() for path in directory.iterdir()}
-    assert listed(checkpoints, 18) == expected[18]
-    assert listed(checkpoints, 41) == expected[41]
+    assert listed(snapshots, 18) == expected[18]
+    assert listed(snapshots, 41) == expected[41]
     assert positions(directory) == [8, 12, 16, 24, 32, 36, 40]
-    assert listed(checkpoints, 23) == expected[23]
-    assert listed(checkpoints, 31) == listed(Checkpoints("/dev/null/none", log), 31)
+    assert listed(snapshots, 23) == expected[23]
+    assert listed(snapshots, 31) == listed(Snapshots("/dev/null/none", log), 31)
     assert len(positions(directory)) == 8
     assert all(path.read_bytes() == before[path] for path in before if path.exists())
     for path in directory.iterdir():
         path.unlink()
-    assert listed(checkpoints, 42) == expected[42]
+    assert listed(snapshots, 42) == expected[42]
 
 
-def test_looks_from_one_checkpoint_do_not_meet(log: SqlQueries, tmp_path: Path) -> None:
-    checkpoints = Checkpoints(str(tmp_path / "past"), log, 4)
-    views = [checkpoints.look(position) for position in (17, 19, 18)]
+def test_looks_from_one_snapshot_do_not_meet(log: SqlQueries, tmp_path: Path) -> None:
+    snapshots = Snapshots(str(tmp_path / "past"), log, 4)
+    views = [snapshots.look(position) for position in (17, 19, 18)]
     found = [lists(view) for view in views]
     for view in views:
         view._connection.close()
-    assert found == [listed(Checkpoints("/dev/null/none", log), p) for p in (17, 19, 18)]
+    assert found == [listed(Snapshots("/dev/null/none", log), p) for p in (17, 19, 18)]
 
 
-def test_a_checkpoint_of_another_history_is_not_used(tmp_path: Path, log: SqlQueries) -> None:
+def test_a_snapshot_of_another_history_is_not_used(tmp_path: Path, log: SqlQueries) -> None:
     """Nor is one that is damaged."""
     path = str(tmp_path / "other.db")
     live(path, list(range(100, 140)))
-    expected = listed(Checkpoints("/dev/null/none", log), 18)
+    expected = listed(Snapshots("/dev/null/none", log), 19)
     directory = tmp_path / "past"
     with closing(look(path)) as other:
-        assert listed(Checkpoints(str(directory), other, 4), 18) != expected
-    assert listed(Checkpoints(str(directory), log, 4), 18) == expected
-    for file in directory.iterdir():
-        file.write_bytes(b"no database at all, but long enough to be looked at" * 100)
-    assert listed(Checkpoints(str(directory), log, 4), 18) == expected
+        assert listed(Snapshots(str(directory), other, 4), 19) != expected
+    assert listed(Snapshots(str(directory), log, 4), 19) == expected
+    for damage in (0, 20_000):
+        for file in directory.iterdir():
+            text = file.read_bytes()
+            file.write_bytes(text[:damage] + b"damaged" * 9_000 + text[damage + 63_000 :])
+        assert listed(Snapshots(str(directory), log, 4), 19) == expected

@@ -92,3 +92,50 @@ def test_a_moment_that_is_not_known_is_refused(world: World, run: Run) -> None:
     refused(run("requests", "show", request_id, "--as-of", "1"), "as of position 1,", request_id)
     refused(run("machines", "show", machine_ids[0], "--as-of", "2"), "as of position 2,")
     refused(run("templates", "show", "OnDemand-A", "--as-of", "1"), "OnDemand-A", "as of 1")
+
+
+@pytest.mark.stores("sqlite")
+def test_what_changed_between_two_moments(world: World, run: Run) -> None:
+    """Each change once, with who did it; what came before and after is not told."""
+    request_id, machine_ids = fulfilled(world, 2)
+    world.run(3)
+    before = end(world)
+    return_id = world.give_back(world.status(request_id)["machines"][:1])
+    world.run_until_final(return_id)
+    world.sandbox.terminate_behind_back([machine_ids[1]])
+    world.run(120, step=3.0)
+    after = end(world)
+    world.run(3)
+    fulfilled(world, 1)
+
+    moments = ("--from", before["recorded_at"], "--to", str(after["position"]))
+    answer = run("audit", "diff", *moments, "--output", "json").document
+    assert (answer["from_position"], answer["to_position"]) == (
+        before["position"],
+        after["position"],
+    )
+    assert answer["counts"] == {"return made": 1, "return completed": 1, "machine terminated": 2}
+    made, *ended = answer["changes"]
+    assert (made["change"], made["id"]) == ("return made", return_id)
+    assert made["detail"].startswith("1 machines: ")
+    assert made["process"].startswith("requestReturnMachines")
+    assert {c["id"] for c in ended if c["change"] == "machine terminated"} == {*machine_ids}
+    table = run("audit", "diff", *moments).out
+    assert return_id in table and "machine terminated  2" in table
+
+    everything = run("audit", "diff", "--from", "2001-01-01", "--output", "json").document
+    assert everything["counts"]["machine launched"] == 3
+    assert everything["counts"]["template revised"] == 1
+    refused(run("audit", "diff", "--from", "9", "--to", "8"), "position 9", "position 8")
+
+
+@pytest.mark.stores("sqlite")
+def test_a_copy_is_asked_as_of_a_time_too(world: World, run: Run) -> None:
+    request_id, _ = fulfilled(world, 1)
+    asked = ("requests", "show", request_id, "--as-of", str(end(world)["position"]))
+    expected = run(*asked, "--output", "json").document
+    copy = world.backup()
+    world.run_until_final(world.give_back(world.status(request_id)["machines"]))
+    assert run("--store", f"sqlite:{copy}", *asked, "--output", "json").document == expected
+    every = run("--store", f"sqlite:{copy}", "requests", "list", *asked[3:], "--output", "json")
+    assert [row["request_id"] for row in every.document["requests"]] == [request_id]

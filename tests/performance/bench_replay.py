@@ -76,6 +76,45 @@ os.unlink(path + ".rebuild")
 """
 )
 
+ONE = (
+    OPEN
+    + """
+import random, statistics, time
+from functools import partial
+from application import as_of, queries
+from infrastructure.read_models.past import part
+chance, end = random.Random(1), end_of(view)
+def measure(name, statement, find, ask):
+    took = []
+    ids = [i for (i,) in view._connection.execute(statement)]
+    for identifier in chance.sample(ids, 30):
+        began = time.process_time()
+        look = part(storage.log(), end, find(identifier, storage.log(), end))
+        ask(look, identifier)
+        took.append((time.process_time() - began) * 1000)
+        look.close()
+    print(name, statistics.median(took), max(took))
+asked = "SELECT request_id FROM requests WHERE kind = 'request'"
+measure("request", asked, lambda i, *of: as_of.requests([i], *of), queries.request)
+measure("machine", "SELECT machine_id FROM machines", as_of.machine, queries.machine)
+"""
+)
+
+FLEET = (
+    OPEN
+    + """
+import time
+from application import queries
+from infrastructure.read_models.past import Snapshots
+began = time.process_time()
+look = Snapshots(sys.argv[1] + ".past", view).look(end_of(view) - BEFORE)
+print("look", time.process_time() - began)
+if ASKED:
+    print("asked", len(queries.machines(look, alive_only=True)))
+    print("whole", time.process_time() - began)
+"""
+)
+
 COMMANDS = """
 import json, os, sys, time
 sys.path.insert(0, os.getcwd())
@@ -173,6 +212,31 @@ def everything_differs(path: str) -> dict[str, float]:
     return found
 
 
+def as_of(path: str) -> dict[str, Any]:
+    """Milliseconds of work of looks at one thing (median, most); seconds and MiB of looks at the
+    fleet: the first, and from a snapshot with hardly anything or 9,999 events to fold."""
+    from infrastructure.read_models.past import STEP
+
+    _, peak, told = run(ONE, path)
+    found: dict[str, Any] = {"peak": peak}
+    for line in told.split("\n"):
+        name, median, most = line.split()
+        found[name] = (float(median), float(most))
+    with closing(sqlite3.connect(path)) as connection:
+        (end,) = connection.execute("SELECT max(position) FROM events").fetchone()
+    for name, before, asked in (
+        ("first", 0, 0),
+        ("end", 0, 1),
+        ("far", end % STEP + 1, 1),
+    ):
+        _, peak, told = run(f"BEFORE, ASKED = {before}, {asked}\n{FLEET}", path)
+        found[name] = {**{k: float(v) for k, v in map(str.split, told.split("\n"))}, "peak": peak}
+    found["kept"] = sum(p.stat().st_size for p in Path(path + ".past").iterdir()) / 2**20
+    found["files"] = len(list(Path(path + ".past").iterdir()))
+    print(found, flush=True)
+    return found
+
+
 def make_log(path: str, events: int) -> None:
     clock = FakeClock(time.time() - DAYS * 86400.0)
     create_store(path, clock, ACTOR, "bench")
@@ -204,10 +268,43 @@ def measure(source: str, events: int, runs: int) -> dict[str, Any]:
         return {
             "events": events,
             "small": {"events": events // 10, "peak": run(REBUILD, small)[1]},
+            "as_of": as_of(path),
             "ratios": against_bare(path, events, runs),
             "commands": commands_meanwhile(path, directory),
             "all": everything_differs(path),
         }
+
+
+def as_of_lines(found: dict[str, Any]) -> list[str]:
+    lines = [
+        "## As of a position",
+        "",
+        "At the end of the log, milliseconds of work, thirty of each, opening the store included",
+        "(no more than 50, aim 10):",
+        "",
+        "| | median ms | most ms |",
+        "|---|---:|---:|",
+        *(
+            f"| one {name} | **{found[name][0]:.1f}** | {found[name][1]:.1f} |"
+            for name in ("request", "machine")
+        ),
+        "",
+        "The whole fleet, in seconds of work: until it can be asked, and with the machines that",
+        "live asked for (no more than 1, aim 0.4). The first look folds the whole log and leaves",
+        f"{found['files']} snapshots of {found['kept']:,.0f} MiB in all.",
+        "",
+        "| | look s | with the machines s | MiB at most |",
+        "|---|---:|---:|---:|",
+    ]
+    for name, told in (
+        ("first", "the first, from no snapshot"),
+        ("end", "at the end, from the last snapshot"),
+        ("far", "as far after a snapshot as can be"),
+    ):
+        one = found[name]
+        whole = f"**{one['whole']:.2f}**" if "whole" in one else ""
+        lines.append(f"| {told} | {one['look']:.2f} | {whole} | {one['peak']:.0f} |")
+    return [*lines, ""]
 
 
 def report(found: dict[str, Any]) -> str:
@@ -261,6 +358,7 @@ def report(found: dict[str, Any]) -> str:
         for name, told in (("alone", "alone"), ("beside", "beside a rebuild"))
     ]
     lines += ["", f"Ratio of the medians: **{commands['beside'] / commands['alone']:.2f}**.", ""]
+    lines += as_of_lines(found["as_of"])
     return "\n".join(lines)
 
 
