@@ -296,7 +296,7 @@ def _linked(log: Log, life: Sequence[Row], around: Sequence[Row]) -> list[Row]:
         cause = event["causation_id"]
         if cause and cause not in known:
             row = log.event(cause)
-            if row is not None:
+            if row is not None and row["topic"]:  # else it was archived
                 known[cause] = event_of(row)
         waiting += [known[cause]] if cause in known else []
         waiting += [other for other in around if other["causation_id"] == event["event_id"]]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from application.failures import StoreError
-from application.json_text import dumps
+from application.json_text import dumps, loads
 from infrastructure.event_store.commit import COLUMNS
 from infrastructure.event_store.digest import chain, digest
 from infrastructure.event_store.sqlite_driver import sqlite
@@ -92,7 +92,8 @@ def verify_log(
     """Read a log once from end to end. `checkpoints` are position -> chain ("" for any) -> who
     says so: chains that events must have. `progress` is told (position, end).
 
-    `events` read, `position` and `chain` of the last, the `sound` stretches [first, last] of events
+    `events` read, `position` and `chain` of the last, how many are `archived` (of which the chain
+    is sound and the content is in a file), the `sound` stretches [first, last] of events
     that are what was written and follow each other, and `findings`, each with `position` and
     `stream` (null where there is none) and `what`; `more_findings` were counted only.
     """
@@ -118,6 +119,7 @@ class _Checking:
         self._last_chain = log.deployment
         self._recorded_at = ""
         self._versions = Versions()
+        self._archived = self._first_archived = self._archived_on_record = 0
         self._has_gap = False
         """Whether events before may lack, so that a stream may go on with a later version."""
         self._findings: list[dict[str, Any]] = []
@@ -182,7 +184,12 @@ class _Checking:
             self._chains = {str(chained)}
             return [f"its {', '.join(strange)} cannot be of us: it was changed"]
         problems = []
-        content = digest(*row[1:9])
+        if row[4] == row[7] == row[8] == "":
+            content = stored  # the rest of it is in an archive, as `conclude` makes sure
+            self._first_archived = self._first_archived or position
+            self._archived += 1
+        else:
+            content = digest(*row[1:9])
         by_content = {chain(previous, position, content) for previous in before}
         by_digest = {chain(previous, position, stored) for previous in before}
         if content != stored:
@@ -202,6 +209,8 @@ class _Checking:
         if row[6] < self._recorded_at:
             problems.append("it was recorded before the event that it follows")
         self._recorded_at = max(self._recorded_at, row[6])
+        if row[4] == "ArchiveIntended":
+            self._archived_on_record += _events_named(row[8])
         known = versions.get(stream, 0)
         if version <= known:
             problems.append(f"its stream has a version {version} already")
@@ -224,6 +233,13 @@ class _Checking:
 
     def conclude(self) -> None:
         """What only the end tells."""
+        if self._archived > self._archived_on_record:
+            self.find(
+                self._first_archived,
+                None,
+                f"{self._archived:,} events from this one on are without content, and "
+                f"{self._archived_on_record:,} are on record as archived: content was taken out",
+            )
         for position, chains in sorted(self._checkpoints.items()):
             for who in chains.values():
                 if position > self.position:
@@ -240,6 +256,7 @@ class _Checking:
             "events": self._events,
             "position": self.position,
             "chain": self._last_chain,
+            "archived": self._archived,
             "sound": self._sound,
             "findings": sorted(
                 self._findings,
@@ -249,6 +266,14 @@ class _Checking:
             ),
             "more_findings": self._more,
         }
+
+
+def _events_named(data: str) -> int:
+    """How many an archive took out, by its event."""
+    try:
+        return int(loads(data)["events"])
+    except (KeyError, TypeError, ValueError):
+        return 0
 
 
 class Versions:

@@ -97,6 +97,8 @@ def _compared(models: dict[str, Any]) -> str:
 
 def _tell_log(log: dict[str, Any]) -> None:
     print(f"{log['log']}: {log['events']:,} events, the last is event {log['position']}")
+    if log["archived"]:
+        print(f"  {log['archived']:,} of them are archived: here are their digests and chain alone")
     if log["chain"] and not log["findings"]:
         print(f"  its chain: {log['chain']}")
     if log["findings"]:

@@ -218,6 +218,28 @@ def test_verifying_changes_nothing(storage: Storage, tmp_path: Path) -> None:
     assert files(tmp_path) == before
 
 
+@pytest.mark.stores("sqlite", "postgresql")
+def test_content_is_without_record_only_in_an_archive(storage: Storage) -> None:
+    """What was archived leaves position, digest and chain, as an event says; else it was taken
+    out."""
+    deployment = verified(storage)["deployment"]
+    rows = rows_of(storage)
+    said = ("a" * 32, "archive-1", 1, "ArchiveIntended", 1, rows[-1][6], "{}", '{"events":2}')
+    rows = rehashed([*rows, (0, *said)], deployment)
+    for index in (2, 4):
+        rows[index] = (*rows[index][:4], "", *rows[index][5:7], "", "", *rows[index][9:])
+    rewrite(storage, rows)
+
+    document = verified(storage)
+    rows[6] = (*rows[6][:4], "", *rows[6][5:7], "", "", *rows[6][9:])
+    rewrite(storage, rows)
+    (finding,) = verified(storage)["findings"]
+
+    assert (document["findings"], document["archived"]) == ([], 2)
+    assert finding["position"] == 3
+    assert finding["what"].startswith("3 events from this one on are without content, and 2 are")
+
+
 # -- any byte -------------------------------------------------------------------------------------
 
 
