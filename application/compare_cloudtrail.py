@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from application.history import end_of, event_of
+from application.history import event_of
+from application.replay import end_of
 
 Row = dict[str, Any]
 
@@ -36,6 +37,8 @@ class Log(Protocol):
     """One consistent look at a log."""
 
     def events_about(self, topic: str, text: str, after: int, until: int | None) -> list[Row]: ...
+
+    def events_after(self, position: int, limit: int) -> list[Row]: ...
 
     def last_events(self, limit: int, topic: str | None) -> list[Row]: ...
 
@@ -204,7 +207,7 @@ def _of_ledger(log: Log) -> _Ours:
 
 
 def _events(log: Log, topics: Sequence[str]) -> Iterator[Row]:
-    for start in range(0, end_of(log), WINDOW):  # type: ignore[arg-type]
+    for start in range(0, end_of(log), WINDOW):
         for topic in topics:
             for row in log.events_about(topic, "", start, start + WINDOW):
                 yield event_of(row)

@@ -6,9 +6,9 @@ snake_case keys, times in ISO 8601 UTC, and null for what there is not.
 
 from __future__ import annotations
 
-from application.failures import StoreError
 from application.json_text import loads
 from application.queries import NotInLedger
+from application.replay import end_of, recorded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -145,12 +145,6 @@ def last_events(log: Log, limit: int, topic: str | None = None) -> list[Row]:
     return [event_of(row) for row in log.last_events(limit, topic)]
 
 
-def end_of(log: Log) -> int:
-    """The position of the log's last event; 0 for none."""
-    last = log.last_events(1, None)
-    return last[0]["position"] if last else 0
-
-
 def events_after(log: Log, position: int, topic: str | None = None) -> Iterator[Row]:
     """The events that follow a position, oldest first."""
     while rows := log.events_after(position, BATCH):
@@ -163,14 +157,7 @@ def events_after(log: Log, position: int, topic: str | None = None) -> Iterator[
 def position_before(log: Log, time: str) -> int:
     """The position of the last event before a time (ISO 8601; UTC where it says nothing else); 0
     before all of them. Raises StoreError for what is no time."""
-    from datetime import UTC, datetime
-
-    try:
-        moment = datetime.fromisoformat(time)
-        moment = moment.replace(tzinfo=moment.tzinfo or UTC)
-        at = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    except (ValueError, OverflowError):
-        raise StoreError(f"{time} is no time: one like 2027-01-15T08:00:00Z is needed") from None
+    at = recorded(time)
     low, high = 0, end_of(log)
     while low < high:  # recorded time never goes back, so that half of the rest is looked at
         middle = (low + high + 1) // 2

@@ -10,6 +10,7 @@ from typing import Any
 
 from application import history as histories
 from application.json_text import dumps
+from application.replay import end_of
 from interfaces.cli import cloudtrail, options, output, verified
 
 COLUMNS = ("position", "recorded_at", "topic", "stream", "user", "process")
@@ -119,7 +120,7 @@ def _ending(arguments: argparse.Namespace, call: Any) -> tuple[list[dict[str, An
         else:
             after = histories.position_before(log, arguments.since)
             events = list(histories.events_after(log, after, arguments.topic))
-        return events, histories.end_of(log)
+        return events, end_of(log)
 
 
 def _follow(arguments: argparse.Namespace, call: Any) -> int:
@@ -132,7 +133,7 @@ def _follow(arguments: argparse.Namespace, call: Any) -> int:
         call.clock.sleep(LOOK_AGAIN)
         with closing(call.log()) as log:
             events = list(histories.events_after(log, position, arguments.topic))
-            position = histories.end_of(log)
+            position = end_of(log)
 
 
 def _show_line(arguments: argparse.Namespace, event: dict[str, Any]) -> None:
