@@ -125,6 +125,7 @@ def test_commands_that_only_read_import_nothing_heavy(world: World) -> None:
         ["audit", "history", request_id, "--related"],
         ["audit", "explain", machine_id],
         ["audit", "tail", "--since", "2027-01-01"],
+        ["audit", "verify"],
         ["orphans", "list"],
         ["batches", "list"],
         ["fleets", "list"],
