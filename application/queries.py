@@ -1,4 +1,4 @@
-"""The reads: what an operator is told of requests, machines, history and the store itself.
+"""The reads: what an operator is told of requests, machines and the store itself.
 
 Documents have snake_case keys, times in ISO 8601 UTC, and null for what there is not.
 """
@@ -48,13 +48,7 @@ if TYPE_CHECKING:
 
         def orphans(self) -> list[Row]: ...
 
-        def find_stream(self, candidates: Sequence[str]) -> str | None: ...
-
         def events_of(self, stream: str) -> list[Row]: ...
-
-        def events_correlated(self, correlation_ids: Sequence[str]) -> list[Row]: ...
-
-        def last_events(self, limit: int, topic: str | None) -> list[Row]: ...
 
         def facts(self) -> Row: ...
 
@@ -187,36 +181,6 @@ def orphans(view: View) -> list[Row]:
     return [{**row, "launch_time": _at(row["launch_time"])} for row in view.orphans()]
 
 
-def history(view: View, identifier: str, provider: str, related: bool = False) -> list[Row]:
-    """The events of one thing in their order; `related`: of all that its commands led to.
-
-    `identifier` is the id of a request, return, batch, termination or machine, a template's id
-    (with or without the provider instance before it), "deployment", or a stream's name. Raises
-    NotInLedger.
-    """
-    candidates = [
-        *(f"{kind}-{identifier}" for kind in ("request", "return", "batch", "termination")),
-        *(f"machine-{identifier}", f"template-{provider}/{identifier}", f"template-{identifier}"),
-        identifier,
-    ]
-    stream = view.find_stream(candidates)
-    if stream is None:
-        raise NotInLedger(
-            f"the log has no event of {identifier}: an id of a request, return, batch, "
-            "termination, machine or template is needed, or the word deployment"
-        )
-    events = [_event(row) for row in view.events_of(stream)]
-    if not related:
-        return events
-    commands = {event["correlation_id"] for event in events} - {""}
-    return [_event(row) for row in view.events_correlated(sorted(commands))]
-
-
-def last_events(view: View, limit: int, topic: str | None = None) -> list[Row]:
-    """The end of the log, oldest first."""
-    return [_event(row) for row in view.last_events(limit, topic)]
-
-
 NOT_CONFIGURED = (
     "not in the configuration: nobody looks at its machines until provider.accounts has it again"
 )
@@ -344,23 +308,4 @@ def _batch(row: Row) -> Row:
         ],
         "created_at": row["created_at"],
         "updated_at": row["updated_at"],
-    }
-
-
-def _event(row: Row) -> Row:
-    metadata = loads(row["metadata"])
-    return {
-        "position": row["position"],
-        "recorded_at": row["recorded_at"],
-        "topic": row["topic"],
-        "stream": row["stream"],
-        "version": row["version"],
-        "class_version": row["class_version"],
-        "event_id": row["event_id"],
-        "correlation_id": metadata["correlation_id"],
-        "causation_id": metadata["causation_id"],
-        "actor": metadata["actor"],
-        "fields": loads(row["data"]),
-        "digest": row["digest"],
-        "chain": row["chain"],
     }

@@ -29,6 +29,7 @@ class RequestMachines:
         source: str,
         random: bytes,
         rc_account: str = "",
+        reason: str = "",
     ) -> None:
         self.provider = provider
         self.template_id = template_id
@@ -38,6 +39,7 @@ class RequestMachines:
         self.default_deadline = default_deadline
         self.source = source
         self.rc_account = rc_account
+        self.reason = reason
         self.request_id = new_id(REQUEST, random)
 
 
@@ -59,6 +61,7 @@ def request_machines(command: RequestMachines, ledger: Ledger) -> str:
         float(content.get("fulfilment_deadline", command.default_deadline)),
         command.source,
         command.rc_account,
+        command.reason,
     )
     saved: list[Aggregate] = [request]
     bodies = None

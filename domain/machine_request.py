@@ -18,9 +18,10 @@ CANCELLED = "cancelled"
 
 class MachinesRequested(DomainEvent):
     """`machine_count` is in units; `fulfilment_deadline` in seconds from here; `source`:
-    hostfactory, operator or worker; `rc_account` is LSF's, "" for none."""
+    hostfactory, operator or worker; `rc_account` is LSF's, "" for none; `reason` is why an operator
+    asked, "" where none is given."""
 
-    class_version = 2
+    class_version = 3
 
     provider: str
     template_id: str
@@ -29,10 +30,15 @@ class MachinesRequested(DomainEvent):
     fulfilment_deadline: float
     source: str
     rc_account: str
+    reason: str
 
     @staticmethod
     def upcast_v1_v2(state: dict[str, Any]) -> None:
         state["rc_account"] = ""
+
+    @staticmethod
+    def upcast_v2_v3(state: dict[str, Any]) -> None:
+        state["reason"] = ""
 
 
 class MachinesAssigned(DomainEvent):
@@ -98,6 +104,7 @@ class MachineRequest(Aggregate):
         fulfilment_deadline: float,
         source: str,
         rc_account: str = "",
+        reason: str = "",
     ) -> MachineRequest:
         self = cls(cls.stream(request_id))
         self._trigger(
@@ -109,6 +116,7 @@ class MachineRequest(Aggregate):
             fulfilment_deadline=fulfilment_deadline,
             source=source,
             rc_account=rc_account,
+            reason=reason,
         )
         return self
 

@@ -94,6 +94,12 @@ def _store_place(url: str | None) -> str | None:
     return url
 
 
+def _checkpoint_place(place: str | None) -> str | None:
+    if place is None or place.startswith("/") or re.match(r"s3://[a-z0-9][a-z0-9.-]+(/|$)", place):
+        return place
+    raise ValueError("an absolute path or s3://BUCKET/PREFIX is needed")
+
+
 def _postgresql(url: str | None) -> str | None:
     if url is None or re.match(r"postgres(ql)?://", url):
         return url
@@ -188,6 +194,7 @@ MostSpend = Annotated[
 
 
 PostgresqlUrl = Annotated[Text, AfterValidator(_postgresql)]
+CheckpointPlace = Annotated[Text, AfterValidator(_checkpoint_place)]
 StorePlace = Annotated[Text, AfterValidator(_store_place)]
 
 
@@ -524,6 +531,18 @@ def _place(aws: Aws, account: Account) -> Aws:
     return aws.model_copy(update={**dropped, **own})
 
 
+class Audit(_Section):
+    """What proves that the ledger was not changed."""
+
+    checkpoint_to: CheckpointPlace = None
+    """Where the worker keeps a signed checkpoint of the log each hour in which events came: a file
+    to append to, a directory (a file for the deployment in it), or `s3://BUCKET/PREFIX`, best with
+    object lock. None: none are taken."""
+    checkpoint_key: Path = None
+    """A file, an absolute path, with the secret that signs checkpoints, of at least 32 bytes. None:
+    there is none, and without one no checkpoint is taken."""
+
+
 class Logging(_Section):
     """The log file: `max_file_size` in MB, `max_rotate` old files kept."""
 
@@ -543,6 +562,7 @@ class Settings(_Section):
     storage: Storage = Storage()
     worker: Worker = Worker()
     provider: Provider = Provider()
+    audit: Audit = Audit()
     logging: Logging = Logging()
 
     @model_validator(mode="after")

@@ -42,6 +42,7 @@ __all__ = [
     "site_from",
     "store_iam_policy",
     "templates_file",
+    "verify_log",
     "worker_status",
 ]
 
@@ -218,7 +219,7 @@ class Call:
         return "it is being started"
 
 
-def verify(call: Call, progress: Any) -> dict[str, Any]:
+def verify_read_models(call: Call, progress: Any) -> dict[str, Any]:
     """Compare the read models with what the log alone makes (`application.rebuilding.verify`).
     Raises StoreError."""
     from contextlib import closing
@@ -267,6 +268,52 @@ def worker_status(call: Call) -> dict[str, object]:
         "ended": bool(facts.get("ended")),
         "reason": facts.get("reason") or None,
     }
+
+
+def verify_log(
+    call: Call,
+    lines: Sequence[str] | None,
+    key_file: str | None,
+    progress: Callable[[int, int], object],
+) -> dict[str, Any]:
+    """Whether the instance's log is what was written, compared with the `lines` of checkpoints
+    where there are any, signed with the key in a file (None: the site's own), and whether the read
+    models are what it makes.
+
+    What `verification.verify` says, with `checkpoints` (`good`, `problems`; null for no lines),
+    `read_models` (as of `verify_read_models`, or a `problem` with them; null where the log is not
+    sound) and `is_sound`.
+
+    Raises BrokenConfiguration for no key, StoreError also for a store that cannot be opened.
+    """
+    from contextlib import closing
+
+    from application import checkpoints
+    from infrastructure.checkpoints import read_key
+    from infrastructure.event_store.verification import verify
+
+    key = b""
+    if lines is not None:
+        key = read_key(key_file or call.settings["audit"]["checkpoint_key"])
+    with closing(call.storage.raw_log()) as log:
+        chains: dict[int, dict[str, str]] = {}
+        compared = None
+        if lines is not None:
+            chains, problems, good = checkpoints.read(lines, log.deployment, key)
+            compared = {"good": good, "problems": problems}
+        document = verify(log, chains, progress)
+    document["checkpoints"] = compared
+    is_sound = not any(part["findings"] for part in (document, *document["copies"]))
+    models: dict[str, Any] | None = None
+    if is_sound:
+        try:
+            models = verify_read_models(call, progress)
+        except StoreError as error:
+            models = {"problem": str(error), "differences": 0, "failed": []}
+    document["read_models"] = models
+    wrong = models is None or any(models.get(k) for k in ("problem", "differences", "failed"))
+    document["is_sound"] = not (wrong or (compared and compared["problems"]))
+    return document
 
 
 def read_templates(
@@ -357,6 +404,7 @@ def iam_policy(call: Call) -> tuple[dict[str, Any], list[str]]:
         queues=[p["interruption_queue"] for p in places if p["interruption_queue"]],
         roles=[place["assume_role"] for place in places if place["assume_role"]],
         tags_ids=aws["tag_instance_id"],
+        checkpoints=call.settings["audit"]["checkpoint_to"],
     )
     return document, profiles
 

@@ -152,6 +152,33 @@ def _turns(
     ]
 
 
+def _checkpoints(
+    settings: Any, store: Any, clock: Any, journal: Any, on_client: Any, program_version: str
+) -> Any:
+    """Takes a checkpoint when it is called: where it is kept, None where no event came since the
+    last. Itself None where the site wants none. Raises StoreError, BrokenConfiguration."""
+    place = settings.audit.checkpoint_to
+    if place is None:
+        return None
+    from application import checkpoints
+    from infrastructure.checkpoints import read_key, safe_of
+    from infrastructure.event_store.commit import iso
+
+    def connect() -> Any:
+        from infrastructure.aws.client import Connection
+
+        return Connection(settings.provider.aws, clock, journal, on_client)
+
+    safe = safe_of(place, store.deployment, connect)
+
+    def take() -> str | None:
+        key = read_key(settings.audit.checkpoint_key)
+        at = iso(clock.now()[0])
+        return checkpoints.keep(safe, store.deployment, store.end(), at, program_version, key)
+
+    return take
+
+
 def _sightings(storage: Any, store: Any) -> Any:
     return storage.sightings(store)
 
@@ -195,6 +222,9 @@ class WriteSide(containers.DeclarativeContainer):
     )  # fmt: skip
     sightings: Any = providers.Singleton(_sightings, storage, store)
     policies: Any = providers.Singleton(_policies, turns, site, sightings)
+    checkpoints: Any = providers.Singleton(
+        _checkpoints, settings, store, clock, journal, on_client, program_version
+    )
 
 
 REPLAYED = 10_000

@@ -93,10 +93,12 @@ def policy(
     queues: Iterable[str] = (),
     roles: Iterable[str] = (),
     tags_ids: bool = False,
+    checkpoints: str | None = None,
 ) -> dict[str, Any]:
     """The policy for a deployment. `region` says the partition; `profiles` are names or ARNs of
     instance profiles, `fleet_roles` and `roles` (those that are assumed) ARNs, `parameters` names
-    or ARNs of SSM parameters, `queues` URLs; `tags_ids`: machines are tagged with their ids."""
+    or ARNs of SSM parameters, `queues` URLs; `tags_ids`: machines are tagged with their ids;
+    `checkpoints` is where they are kept, if that is s3://BUCKET/PREFIX."""
     partition = partition_of(region)
     ours = {"StringEquals": {f"aws:ResourceTag/{DEPLOYMENT}": deployment}}
     tagged = {"StringEquals": {f"aws:RequestTag/{DEPLOYMENT}": deployment}}
@@ -148,6 +150,10 @@ def policy(
         statements.append(_allow("ReadImages", ["ssm:GetParameter", "ssm:GetParameters"], named))
     if named := sorted({_queue(queue, partition) for queue in queues}):
         statements.append(_allow("HearNotices", ["sqs:DeleteMessage", "sqs:ReceiveMessage"], named))
+    if checkpoints and checkpoints.startswith("s3://"):
+        place = checkpoints.removeprefix("s3://").strip("/")
+        objects = f"arn:{partition}:s3:::{place}/{deployment}/*"
+        statements.append(_allow("KeepCheckpoints", ["s3:PutObject"], objects))
     if named := sorted(set(roles)):
         statements.append(_allow("BeInOtherAccounts", ["sts:AssumeRole"], named))
     return {"Version": "2012-10-17", "Statement": statements}

@@ -35,6 +35,14 @@ BATCH = 2000
 """Events taken over in one transaction of the file."""
 
 
+def mirror_path(tables: Tables, directory: str, head: Head) -> str:
+    """Of the file of this log's mirror: a restored copy has the deployment's id and another log."""
+    which = f"{tables.name} {describe(tables, LOG)['TableId']}"
+    deployment = head.facts["deployment"]
+    name = f"mirror-{deployment}-{sha256(which.encode()).hexdigest()[:8]}.db"
+    return os.path.join(directory, name)
+
+
 class Mirror:
     """`store` is the file's; it is another object after it was made anew."""
 
@@ -44,10 +52,7 @@ class Mirror:
         self._tables = tables
         self._clock = clock
         self._deployment: str = head.facts["deployment"]
-        # A restored copy has the deployment's id and another log.
-        which = f"{tables.name} {describe(tables, LOG)['TableId']}"
-        name = f"mirror-{self._deployment}-{sha256(which.encode()).hexdigest()[:8]}.db"
-        self.path = os.path.join(directory, name)
+        self.path = mirror_path(tables, directory, head)
         os.makedirs(directory, mode=0o700, exist_ok=True)
         try:
             self._open()

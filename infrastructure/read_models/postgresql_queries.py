@@ -24,3 +24,7 @@ class PostgresqlQueries(SqlQueries):
                 lease["boot_id"] = boot_id
                 lease["expires"] = now + left[lease["account"]]
         return facts
+
+    def issued(self) -> int:
+        """The last position that was ever given."""
+        return self._rows("SELECT position FROM head")[0]["position"]  # type: ignore[no-any-return]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from application.failures import StoreError
 from application.json_text import dumps
+from infrastructure.event_store.commit import COLUMNS
 from infrastructure.event_store.sqlite_driver import sqlite
 
 TYPE_CHECKING = False
@@ -222,6 +223,19 @@ class SqlQueries:
             (dumps(list(correlation_ids)),),
         )
 
+    def events_about(self, topic: str, text: str, after: int, until: int | None) -> list[Row]:
+        """The events of a topic behind one position and up to another that hold this text ("": any
+        do), oldest first."""
+        return self._rows(
+            "SELECT * FROM events WHERE topic = ? AND position > ? AND position <= ? "
+            "AND data LIKE ? ORDER BY position",
+            (topic, after, ALL if until is None else until, f"%{text}%"),
+        )
+
+    def event(self, event_id: str) -> Row | None:
+        rows = self._rows("SELECT * FROM events WHERE event_id = ?", (event_id,))
+        return rows[0] if rows else None
+
     def last_events(self, limit: int, topic: str | None) -> list[Row]:
         """The last events, of one topic or of all, oldest first."""
         only = "WHERE topic = ?" if topic else ""
@@ -236,6 +250,26 @@ class SqlQueries:
         return self._rows(
             "SELECT * FROM events WHERE position > ? ORDER BY position LIMIT ?", (position, limit)
         )
+
+    def records_after(self, position: int, limit: int) -> list[tuple[Any, ...]]:
+        """The next events as rows of COLUMNS, as they are stored."""
+        rows = self._rows(
+            f"SELECT {', '.join(COLUMNS)} FROM events WHERE position > ? ORDER BY position LIMIT ?",
+            (position, limit),
+        )
+        return [tuple(row.values()) for row in rows]
+
+    def position_after(self, position: int) -> int | None:
+        """That of the next event; None for none."""
+        rows = self._rows(
+            "SELECT position FROM events WHERE position > ? ORDER BY position LIMIT 1", (position,)
+        )
+        return rows[0]["position"] if rows else None
+
+    def end(self) -> tuple[int, str]:
+        """Position and chain of the last event; (0, "") for none."""
+        rows = self._rows("SELECT position, chain FROM events ORDER BY position DESC LIMIT 1")
+        return (rows[0]["position"], rows[0]["chain"]) if rows else (0, "")
 
     # -- the read models themselves ---------------------------------------------------------------
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from infrastructure.event_store.dynamodb_lease import DynamodbLease
     from infrastructure.event_store.dynamodb_notebook import DynamodbNotebook
     from infrastructure.event_store.dynamodb_sightings import DynamodbSightings
+    from infrastructure.event_store.verification import RawLog
     from infrastructure.read_models.dynamodb import DynamodbReadModel
     from infrastructure.read_models.dynamodb_queries import DynamodbQueries
     from infrastructure.read_models.sql_work import SqlWork
@@ -138,6 +139,18 @@ class DynamodbStorage:
         view = DynamodbQueries(mirror, tables, inert)
         view.begin()
         return view
+
+    def raw_log(self) -> RawLog:
+        """The items, for whoever trusts nothing of them; also those of an inert store. Raises
+        StoreError."""
+        from infrastructure.event_store.dynamodb_log import read_head
+        from infrastructure.event_store.dynamodb_mirror import mirror_path
+        from infrastructure.event_store.dynamodb_verification import DynamodbRawLog
+        from infrastructure.event_store.verification import derived_at
+
+        tables = self._tables()
+        path = mirror_path(tables, self._directory, read_head(tables))
+        return DynamodbRawLog(tables, derived_at(path))
 
     def view_of(self, store: DynamodbEventStore) -> DynamodbQueries:
         """An operator's questions, asked of a store that is open for writing."""

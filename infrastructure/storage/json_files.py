@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from application.ports import Clock
     from infrastructure.event_store.json_lines import JsonEventStore
+    from infrastructure.event_store.verification import RawLog
     from infrastructure.read_models.sql import SqlReadModel
     from infrastructure.read_models.sql_queries import SqlQueries
     from infrastructure.site import Site
@@ -87,6 +88,13 @@ class JsonStorage(SqliteStorage):
             view = self._view(in_memory(self.path, SystemClock()), str(inert))
             view.begin()
             return view
+
+    def raw_log(self) -> RawLog:
+        """The lines, for whoever trusts nothing of them; also those of an inert store. Raises
+        StoreError."""
+        from infrastructure.event_store.json_verification import JsonRawLog
+
+        return JsonRawLog(self.path)
 
     def _view(self, connection: Any, inert: str = "") -> SqlQueries:
         from infrastructure.event_store.json_lines import torn_ends

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from infrastructure.event_store.postgresql import PostgresqlEventStore
     from infrastructure.event_store.postgresql_lease import PostgresqlLease
     from infrastructure.event_store.postgresql_sightings import PostgresqlSightings
+    from infrastructure.event_store.verification import RawLog
     from infrastructure.read_models.postgresql import PostgresqlReadModel
     from infrastructure.read_models.postgresql_queries import PostgresqlQueries
     from infrastructure.read_models.sql_work import SqlWork
@@ -114,6 +115,14 @@ class PostgresqlStorage:
             view = self._view(Session(self.name, Connection(self._url)), str(inert))
             view.begin()
             return view
+
+    def raw_log(self) -> RawLog:
+        """The log for whoever trusts nothing of it; also that of an inert store. Raises
+        StoreError."""
+        from infrastructure.event_store.verification import SqlRawLog
+
+        view = self.any_store()
+        return SqlRawLog(view, self.name, (view.issued(), ""))
 
     def view_of(self, store: PostgresqlEventStore) -> PostgresqlQueries:
         """An operator's questions, asked of a store that is open for writing."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from infrastructure.event_store.lease import SqliteLease
     from infrastructure.event_store.notebook import SqlNotebook
     from infrastructure.event_store.sqlite import SqliteEventStore
+    from infrastructure.event_store.verification import RawLog
     from infrastructure.read_models.sql import SqlReadModel
     from infrastructure.read_models.sql_queries import SqlQueries
     from infrastructure.read_models.sql_work import SqlWork
@@ -121,6 +122,14 @@ class SqliteStorage:
             view = self._view(connection, str(inert))
             view.begin()
             return view
+
+    def raw_log(self) -> RawLog:
+        """The log for whoever trusts nothing of it; also that of an inert store. Raises
+        StoreError."""
+        from infrastructure.event_store.verification import SqlRawLog, noted_beside
+
+        noted = noted_beside(self.path + ".lock")
+        return SqlRawLog(self.any_store(), self.name, noted)
 
     def view_of(self, store: SqliteEventStore) -> SqlQueries:
         """An operator's questions, asked of a store that is open for writing."""

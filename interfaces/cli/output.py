@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -104,6 +103,8 @@ def _inner(value: object) -> str:
 def fitted(line: str) -> str:
     if not sys.stdout.isatty():
         return line
+    import shutil
+
     width = max(LEAST_WIDTH, shutil.get_terminal_size().columns)
     return line if len(line) <= width else line[: width - 1] + "…"
 

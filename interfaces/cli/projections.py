@@ -8,7 +8,7 @@ from contextlib import closing
 
 from application import rebuilding
 from interfaces.cli import options, output
-from interfaces.read_side import verify as compare
+from interfaces.read_side import verify_read_models
 
 COLUMNS = ("name", "version", "current_version", "position", "lag", "failed_at", "error")
 
@@ -59,7 +59,7 @@ def rebuild(arguments: argparse.Namespace) -> int:
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    document = compare(options.reading(arguments), output.Progress())
+    document = verify_read_models(options.reading(arguments), output.Progress())
     output.show_document(arguments, document, failed=("name", "position", "error"))
     first = document["first"]
     if first is not None:

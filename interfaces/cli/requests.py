@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     creating = options.add_action(actions, "create", create_request, "ask for machines")
     creating.add_argument("--template", type=options.text, required=True, metavar="ID")
     creating.add_argument("--count", type=int, required=True, metavar="N")
+    options.add_reason(creating, required=False)
     then = creating.add_mutually_exclusive_group()
     then.add_argument(
         "--wait", type=float, metavar="SECONDS", help="until it is final, at most so long"
@@ -84,7 +85,8 @@ def create_request(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _show_rehearsal(arguments, rehearse_request(side, arguments))
     with options.ledger_of(side) as ledger:
-        request_id = request_machines(_command(side, arguments), ledger)
+        command = _command(side, arguments, arguments.reason or "")
+        request_id = request_machines(command, ledger)
     options.tell_if_nobody_works(arguments)
     if arguments.output == "table":
         print(request_id, flush=True)
@@ -104,7 +106,7 @@ def create_request(arguments: argparse.Namespace) -> int:
     return status
 
 
-def _command(side: Any, arguments: argparse.Namespace) -> Any:
+def _command(side: Any, arguments: argparse.Namespace, reason: str = "") -> Any:
     from application.request_machines import RequestMachines
 
     compiled, provider = side.compiled(), side.site().provider
@@ -117,6 +119,7 @@ def _command(side: Any, arguments: argparse.Namespace) -> Any:
         compiled.settings["provider"]["fulfilment_deadline"],
         "operator",
         side.random()(16),
+        reason=reason,
     )
 
 

@@ -34,6 +34,9 @@ LONGEST_QUIET = 1.0
 GATHER = 0.5
 """Most seconds that a burst of commands is let come in before its turn, to share one launch."""
 
+CHECKPOINT_INTERVAL, CHECKPOINT_RETRY = 3600.0, 300.0
+"""Seconds between two checkpoints of the log, and after one that could not be kept."""
+
 HEARTBEAT = 2.0
 STUMBLE, LONGEST_STUMBLE = 1.0, 30.0
 """Seconds of pause after a turn that failed: doubling, at most."""
@@ -85,6 +88,7 @@ class Worker:
         self.clock = self.side.clock()
         self.store = self.side.store()
         self.lease = self.side.lease()
+        self._checkpoint_due = float("-inf")
 
     def _reload(self) -> list[dict[str, Any]] | None:
         """Follow the site's files; the last good ones while they are broken. The templates,
@@ -168,6 +172,23 @@ class Worker:
         self.side.policies().take_turn(offered)
         self.reason = ""
         self._turned = self.clock.now()[2]
+        if self._turned >= self._checkpoint_due:
+            self._take_checkpoint()
+
+    def _take_checkpoint(self) -> None:
+        """Of the log as it is, where the site wants them. Work goes on when one cannot be kept."""
+        take = self.side.checkpoints()
+        self._checkpoint_due = self._turned + CHECKPOINT_INTERVAL
+        if take is None:
+            return
+        try:
+            where = take()
+        except (StoreError, BrokenConfiguration, CallFailed) as error:
+            self._checkpoint_due = self._turned + CHECKPOINT_RETRY
+            self.side.journal().warn("no checkpoint", message=str(error))
+            return
+        if where is not None:
+            self.side.journal().info("checkpoint", kept=where)
 
     def _renew_read_models(self) -> None:
         """Once a process, by the holder of the first account's lease: after an upgrade the rows may

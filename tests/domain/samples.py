@@ -131,6 +131,7 @@ def asked(count: int = 3) -> Happened:
         fulfilment_deadline=300.0,
         source="hostfactory",
         rc_account="",
+        reason="",
     )
 
 

@@ -122,9 +122,9 @@ ADDED: dict[str, dict[str, Any]] = {
     "LaunchAccepted": {"shortages": [], "gives_up": False, "fleet_id": "", "filling": False},
     "LaunchSettled": {},
     "MachineLaunched": {"units": 1},
-    "MachinesRequested": {"rc_account": ""},
+    "MachinesRequested": {"rc_account": "", "reason": ""},
 }
-"""Topic -> what version 2 says of an event of version 1, which knew machines on demand by
+"""Topic -> what today's version says of an event of version 1, which knew machines on demand by
 RunInstances alone, one unit each."""
 
 
