@@ -33,9 +33,11 @@ __all__ = [
     "Call",
     "Site",
     "example_templates",
+    "export_log",
     "iam_policy",
     "instance_types_named",
     "log_defect",
+    "open_log",
     "read_templates",
     "register",
     "registered_site",
@@ -267,6 +269,48 @@ def worker_status(call: Call) -> dict[str, object]:
         "ended": bool(facts.get("ended")),
         "reason": facts.get("reason") or None,
     }
+
+
+def open_log(call: Call, archives: Sequence[str]) -> SqlQueries:
+    """An operator's look at the log and at what was archived of it. Raises StoreError."""
+    view = call.any_store()
+    if archives:
+        from infrastructure.event_store.archives import Archives
+
+        view.archives = Archives(archives, view.identity()[0])
+    return view
+
+
+def export_log(view: SqlQueries, path: str | None, since: str, until: str) -> dict[str, Any]:
+    """Write the log, or what was recorded in this time, to a file that is not there (None: standard
+    output); what is in it. Raises StoreError."""
+    from dataclasses import asdict
+
+    from infrastructure.event_store.export_file import EXPORT, Manifest, pages, write_export
+
+    first, last = view.positions_between(since, until)
+    manifest = Manifest(
+        EXPORT,
+        not since and not until,
+        view.identity()[0],
+        first,
+        last,
+        max(0, last - first + 1),
+        view.chain_at(first - 1),
+        view.chain_at(last),
+    )
+    events = (
+        event
+        for page in pages(view.events_after, first - 1, lambda event: event["position"])
+        for event in page
+        if event["position"] <= last
+    )
+    if manifest.whole:
+        commands = pages(view.commands_after, "", lambda command: command[0])
+        digest = write_export(path, manifest, events, commands, view.tracked())
+    else:
+        digest = write_export(path, manifest, events)
+    return {"path": path, **asdict(manifest), "sha256": digest}
 
 
 def read_templates(

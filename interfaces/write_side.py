@@ -351,6 +351,36 @@ def renew_read_models(side: WriteSide, progress: Any) -> None:
         side.journal().error("read model not rebuilt", name=name, position=position, error=why)
 
 
+def import_log(side: WriteSide, path: str, progress: Any) -> dict[str, Any]:
+    """Fill the instance's place, where no store may be, from the export of a whole log; it is
+    inert. The file is read through before anything is made. Raises StoreError."""
+    from contextlib import closing
+
+    from application.copy_store import copy_store
+    from infrastructure.event_store.export_file import ExportFile
+
+    source, storage = ExportFile(path), side.storage()
+    manifest = source.manifest
+    if not manifest.whole:
+        raise StoreError(
+            f"{path} has a part of a log, {manifest.events} events from event {manifest.first} on: "
+            "a store is made of the export of a whole log (`hostledger audit export FILE`)"
+        )
+    source.check()
+    make_state_directory(side.site())
+    made_by = side.site().actor(side.process())
+    with closing(storage.begin_copy(manifest.deployment, side.clock(), made_by)) as into:
+        copied = copy_store(source, into, progress)
+    return {
+        "path": path,
+        "target": storage.place,
+        "found": copied.found,
+        "taken": copied.taken,
+        "position": copied.position,
+        "chain": copied.chain,
+    }
+
+
 def compact(side: WriteSide) -> list[str]:
     """What was done to give unused room back. Raises StoreError."""
     return side.storage().compact()  # type: ignore[no-any-return]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from application.failures import StoreError
-from application.json_text import dumps
+from application.failures import StoreError, archived_away
+from application.json_text import dumps, loads
 from infrastructure.event_store.sqlite_driver import sqlite
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
+
+    from infrastructure.event_store.archives import Archives
 
     Row = dict[str, Any]
 
@@ -62,6 +64,9 @@ class SqlQueries:
         self.inert = inert
         self.reports: list[str] = []
         """What a person should know of the store, and do about it."""
+        self.archives: Archives | None = None
+        """Where the events are that were taken out of the store; None: whoever asks for one is told
+        (EventsArchivedAway)."""
 
     def begin(self) -> None:
         """Make what follows one consistent look. Raises StoreError."""
@@ -185,6 +190,51 @@ class SqlQueries:
 
     # -- the log ----------------------------------------------------------------------------------
 
+    def _events(self, statement: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """Whole events. Raises EventsArchivedAway for one that is in an archive which was not
+        given."""
+        rows = self._rows(statement, parameters)
+        if all(row["topic"] for row in rows):
+            return rows
+        return [row if row["topic"] else self._archived(row) for row in rows]
+
+    def _archived(self, row: Row) -> Row:
+        event = self.archives.event(row) if self.archives is not None else None
+        if event is None:
+            raise archived_away(
+                f"{self._name}: event {row['position']} of {row['stream']}",
+                [archive["file"] for archive in self.archives_on_record()],
+            )
+        return event
+
+    def archives_on_record(self) -> list[Row]:
+        """What was archived, oldest first: file, sha256, first, last, events, streams, reason."""
+        rows = self._rows(
+            "SELECT data FROM events WHERE topic = 'ArchiveIntended' ORDER BY position"
+        )
+        return [loads(row["data"]) for row in rows]
+
+    def archived_events(self) -> int:
+        """How many events are no longer in the store, but for position, digest and chain."""
+        return self._one(  # type: ignore[no-any-return]
+            "SELECT count(*) AS count FROM events WHERE topic = ''"
+        )["count"]
+
+    def chain_at(self, position: int) -> str:
+        """The chain of an event; the deployment id before the first."""
+        rows = self._rows("SELECT chain FROM events WHERE position = ?", (position,))
+        return rows[0]["chain"] if rows else self.identity()[0]
+
+    def positions_between(self, since: str, until: str) -> tuple[int, int]:
+        """The first and the last event recorded in this time (ISO 8601 as stored, "" for no
+        bound); the last is before the first where there is none."""
+        (row,) = self._rows(
+            "SELECT (SELECT min(position) FROM events WHERE recorded_at >= ?1) AS first, "
+            "(SELECT max(position) FROM events WHERE ?2 = '' OR recorded_at <= ?2) AS last",
+            (since, until),
+        )
+        return row["first"] or 1, row["last"] if row["first"] and row["last"] else 0
+
     def find_stream(self, candidates: Sequence[str]) -> str | None:
         """The first of these streams that has events."""
         rows = self._rows(
@@ -195,7 +245,7 @@ class SqlQueries:
         return rows[0]["stream"] if rows else None
 
     def events_of(self, stream: str) -> list[Row]:
-        return self._rows("SELECT * FROM events WHERE stream = ? ORDER BY version", (stream,))
+        return self._events("SELECT * FROM events WHERE stream = ? ORDER BY version", (stream,))
 
     def events_of_streams(self, streams: Sequence[str]) -> list[Row]:
         """The events of these streams, oldest first."""
@@ -216,8 +266,9 @@ class SqlQueries:
 
     def events_correlated(self, correlation_ids: Sequence[str]) -> list[Row]:
         """Every event of these commands. Reads the whole log: no index has the metadata."""
-        return self._rows(
-            "SELECT * FROM events WHERE json_extract(metadata, '$.correlation_id') IN "
+        return self._events(
+            "SELECT * FROM events WHERE "
+            "CASE WHEN topic <> '' THEN json_extract(metadata, '$.correlation_id') END IN "
             "(SELECT j.value FROM json_each(?) j) ORDER BY position",
             (dumps(list(correlation_ids)),),
         )
@@ -225,15 +276,15 @@ class SqlQueries:
     def last_events(self, limit: int, topic: str | None) -> list[Row]:
         """The last events, of one topic or of all, oldest first."""
         only = "WHERE topic = ?" if topic else ""
-        rows = self._rows(
+        rows = self._events(
             f"SELECT * FROM events {only} ORDER BY position DESC LIMIT ?",
             (topic, limit) if topic else (limit,),
         )
         return rows[::-1]
 
     def events_after(self, position: int, limit: int) -> list[Row]:
-        """The events that follow this position, oldest first."""
-        return self._rows(
+        """The events that follow this position, oldest first. Raises EventsArchivedAway."""
+        return self._events(
             "SELECT * FROM events WHERE position > ? ORDER BY position LIMIT ?", (position, limit)
         )
 

@@ -1,4 +1,5 @@
-"""`hostledger audit history | tail`: what the ledger says happened, by whom and because of what."""
+"""`hostledger audit history | export | import | tail`: what the ledger says happened, by whom and
+because of what."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from contextlib import closing
 from typing import Any
 
 from application import queries
-from interfaces.cli import options, output
+from interfaces.cli import log_file, options, output
 
 COLUMNS = ("position", "recorded_at", "topic", "stream", "user", "process")
 
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     telling.add_argument(
         "--related", action="store_true", help="and all that the same commands led to"
     )
+    log_file.add_arguments(actions)
     ending = options.add_action(actions, "tail", tail, "the end of the log")
     ending.add_argument("-n", type=options.count, default=20, metavar="N", help="default 20")
     ending.add_argument("--topic", type=options.text, metavar="T", help="only events of this topic")

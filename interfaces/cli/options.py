@@ -51,6 +51,14 @@ def add_as_of(*parsers: argparse.ArgumentParser) -> None:
         )
 
 
+def time(value: str) -> str:
+    """An argument that is a time in ISO 8601; it is UTC without a zone."""
+    try:
+        return recorded(value)
+    except StoreError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def add_action(
     actions: Any, name: str, act: Callable[[argparse.Namespace], int], summary: str
 ) -> argparse.ArgumentParser:
@@ -70,6 +78,17 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--output", choices=("table", "json"), default="table", help="for people or programs"
+    )
+
+
+def add_archive(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--archive",
+        type=text,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="where archived events are; as often as there are files",
     )
 
 
