@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from dependency_injector import containers, providers
 
-from application.failures import StoreBusy, StoreError, StoreInert
+from application.failures import BrokenConfiguration, StoreBusy, StoreError, StoreInert
 from application.version import VERSION
 from infrastructure.clock import SystemClock
 from infrastructure.site import Site, site_from
@@ -225,15 +225,23 @@ def activate(side: WriteSide, reason: str) -> tuple[int, str]:
 
 
 def copy_to(
-    side: WriteSide, origin: str | None, destination: str, progress: Any, *, live: Any = None
+    side: WriteSide,
+    origin: str | None,
+    destination: str,
+    progress: Any,
+    archives: Sequence[str] = (),
+    *,
+    live: Any = None,
 ) -> dict[str, Any]:
     """Copy a store, the instance's own or the one at `origin`, to the place `destination`, which
     stays inert. `live` is the reason for which the history goes on there from now on: the source is
-    ended and the target activated. Raises StoreError, BrokenConfiguration.
+    ended and the target activated. What is in `archives` is put back. Raises StoreError,
+    BrokenConfiguration.
     """
     from contextlib import closing
 
     from application.copy_store import copy_store, move_store
+    from infrastructure.event_store.archives import Archives
     from infrastructure.storage import storage_at
 
     site, settings, clock = side.site(), side.compiled().settings, side.clock()
@@ -242,6 +250,8 @@ def copy_to(
     target = storage_at(site, destination, settings)
     with closing(source.source()) as view:
         deployment, _, moved_to = view.identity()
+        if archives:
+            view.archives = Archives(archives, deployment)
         if view.inert and not moved_to and live is not None:
             raise StoreInert(f"{view.inert}; a copy cannot be moved, only copied")
         with closing(target.begin_copy(deployment, clock, made_by)) as into:
@@ -302,11 +312,14 @@ def backup(side: WriteSide, path: str) -> str:
     return path
 
 
-def restore(side: WriteSide, path: str, progress: Any) -> dict[str, Any]:
+def restore(
+    side: WriteSide, path: str, progress: Any, archives: Sequence[str] = ()
+) -> dict[str, Any]:
     """Fill the instance's place, where no store may be, from a backup; it is inert. Raises
     StoreError."""
     make_state_directory(side.site())
-    return copy_to(side, f"sqlite:{os.path.abspath(path)}", side.storage().place, progress)
+    place = f"sqlite:{os.path.abspath(path)}"
+    return copy_to(side, place, side.storage().place, progress, archives)
 
 
 def rebuild(side: WriteSide, progress: Any) -> Any:
@@ -379,6 +392,35 @@ def import_log(side: WriteSide, path: str, progress: Any) -> dict[str, Any]:
         "position": copied.position,
         "chain": copied.chain,
     }
+
+
+def archive(side: WriteSide, path: str, before: str, reason: str, progress: Any) -> dict[str, Any]:
+    """Move what was over at this time ("": as `retention.days` says) out of the store into a file.
+    Raises StoreError, BrokenConfiguration."""
+    from contextlib import closing
+    from dataclasses import asdict
+
+    from application.archive_store import ArchiveStore, archive_store
+    from domain.identifiers import ARCHIVE, new_id
+    from infrastructure.event_store import archives
+    from infrastructure.event_store.commit import iso
+
+    storage, retention = side.storage(), side.settings().retention
+    if storage.keeps_all:
+        raise StoreError(f"{storage.name}: {storage.keeps_all}")
+    if not before and not retention.days:
+        raise BrokenConfiguration("retention.days is 0, so that all is kept: set it, or --before")
+    command = ArchiveStore(
+        path,
+        before or iso(side.clock().now()[0] - 86_400 * retention.days),
+        retention.legal_hold,
+        reason,
+        new_id(ARCHIVE, side.random()(16)),
+    )
+    with closing(side.store()) as store, closing(storage.log()) as view:
+        store.refuse_failed_projections()
+        done = archive_store(command, view, store, archives, progress)
+    return {**asdict(done), "before": command.before}
 
 
 def compact(side: WriteSide) -> list[str]:

@@ -7,7 +7,15 @@ from typing import Any
 
 from application.failures import LogDamaged, StoreError
 from infrastructure.event_store.commit import COLUMNS
-from infrastructure.event_store.export_file import ExportFile, digest_is_wrong
+from infrastructure.event_store.export_file import (
+    ARCHIVE,
+    ExportFile,
+    Manifest,
+    digest_is_wrong,
+    pages,
+    sha256_of,
+    write_export,
+)
 
 Row = dict[str, Any]
 
@@ -55,3 +63,45 @@ class Archives:
             event = next(iter(file.events_after(event["position"], 1)), None)
         self._found[index] = position, event
         return event if event is not None and event["position"] == position else None
+
+
+# -- making one ------------------------------------------------------------------------------------
+
+
+def write(path: str, view: Any, streams: Sequence[str]) -> Manifest:
+    """Put the events of these streams into a new file; its manifest. Raises StoreError."""
+    wanted = set(streams)
+    first, last, count = view.extent(streams)
+    manifest = Manifest(
+        ARCHIVE, False, view.identity()[0], first, last, count, view.chain_at(first - 1),
+        view.chain_at(last),
+    )  # fmt: skip
+    events = (
+        event
+        for page in pages(view.whole_events_after, first - 1, lambda event: event["position"])
+        for event in page
+        if event["stream"] in wanted and event["position"] <= last
+    )
+    write_export(path, manifest, events)
+    return manifest
+
+
+def check(path: str, sha256: str) -> str:
+    """The file's sha256, after all of it was read; it must be this one, "" for any. Raises
+    StoreError, ExportDamaged."""
+    ExportFile(path).check()
+    found = sha256_of(path)
+    if sha256 not in ("", found):
+        raise StoreError(
+            f"{path} is not the file that the ledger tells of (its sha256 is {found}, not "
+            f"{sha256}): put that one back"
+        )
+    return found
+
+
+def streams_in(path: str) -> dict[str, int]:
+    """The streams of an archive, and how many events each has. Raises StoreError."""
+    counts: dict[str, int] = {}
+    for event in ExportFile(path).events():
+        counts[event["stream"]] = counts.get(event["stream"], 0) + 1
+    return counts

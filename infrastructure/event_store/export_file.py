@@ -73,7 +73,8 @@ def write_export(
     tracking: Sequence[tuple[str, int]] = (),
 ) -> str:
     """Write the file, on disk and under its name only when it is whole; None is standard output.
-    A name that ends in .gz is compressed. The sha256 of its bytes. Raises StoreError."""
+    What ends in .gz is compressed, an archive always. The sha256 of its bytes. Raises
+    StoreError."""
     if path is None:
         return _write(sys.stdout.buffer, manifest, events, commands, tracking)
     if os.path.exists(path):
@@ -82,7 +83,7 @@ def write_export(
     try:
         file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(file, "wb") as raw:
-            if is_gzip(path):
+            if is_gzip(path) or manifest.kind == ARCHIVE:
                 with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
                     _write(packed, manifest, events, commands, tracking)
             else:

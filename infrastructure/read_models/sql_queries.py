@@ -214,6 +214,36 @@ class SqlQueries:
         )
         return [loads(row["data"]) for row in rows]
 
+    def finished_streams(self, before: str, legal_hold: Sequence[str]) -> tuple[list[str], int]:
+        """As `sql_finished.finished`."""
+        from infrastructure.read_models.sql_finished import finished
+
+        return finished(self._rows, before, legal_hold)
+
+    def extent(self, streams: Sequence[str]) -> tuple[int, int, int]:
+        """Of the events of these streams: the first and last position, and how many."""
+        row = self._rows(
+            "SELECT min(e.position) AS first, max(e.position) AS last, count(*) AS events "
+            "FROM json_each(?) j JOIN events e ON e.stream = j.value",
+            (dumps(list(streams)),),
+        )[0]
+        return row["first"], row["last"], row["events"]
+
+    def whole_events_after(self, position: int, limit: int) -> list[Row]:
+        """As `events_after`, without those that were taken out."""
+        return self._rows(
+            "SELECT * FROM events WHERE position > ? AND topic <> '' ORDER BY position LIMIT ?",
+            (position, limit),
+        )
+
+    def open_archive(self) -> str | None:
+        """The id of an archive whose streams are not all taken out yet."""
+        rows = self._rows(
+            "SELECT stream FROM events i WHERE topic = 'ArchiveIntended' AND NOT EXISTS "
+            "(SELECT 1 FROM events d WHERE d.stream = i.stream AND d.topic = 'EventsArchived')"
+        )
+        return rows[0]["stream"].partition("-")[2] if rows else None
+
     def archived_events(self) -> int:
         """How many events are no longer in the store, but for position, digest and chain."""
         return self._one(  # type: ignore[no-any-return]

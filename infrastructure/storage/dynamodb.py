@@ -30,6 +30,10 @@ class DynamodbStorage:
 
     scheme = "dynamodb"
     place_key = "storage.dynamodb_strategy.table_prefix"
+    keeps_all = (
+        "a part of a bucket of its log cannot be taken out: keep a copy with `hostledger audit "
+        "export`, or move to another store (`hostledger store copy --seal`) and archive there"
+    )
 
     def __init__(self, site: Site, settings: dict[str, Any]) -> None:
         self.site = site

@@ -24,6 +24,11 @@ class JsonStorage(SqliteStorage):
 
     scheme = "json"
     place_key = "storage.json_strategy.base_path"
+    keeps_all = (
+        "its log is only ever appended to: keep it compressed "
+        "(storage.json_strategy.enable_compression), or move to another store "
+        "(`hostledger store copy --seal`) and archive there"
+    )
 
     def __init__(self, site: Site, settings: dict[str, Any]) -> None:
         self.site = site

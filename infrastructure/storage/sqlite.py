@@ -47,6 +47,8 @@ class SqliteStorage:
 
     scheme = "sqlite"
     place_key = "storage.sqlite_strategy.path"
+    keeps_all = ""
+    """Why nothing can be taken out of the store, and what to do; "" where it can."""
 
     def __init__(self, site: Site, settings: dict[str, Any]) -> None:
         self.site = site

@@ -123,6 +123,8 @@ KEYS: list[tuple[str, Any, Any, Any]] = [
     ("logging.level", "INFO", "DEBUG", "DEBUG"),
     ("logging.max_file_size", 10, 50, 50),
     ("logging.max_rotate", 5, 0, 0),
+    ("retention.days", 0, 400, 400),
+    ("retention.legal_hold", [], ["req-0f8f*"], ["req-0f8f*"]),
 ]
 
 # key, bad value as JSON, words of the message
@@ -218,6 +220,8 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("logging.level", 3, "'ERROR' or 'FATAL'"),
     ("logging.max_file_size", 0, "greater than or equal to 1"),
     ("logging.max_rotate", -1, "greater than or equal to 0"),
+    ("retention.days", -1, "greater than or equal to 0"),
+    ("retention.legal_hold", "req-0f8f*", "a JSON list is needed"),
 ]
 
 # IBM's key, value in the file, our key, what Settings then holds
