@@ -292,6 +292,10 @@ class Storage(_Section):
     strategy: Literal["sqlite", "sql", "dynamodb", "json"] = "sqlite"
     """What the ledger is kept in: a SQLite file, PostgreSQL (sql; without its url the same SQLite
     file, through SQLAlchemy), DynamoDB tables, or JSON lines."""
+    group: Text = None
+    """A group of this machine whose members may read the files of `sqlite` and `json` and change
+    nothing: auditors. Given to them when a store is made, activated or migrated and when a worker
+    starts. None: their owner alone."""
     sqlite_strategy: SqliteStrategy = SqliteStrategy()
     sql_strategy: SqlStrategy = SqlStrategy()
     dynamodb_strategy: DynamodbStrategy = DynamodbStrategy()

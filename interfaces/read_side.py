@@ -405,7 +405,7 @@ def iam_policy(call: Call) -> tuple[dict[str, Any], list[str]]:
     return document, profiles
 
 
-def store_iam_policy(call: Call) -> dict[str, Any]:
+def store_iam_policy(call: Call, *, only_reads: bool = False) -> dict[str, Any]:
     """The policy for the store in DynamoDB that the instance's configuration names. Raises
     BrokenConfiguration. The store need not be there: this is wanted before it is made."""
     from infrastructure.aws.iam_policy import store_policy
@@ -417,8 +417,14 @@ def store_iam_policy(call: Call) -> dict[str, Any]:
         raise BrokenConfiguration(
             "no region is known: set storage.dynamodb_strategy.region or AWS_REGION"
         )
+    tables = [f"{section['table_prefix']}-{name}" for name in TABLES]
+    if only_reads:
+        from infrastructure.aws.iam_policy import auditor_policy
+        from infrastructure.event_store.dynamodb_log import BODIES
+
+        return auditor_policy(region, tables, BODIES)
     scales = section["billing_mode"] == "PROVISIONED" and section["auto_scaling"]["enabled"]
-    return store_policy(region, [f"{section['table_prefix']}-{name}" for name in TABLES], scales)
+    return store_policy(region, tables, scales)
 
 
 def _profiles(contents: Sequence[dict[str, Any]]) -> set[str]:

@@ -206,6 +206,7 @@ def check_start(side: WriteSide) -> None:
     BrokenConfiguration."""
     side.storage().check()
     side.store()
+    share(side)
     side.clouds()
 
 
@@ -214,14 +215,27 @@ def create(side: WriteSide) -> tuple[str, str]:
     site, storage = side.site(), side.storage()
     make_state_directory(site)
     made_by = site.actor(side.process())
-    return storage.create(side.clock(), made_by, side.program_version()), storage.name
+    deployment = storage.create(side.clock(), made_by, side.program_version())
+    share(side)
+    return deployment, storage.name
+
+
+def share(side: WriteSide) -> None:
+    """Let the site's group read its store's files. Raises StoreError, BrokenConfiguration."""
+    group = side.compiled().settings["storage"]["group"]
+    if group:
+        from infrastructure.sharing import share
+
+        share(group, *side.storage().shared())
 
 
 def activate(side: WriteSide, reason: str) -> tuple[int, str]:
     """Make a copied store the living one; its new incarnation and path. Raises StoreError."""
     storage = side.storage()
     made_by = side.site().actor(side.process())
-    return storage.activate(side.clock(), made_by, reason), storage.name
+    incarnation = storage.activate(side.clock(), made_by, reason)
+    share(side)
+    return incarnation, storage.name
 
 
 def copy_to(
@@ -430,6 +444,7 @@ def compact(side: WriteSide) -> list[str]:
 
 def migrate(side: WriteSide) -> tuple[int, int]:
     """Bring the store's schema up to date: the number before and now. Raises StoreError."""
+    share(side)
     return side.storage().migrate()  # type: ignore[no-any-return]
 
 

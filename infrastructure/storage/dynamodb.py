@@ -180,6 +180,10 @@ class DynamodbStorage:
 
         return DynamodbSightings(store.tables, store.tables.clock)
 
+    def shared(self) -> tuple[list[str], list[str]]:
+        """No files: who may read is said where the store is."""
+        return [], []
+
     # -- making and moving ------------------------------------------------------------------------
 
     def check(self) -> None:

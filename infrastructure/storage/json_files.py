@@ -100,6 +100,15 @@ class JsonStorage(SqliteStorage):
         view.reports = torn_ends(self.path)
         return view
 
+    def shared(self) -> tuple[list[str], list[str]]:
+        """The directories and files of which `storage.group` may read; not the bodies."""
+        names = [
+            name
+            for name in (os.listdir(self.path) if os.path.isdir(self.path) else ())
+            if name.startswith(("log", "ledger.db", "store.json"))
+        ]
+        return [os.path.dirname(self.path), self.path], [f"{self.path}/{name}" for name in names]
+
     # -- making and moving ------------------------------------------------------------------------
 
     def check(self) -> None:

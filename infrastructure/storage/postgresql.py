@@ -157,6 +157,10 @@ class PostgresqlStorage:
 
         return PostgresqlSightings(store)
 
+    def shared(self) -> tuple[list[str], list[str]]:
+        """No files: who may read is said where the store is."""
+        return [], []
+
     # -- making and moving ------------------------------------------------------------------------
 
     def check(self) -> None:

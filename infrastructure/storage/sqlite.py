@@ -165,6 +165,11 @@ class SqliteStorage:
 
         return Sightings(self.site.sightings)
 
+    def shared(self) -> tuple[list[str], list[str]]:
+        """The directories and files of which `storage.group` may read."""
+        path = self.path
+        return [os.path.dirname(path)], [path, path + "-wal", path + "-shm", path + ".lock"]
+
     # -- making and moving ------------------------------------------------------------------------
 
     def check(self) -> None:

@@ -28,6 +28,7 @@ REGION = {"AWS_REGION": "eu-west-1"}
 KEYS: list[tuple[str, Any, Any, Any]] = [
     ("storage.url", None, "sqlite:/var/ledger.db", "sqlite:/var/ledger.db"),
     ("storage.strategy", "sqlite", "json", "json"),
+    ("storage.group", None, "auditors", "auditors"),
     ("storage.sql_strategy.url", None, "postgresql://hf@db/ledger", "postgresql://hf@db/ledger"),
     ("storage.sql_strategy.pool_size", 5, 20, 20),
     ("storage.sql_strategy.max_overflow", 10, 0, 0),
@@ -131,6 +132,7 @@ KEYS: list[tuple[str, Any, Any, Any]] = [
 BAD_VALUES: list[tuple[str, Any, str]] = [
     ("storage.strategy", "papyrus", "'sqlite', 'sql', 'dynamodb' or 'json', not \"papyrus\""),
     ("storage.url", "papyrus:/scroll", "json:/DIR"),
+    ("storage.group", [], "valid string"),
     ("storage.sqlite_strategy.path", "ledger.db", "an absolute path is needed"),
     ("storage.sql_strategy.url", "mysql://hf@db/ledger", "postgresql://USER"),
     ("storage.sql_strategy.pool_size", 0, "greater than or equal to 1"),
