@@ -37,7 +37,6 @@ __all__ = [
     "iam_policy",
     "instance_types_named",
     "log_defect",
-    "open_log",
     "read_templates",
     "register",
     "registered_site",
@@ -81,6 +80,8 @@ class Call:
             if place is None
             else storage_at(self.site, place, self.settings)
         )
+        self.archives: Sequence[str] = ()
+        """Files that have what was archived: an operator's looks read on there."""
 
     def places(self) -> list[str]:
         """Every account and region that is swept; what is asked of one says nothing of another."""
@@ -102,15 +103,24 @@ class Call:
     def queries(self) -> SqlQueries:
         """An operator's look at the read models; of a store that was named, although it is inert.
         Raises StoreError."""
-        return self.storage.any_store() if self._elsewhere else self.storage.queries()
+        if self._elsewhere:
+            return self.any_store()
+        return self._with_archives(self.storage.queries())
 
     def log(self) -> SqlQueries:
         """An operator's look at the log, whatever became of the read models. Raises StoreError."""
-        return self.storage.any_store() if self._elsewhere else self.storage.log()
+        return self.any_store() if self._elsewhere else self._with_archives(self.storage.log())
 
     def any_store(self) -> SqlQueries:
         """An operator's look at a store that may be inert. Raises StoreError."""
-        return self.storage.any_store()
+        return self._with_archives(self.storage.any_store())
+
+    def _with_archives(self, view: SqlQueries) -> SqlQueries:
+        if self.archives:
+            from infrastructure.event_store.archives import give
+
+            give(view, self.archives)
+        return view
 
     def past(
         self, moment: str, find: Find | None, progress: Callable[[int, int], object]
@@ -269,16 +279,6 @@ def worker_status(call: Call) -> dict[str, object]:
         "ended": bool(facts.get("ended")),
         "reason": facts.get("reason") or None,
     }
-
-
-def open_log(call: Call, archives: Sequence[str]) -> SqlQueries:
-    """An operator's look at the log and at what was archived of it. Raises StoreError."""
-    view = call.any_store()
-    if archives:
-        from infrastructure.event_store.archives import Archives
-
-        view.archives = Archives(archives, view.identity()[0])
-    return view
 
 
 def export_log(view: SqlQueries, path: str | None, since: str, until: str) -> dict[str, Any]:

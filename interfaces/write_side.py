@@ -255,7 +255,7 @@ def copy_to(
     from contextlib import closing
 
     from application.copy_store import copy_store, move_store
-    from infrastructure.event_store.archives import Archives
+    from infrastructure.event_store.archives import give
     from infrastructure.storage import storage_at
 
     site, settings, clock = side.site(), side.compiled().settings, side.clock()
@@ -264,8 +264,7 @@ def copy_to(
     target = storage_at(site, destination, settings)
     with closing(source.source()) as view:
         deployment, _, moved_to = view.identity()
-        if archives:
-            view.archives = Archives(archives, deployment)
+        give(view, archives)
         if view.inert and not moved_to and live is not None:
             raise StoreInert(f"{view.inert}; a copy cannot be moved, only copied")
         with closing(target.begin_copy(deployment, clock, made_by)) as into:
@@ -336,12 +335,14 @@ def restore(
     return copy_to(side, place, side.storage().place, progress, archives)
 
 
-def rebuild(side: WriteSide, progress: Any) -> Any:
+def rebuild(side: WriteSide, progress: Any, archives: Sequence[str] = ()) -> Any:
     """Build the store's read models anew and exchange them (`application.rebuilding.rebuild`); what
-    is built lies in the state directory until it is done. Raises StoreError."""
+    is built lies in the state directory until it is done. `archives` have what was archived. Raises
+    StoreError."""
     from contextlib import closing
 
     from application.rebuilding import rebuild
+    from infrastructure.event_store.archives import give
     from infrastructure.read_models.replica import Replica, alone
 
     storage, store = side.storage(), side.store()
@@ -351,7 +352,10 @@ def rebuild(side: WriteSide, progress: Any) -> Any:
         with closing(storage.log()) as view, closing(Replica(path, store.deployment)) as replica:
             if replica.failed():
                 replica.begin()  # for code that was mended
-            rebuilt = rebuild(view, store, storage.view_of(store), replica, progress)
+            within = storage.view_of(store)
+            for look in (view, within):
+                give(look, archives)
+            rebuilt = rebuild(view, store, within, replica, progress)
         os.unlink(path)
     return rebuilt
 

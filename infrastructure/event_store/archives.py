@@ -65,6 +65,12 @@ class Archives:
         return event if event is not None and event["position"] == position else None
 
 
+def give(view: Any, paths: Sequence[str]) -> None:
+    """Let a look at the store read on in these files, if any. Raises StoreError, ExportDamaged."""
+    if paths:
+        view.archives = Archives(paths, view.identity()[0])
+
+
 # -- making one ------------------------------------------------------------------------------------
 
 

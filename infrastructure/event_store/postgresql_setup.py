@@ -257,7 +257,8 @@ def copy_to_file(session: Session, path: str, inode: int | None) -> None:
     def put(table: str, found: Any) -> None:
         columns = [column[0] for column in found.description]
         target.connection.executemany(
-            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",
+            f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) "
+            f"VALUES ({', '.join('?' * len(columns))})",
             [[bytes(v) if isinstance(v, memoryview) else v for v in row] for row in found.rows],
         )
 

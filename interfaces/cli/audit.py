@@ -23,11 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'or of "deployment"',
     )
     telling.add_argument("identifier", type=options.text, metavar="ID")
+    options.add_archive(telling)
     telling.add_argument(
         "--related", action="store_true", help="and all that the same commands led to"
     )
     log_file.add_arguments(actions)
     ending = options.add_action(actions, "tail", tail, "the end of the log")
+    options.add_archive(ending)
     ending.add_argument("-n", type=options.count, default=20, metavar="N", help="default 20")
     ending.add_argument("--topic", type=options.text, metavar="T", help="only events of this topic")
 

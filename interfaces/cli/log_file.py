@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import Any
 
 from interfaces.cli import options, output
-from interfaces.read_side import export_log, open_log
+from interfaces.read_side import export_log
 
 
 def add_arguments(actions: Any) -> None:
@@ -38,7 +38,7 @@ def add_arguments(actions: Any) -> None:
 
 def export(arguments: argparse.Namespace) -> int:
     path = os.path.abspath(arguments.file) if arguments.file else None
-    with closing(open_log(options.reading(arguments), arguments.archive)) as view:
+    with closing(options.reading(arguments).any_store()) as view:
         document = export_log(view, path, arguments.since or "", arguments.until or "")
     return output.show_document(arguments, document) if path else 0
 

@@ -82,6 +82,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def add_archive(parser: argparse.ArgumentParser) -> None:
+    """For a command that reads events; `reading` gives the files to its looks."""
     parser.add_argument(
         "--archive",
         type=text,
@@ -131,6 +132,7 @@ def reading(arguments: argparse.Namespace, site: Any = None) -> Call:
         site or site_of(arguments),
         arguments.store,
     )
+    call.archives = getattr(arguments, "archive", ())
     _warn(arguments, call.compiled.problem)
     return call
 

@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     archiving.add_argument(
         "--before",
-        type=options.moment,
+        type=options.time,
         metavar="TIME",
         help="what was over by then (default: as retention.days says)",
     )

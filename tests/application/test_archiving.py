@@ -104,6 +104,13 @@ def test_what_is_over_leaves_the_store(world: World, run: Run, tmp_path: Path) -
     assert run("machines", "list", "--output", "json").document == shown
     assert run("requests", "show", over, "--output", "json").document["shortages"] is None
     refused(run("audit", "history", over), f"request-{over}", str(file), "--archive")
+    assert run("audit", "history", over, "--archive", str(file)).status == 0
+    for action in ("verify", "rebuild"):
+        answer = run("projections", action)
+        assert (answer.status, answer.out) == (1, "")
+        assert "was archived" in answer.err and str(file) in answer.err
+        done = run("projections", action, "--archive", str(file))
+        assert done.status == 0, done.err
     world.run_until_final(world.give_back([{"machineId": machine_ids[0], "name": ""}]))
     cycle(world)
     world.assert_agreement()
