@@ -10,12 +10,13 @@ import pytest
 
 from application import crash_points
 from application.archive_store import ArchiveStore, archive_store
-from application.failures import Conflict, EventsArchivedAway
+from application.failures import Conflict, EventsArchivedAway, LogDamaged
 from domain.machine_request import MachineRequest
 from infrastructure.event_store import archives
 from infrastructure.event_store.archives import Archives, streams_in
 from infrastructure.event_store.commit import COLUMNS, is_damaged
-from infrastructure.event_store.digest import chain
+from infrastructure.event_store.digest import chain, digest
+from infrastructure.event_store.export_file import ExportFile, write_export
 from tests.interfaces.commands import Answer, Run, fulfilled, refused
 from tests.interfaces.conftest import make_run, run
 from tests.stores import FOUR, Place
@@ -309,7 +310,8 @@ def test_a_copy_needs_the_archive_and_has_all_of_it(world: World, run: Run, tmp_
 def test_another_file_than_the_one_that_was_taken_out(
     world: World, run: Run, tmp_path: Path
 ) -> None:
-    """One that lacks the event is not enough; together they are."""
+    """One that lacks the event is not enough, together they are; and one that was changed, though
+    every line of it is right in itself."""
     cycle(world, 1)
     assert archive(run, tmp_path / "old.gz", "--before", LATER).status == 0
     cycle(world, 1)
@@ -317,3 +319,10 @@ def test_another_file_than_the_one_that_was_taken_out(
     with pytest.raises(EventsArchivedAway):
         rows(world, tmp_path / "more.gz")
     assert rows(world, tmp_path / "more.gz", tmp_path / "old.gz")
+    old = ExportFile(str(tmp_path / "old.gz"))
+    changed = list(old.events())
+    changed[3]["data"] = changed[3]["data"].replace("1", "2")
+    changed[3]["digest"] = digest(*(changed[3][column] for column in COLUMNS[1:9]))
+    write_export(str(tmp_path / "forged.gz"), old.manifest, changed)
+    with pytest.raises(LogDamaged, match=f"event {changed[3]['position']} is not the one"):
+        rows(world, tmp_path / "forged.gz")

@@ -36,11 +36,12 @@ def group() -> grp.struct_group:
 
 
 @pytest.fixture
-def site(group: grp.struct_group) -> Iterator[World]:
+def site(group: grp.struct_group, store_kind: str) -> Iterator[World]:
     """Of which all but the store's directory may be entered by everybody."""
     root = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
     root.chmod(0o755)
-    world = World(root / "site", settings={"HOSTLEDGER_STORAGE__GROUP": group.gr_name})
+    place = Place(store_kind, {"strategy": store_kind, "group": group.gr_name})
+    world = World(root / "site", place=place)
     yield world
     world.close()
     shutil.rmtree(root)
@@ -120,6 +121,29 @@ def _write_and_die(site: World) -> None:
         site.request(1)
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("store_kind", ["json"], indirect=True)
+def test_a_group_reads_the_log_of_json_lines(
+    site: World, make_run: Callable[[World], Run], group: grp.struct_group
+) -> None:
+    """And the ledger beside it, but not the bodies of user data."""
+    run = make_run(site)
+    request_id, _ = fulfilled(site, 1)
+    assert run("store", "migrate").status == 0
+
+    def shown() -> object:
+        answer = run("requests", "show", request_id, "--output", "json")
+        return answer.out + answer.err
+
+    assert as_another([group.gr_gid], shown) == shown()
+    directory = Path(site.storage().path)
+    assert (directory / "log.jsonl").stat().st_mode & 0o777 == FILE
+    if os.geteuid() == 0:
+        assert "denied" in as_another([STRANGER], shown)
+        assert "denied" in as_another(
+            [group.gr_gid], lambda: open(directory / "log.jsonl", "ab").close()
+        )
 
 
 def test_a_group_that_is_not_there(world: World, run: Run) -> None:
