@@ -13,7 +13,7 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from typing import Any, BinaryIO
 
@@ -151,28 +151,27 @@ def _sync_directory(path: str) -> None:
 
 
 class ExportFile:
-    """A file to read from; as a `copy_store.Source` too, when it is a whole log or goes on with
-    one. Whatever is asked, a line that is not what was written raises ExportDamaged with its
-    number."""
-
-    inert = ""
+    """A file to read from; that of a whole log as a `copy_store.Source`. Whatever is asked, a line
+    that is not what was written raises ExportDamaged with its number."""
 
     def __init__(self, path: str) -> None:
         """Raises StoreError, ExportDamaged."""
         self.path = path
-        self._events_left = self._commands_left = iter(())  # type: Iterator[Any]
+        self._events_left: Iterator[Row] = iter(())
+        self._commands_left: Iterator[tuple[str, str, int]] = iter(())
         self._event_at, self._command_at = 0, ""
         _, said = next(self._lines())
-        kind = said.pop("hostledger", "")
-        if kind not in (EXPORT, ARCHIVE):
+        if said.get("hostledger") not in (EXPORT, ARCHIVE) or not isinstance(
+            said.get("format"), int
+        ):
             raise self._damaged(1, "it does not say what the file is: this is no export")
-        if said.pop("format") > FORMAT:
+        if said["format"] > FORMAT:
             raise StoreError(
                 f"{path} has a newer format than this release knows ({FORMAT}): read it with the "
                 "release that wrote it"
             )
-        del said["checksum"]
-        self.manifest = Manifest(kind, **said)
+        facts = {**said, "kind": said["hostledger"]}
+        self.manifest = Manifest(*(facts[field.name] for field in fields(Manifest)))
 
     def _lines(self) -> Iterator[tuple[int, Any]]:
         """(number, what it says) of each line but the last, which must be right."""
@@ -265,10 +264,6 @@ class ExportFile:
     def again(self) -> None:
         """A file does not change."""
 
-    def identity(self) -> tuple[str, int, str]:
-        """The deployment; its incarnation and where it was moved to are in its events."""
-        return self.manifest.deployment, 0, ""
-
     def events_after(self, position: int, limit: int) -> list[Row]:
         """The events that follow this position, oldest first; quick when asked in order."""
         if position != self._event_at or not position:
@@ -285,7 +280,7 @@ class ExportFile:
         """As `events_after`: (command id, result, position)."""
         if command_id != self._command_at or not command_id:
             self._commands_left = (
-                tuple(command)
+                (command[0], command[1], command[2])
                 for _, said in self._lines()
                 for command in said.get("commands", ())
                 if command[0] > command_id

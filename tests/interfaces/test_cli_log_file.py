@@ -12,8 +12,9 @@ from typing import Any
 import fastjsonschema
 import pytest
 
+from application.failures import StoreError
 from infrastructure.event_store.commit import COLUMNS, compose
-from infrastructure.event_store.export_file import EXPORT, Manifest, write_export
+from infrastructure.event_store.export_file import EXPORT, ExportFile, Manifest, write_export
 from tests.domain.test_golden import FILES, read
 from tests.fakes.clock import FakeClock
 from tests.house.reference import DOCS
@@ -201,6 +202,22 @@ def test_a_cut_archive_and_an_unknown_event(
     events = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
     write_export(str(other), Manifest(EXPORT, True, "d", 1, 2, 2, "d", rows[-1][10]), events)
     refused(run("audit", "import", str(other)), "MachinesRequested of class version 9", "newer")
+
+
+@pytest.mark.stores("sqlite")
+def test_a_changed_byte_is_always_found(world: World, run: Run, tmp_path: Path) -> None:
+    """Wherever it is: no import begins."""
+    fulfilled(world, 1)
+    whole = bytearray(run("audit", "export").out.encode())
+    file = tmp_path / "log.jsonl"
+    for at in range(0, len(whole), 11):
+        whole[at] ^= 1
+        file.write_bytes(whole)
+        with pytest.raises(StoreError, match=str(file)):
+            ExportFile(str(file)).check()
+        whole[at] ^= 1
+    file.write_bytes(whole)
+    ExportFile(str(file)).check()
 
 
 @pytest.mark.stores("sqlite")
