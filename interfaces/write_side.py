@@ -299,18 +299,23 @@ def copy_to(
     return document
 
 
-def replay_into(side: WriteSide, moment: str, destination: str, progress: Any) -> dict[str, Any]:
+def replay_into(
+    side: WriteSide, moment: str, destination: str, progress: Any, archives: Sequence[str] = ()
+) -> dict[str, Any]:
     """Copy the log up to a moment (`application.replay.position_of`) to a place, which stays inert:
-    the world as it was then. Raises StoreError, BrokenConfiguration."""
+    the world as it was then. `archives` have what was archived. Raises StoreError,
+    BrokenConfiguration."""
     from contextlib import closing
 
     from application.copy_store import copy_store
     from application.replay import position_of
+    from infrastructure.event_store.archives import give
     from infrastructure.storage import storage_at
 
     site, clock = side.site(), side.clock()
     target = storage_at(site, destination, side.compiled().settings)
     with closing(side.storage().source()) as view:
+        give(view, archives)
         until = position_of(view, moment)
         made_by = site.actor(side.process())
         with closing(target.begin_copy(view.identity()[0], clock, made_by)) as into:
@@ -370,8 +375,9 @@ def renew_read_models(side: WriteSide, progress: Any) -> None:
 
     if not is_outdated(side.queries()):
         return
+    files = [archive["file"] for archive in side.queries().archives_on_record()]
     try:
-        rebuilt = rebuild(side, progress)
+        rebuilt = rebuild(side, progress, [file for file in files if os.path.exists(file)])
     except (StoreBusy, StoreInert):
         raise
     except StoreError as error:

@@ -48,7 +48,7 @@ class Archives:
                     f"{self._files[index].path}: event {left['position']} is not the one that was "
                     "taken out of the store: it was changed; compare it with another copy"
                 )
-            return {**event, "chain": left["chain"]}
+            return event
         return None
 
     def _find(self, index: int, position: int) -> Row | None:

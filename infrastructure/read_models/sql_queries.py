@@ -255,6 +255,11 @@ class SqlQueries:
         rows = self._rows("SELECT chain FROM events WHERE position = ?", (position,))
         return rows[0]["chain"] if rows else self.identity()[0]
 
+    def time_of(self, position: int) -> str:
+        """When an event that there is was recorded."""
+        (row,) = self._rows("SELECT recorded_at FROM events WHERE position = ?", (position,))
+        return row["recorded_at"]  # type: ignore[no-any-return]
+
     def positions_between(self, since: str, until: str) -> tuple[int, int]:
         """The first and the last event recorded in this time (ISO 8601 as stored, "" for no
         bound); the last is before the first where there is none."""
@@ -278,8 +283,8 @@ class SqlQueries:
         return self._events("SELECT * FROM events WHERE stream = ? ORDER BY version", (stream,))
 
     def events_of_streams(self, streams: Sequence[str]) -> list[Row]:
-        """The events of these streams, oldest first."""
-        return self._rows(
+        """The events of these streams, oldest first. Raises EventsArchivedAway."""
+        return self._events(
             "SELECT e.* FROM json_each(?) j CROSS JOIN events e WHERE e.stream = j.value "
             "ORDER BY e.position",
             (dumps(list(streams)),),
@@ -287,12 +292,24 @@ class SqlQueries:
 
     def mentions(self, topic: str, after: int, to: int, limit: int, name: str = "") -> list[Row]:
         """Position, stream and data of the next events of a topic with after < position <= to that
-        may name something, oldest first."""
-        return self._rows(
-            "SELECT position, stream, data FROM events WHERE topic = ? AND position > ? "
-            "AND position <= ? AND data LIKE ? ORDER BY position LIMIT ?",
-            (topic, after, to, f"%{name}%", limit),
+        may name something, oldest first. Raises EventsArchivedAway where one that was taken out
+        may be among them."""
+        some = (
+            "SELECT position, stream, data, topic, digest FROM events WHERE topic {} "
+            "AND position > ? AND position <= ? {} ORDER BY position LIMIT ?"
         )
+        if not self._rows(some.format("= ''", ""), (after, to, 1)):
+            return self._rows(
+                some.format("= ?", "AND data LIKE ?"), (topic, after, to, f"%{name}%", limit)
+            )
+        found: list[Row] = []
+        while rows := self._rows(some.format("IN (?, '')", ""), (topic, after, to, limit)):
+            events = [row if row["topic"] else self._archived(row) for row in rows]
+            found += [e for e in events if e["topic"] == topic and name in e["data"]]
+            if len(found) >= limit:
+                break
+            after = rows[-1]["position"]
+        return found[:limit]
 
     def events_correlated(self, correlation_ids: Sequence[str]) -> list[Row]:
         """Every event of these commands. Reads the whole log: no index has the metadata."""

@@ -49,6 +49,7 @@ def add_as_of(*parsers: argparse.ArgumentParser) -> None:
             metavar="WHEN",
             help="as it was known then: a position, or a time in ISO 8601 (UTC without a zone)",
         )
+        add_archive(parser)
 
 
 def time(value: str) -> str:

@@ -78,6 +78,14 @@ def test_what_is_over_leaves_the_store(world: World, run: Run, tmp_path: Path) -
     before = rows(world)
     answer = world.call("getRequestStatus", {"requests": [{"requestId": over}]})
     shown = run("machines", "list", "--output", "json").document
+    as_of = ("--as-of", str(before[-1]["position"]), "--output", "json")
+    questions = [
+        ("requests", "show", over, *as_of),
+        ("requests", "show", alive, *as_of),
+        ("machines", "show", machine_ids[0], *as_of),
+        ("machines", "list", *as_of),
+    ]
+    was = [run(*words).document for words in questions]
     file = tmp_path / "old.jsonl.gz"
 
     done = archive(run, file, "--before", LATER)
@@ -106,6 +114,13 @@ def test_what_is_over_leaves_the_store(world: World, run: Run, tmp_path: Path) -
     assert run("requests", "show", over, "--output", "json").document["shortages"] is None
     refused(run("audit", "history", over), f"request-{over}", str(file), "--archive")
     assert run("audit", "history", over, "--archive", str(file)).status == 0
+    told = [run(*words) for words in questions]
+    assert [answer.status for answer in told[:1] + told[3:]] == [1, 1]
+    assert "was archived" in told[0].err
+    assert [run(*words, "--archive", str(file)).document for words in questions] == was
+    then = ("replay", "--until", str(before[-1]["position"]), "--into", f"sqlite:{tmp_path}/then")
+    assert "was archived" in run(*then).err
+    assert run(*then, "--archive", str(file)).status == 0
     for action in ("verify", "rebuild"):
         answer = run("projections", action)
         assert (answer.status, answer.out) == (1, "")

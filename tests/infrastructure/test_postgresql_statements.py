@@ -255,6 +255,7 @@ def _queries(both: Both, world: World) -> None:
     same(SqlQueries, "open_archive")
     for position in (0, 3):
         same(SqlQueries, "chain_at", position)
+        same(SqlQueries, "time_of", position + 1)
     for since, until in (("", ""), ("2000", "2001"), ("2000", ""), ("2999", "")):
         same(SqlQueries, "positions_between", since, until)
     assert same(SqlQueries, "projections")
