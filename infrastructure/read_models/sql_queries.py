@@ -244,7 +244,7 @@ class SqlQueries:
         )
         return rows[0]["stream"].partition("-")[2] if rows else None
 
-    def archived_events(self) -> int:
+    def count_archived(self) -> int:
         """How many events are no longer in the store, but for position, digest and chain."""
         return self._one(  # type: ignore[no-any-return]
             "SELECT count(*) AS count FROM events WHERE topic = ''"
@@ -312,13 +312,30 @@ class SqlQueries:
         return found[:limit]
 
     def events_correlated(self, correlation_ids: Sequence[str]) -> list[Row]:
-        """Every event of these commands. Reads the whole log: no index has the metadata."""
-        return self._events(
+        """Every event of these commands. Reads the whole log: no index has the metadata. Raises
+        EventsArchivedAway."""
+        found = self._rows(
             "SELECT * FROM events WHERE "
             "CASE WHEN topic <> '' THEN json_extract(metadata, '$.correlation_id') END IN "
             "(SELECT j.value FROM json_each(?) j) ORDER BY position",
             (dumps(list(correlation_ids)),),
         )
+        archived = [
+            event
+            for event in self._archived_events()
+            if loads(event["metadata"])["correlation_id"] in correlation_ids
+        ]
+        return sorted(found + archived, key=lambda event: event["position"]) if archived else found
+
+    def _archived_events(self) -> Iterator[Row]:
+        """All that was taken out, from the archives. Raises EventsArchivedAway."""
+        after = 0
+        while rows := self._rows(
+            "SELECT * FROM events WHERE topic = '' AND position > ? ORDER BY position LIMIT 1000",
+            (after,),
+        ):
+            yield from map(self._archived, rows)
+            after = rows[-1]["position"]
 
     def last_events(self, limit: int, topic: str | None) -> list[Row]:
         """The last events, of one topic or of all, oldest first."""

@@ -86,6 +86,8 @@ def test_what_is_over_leaves_the_store(world: World, run: Run, tmp_path: Path) -
         ("machines", "list", *as_of),
     ]
     was = [run(*words).document for words in questions]
+    told = run("audit", "history", alive, "--related", "--output", "json").document["events"]
+    related_before = [event["position"] for event in told]
     file = tmp_path / "old.jsonl.gz"
 
     done = archive(run, file, "--before", LATER)
@@ -113,6 +115,10 @@ def test_what_is_over_leaves_the_store(world: World, run: Run, tmp_path: Path) -
     assert run("machines", "list", "--output", "json").document == shown
     assert run("requests", "show", over, "--output", "json").document["shortages"] is None
     refused(run("audit", "history", over), f"request-{over}", str(file), "--archive")
+    related = ("audit", "history", alive, "--related", "--output", "json")
+    refused(run(*related), "was archived", "--archive")
+    told = run(*related, "--archive", str(file)).document["events"]
+    assert [event["position"] for event in told] == related_before
     assert run("audit", "history", over, "--archive", str(file)).status == 0
     told = [run(*words) for words in questions]
     assert [answer.status for answer in told[:1] + told[3:]] == [1, 1]
@@ -311,14 +317,14 @@ def test_a_copy_needs_the_archive_and_has_all_of_it(world: World, run: Run, tmp_
     assert run("store", "backup", str(tmp_path / "saved.db")).status == 0
     saved = Place("sqlite", {"url": f"sqlite:{tmp_path}/saved.db"}).storage(str(tmp_path))
     with closing(saved.any_store()) as view:
-        assert view.archived_events() > 0
+        assert view.count_archived() > 0
         assert [row["request_id"] for row in view.requests(None, False, None)].count(over) == 1
     (tmp_path / "rehearsal").mkdir()
     rehearsed = Place(
         "sqlite", {"url": f"sqlite:{world.storage().rehearse(str(tmp_path / 'rehearsal'))}"}
     )
     with closing(rehearsed.storage(str(tmp_path)).queries()) as view:
-        assert view.archived_events() > 0
+        assert view.count_archived() > 0
 
 
 @pytest.mark.stores("sqlite")

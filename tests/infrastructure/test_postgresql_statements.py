@@ -251,7 +251,7 @@ def _queries(both: Both, world: World) -> None:
     same(SqlQueries, "extent", [*streams, f"request-{requests[0]}"])
     same(SqlQueries, "whole_events_after", 3, 5)
     same(SqlQueries, "archives_on_record")
-    same(SqlQueries, "archived_events")
+    same(SqlQueries, "count_archived")
     same(SqlQueries, "open_archive")
     for position in (0, 3):
         same(SqlQueries, "chain_at", position)
