@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -271,6 +272,8 @@ def test_killed_at(
         content = file.read_bytes()
         file.write_bytes(content[:-30])
         refused(archive(run, file, "--before", LATER), str(file))
+        file.write_bytes(gzip.compress(gzip.decompress(content), 1))
+        refused(archive(run, file, "--before", LATER), str(file), "sha256")
         file.write_bytes(content)
     if point != POINTS[-1]:
         done = archive(run, file, "--before", LATER).document
