@@ -53,6 +53,14 @@ class UnknownEvent(StoreError):
     """The log holds an event that this release does not know."""
 
 
+class EventsArchivedAway(StoreError):
+    """What is asked for was taken out of the store: which archive has it."""
+
+
+class ExportDamaged(StoreError):
+    """A file that was exported or archived is not what was written: which line, and why."""
+
+
 class ProjectionFailed(StoreError):
     """A read model could not follow the log and must be rebuilt."""
 
@@ -67,3 +75,12 @@ class Fenced(Exception):
 
 class AlreadyTracked(Exception):
     """Another worker has processed this position already."""
+
+
+def archived_away(what: str, files: list[str]) -> EventsArchivedAway:
+    """What is said of an event or a stream that is in one of these archives."""
+    named = f" ({', '.join(files[-3:])})" if files else ""
+    return EventsArchivedAway(
+        f"{what} was archived and is no longer in the store: give the archive that has it"
+        f"{named} with --archive"
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 
+from application.failures import EventsArchivedAway
 from application.instants import Instant
 from application.json_text import loads
 from domain.refusals import UnknownRequest
@@ -76,11 +77,14 @@ def request(view: View, request_id: str) -> Row:
         document["machines"] = view.returned(request_id)
         return document
     document["machines"] = machines(view, request_id=request_id)
-    document["shortages"] = [
-        {"recorded_at": event["recorded_at"], **loads(event["data"])}
-        for event in view.events_of(f"request-{request_id}")
-        if event["topic"] == "RequestFellShort"
-    ]
+    try:
+        document["shortages"] = [
+            {"recorded_at": event["recorded_at"], **loads(event["data"])}
+            for event in view.events_of(f"request-{request_id}")
+            if event["topic"] == "RequestFellShort"
+        ]
+    except EventsArchivedAway:
+        document["shortages"] = None
     document["batches"] = [_batch(row) for row in view.batches_of(request_id)]
     return document
 

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
         def last_events(self, limit: int, topic: str | None) -> list[Row]: ...
 
+    class Timed(Source, Protocol):
+        def time_of(self, position: int) -> str:
+            """When an event was recorded, although it may be in an archive."""
+            ...
+
     class Replica(Protocol):
         """Read models that follow a log by themselves."""
 
@@ -73,7 +78,7 @@ def end_of(source: Source) -> int:
     return last[0]["position"] if last else 0
 
 
-def position_of(source: Source, moment: str) -> int:
+def position_of(source: Timed, moment: str) -> int:
     """The position that a person's word names: a position itself, or a time in ISO 8601 (UTC where
     it says nothing else), of which it is the last event recorded until then; 0 before all of them.
 
@@ -88,8 +93,7 @@ def position_of(source: Source, moment: str) -> int:
     first, last = 0, end
     while first < last:  # recorded time never goes back, so that half of the rest is looked at
         middle = (first + last + 1) // 2
-        (event,) = source.events_after(middle - 1, 1)
-        if event["recorded_at"] <= at:
+        if source.time_of(middle) <= at:
             first = middle
         else:
             last = middle - 1

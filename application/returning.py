@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from application.backoff import Backoff
+from application.failures import EventsArchivedAway
 from application.turn import Turn
 from domain.identifiers import RETURN, TERMINATION, new_id
 from domain.machine import Machine
@@ -46,7 +47,10 @@ class Telling:
                     continue
                 with turn.chunks(tracking=(POLICY, event["position"])) as add:
                     for machine_id in event["data"]["machine_ids"]:
-                        machine = turn.ledger.get(Machine, machine_id)
+                        try:
+                            machine = turn.ledger.get(Machine, machine_id)
+                        except EventsArchivedAway:
+                            continue  # it ended long ago
                         assert machine is not None
                         machine.hand_back(event["identifier"], event["data"]["reason"])
                         add(machine, event["correlation_id"], event["event_id"])

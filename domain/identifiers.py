@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["BATCH", "REQUEST", "RETURN", "TERMINATION", "is_id", "launch_token", "new_id", "sha256"]
+__all__ = [
+    "ARCHIVE",
+    "BATCH",
+    "REQUEST",
+    "RETURN",
+    "TERMINATION",
+    "is_id",
+    "launch_token",
+    "new_id",
+    "sha256",
+]
 
 try:
     # hashlib would load OpenSSL: 3 ms of a command that lasts 18.
@@ -15,6 +25,7 @@ try:
 except ImportError:
     from hashlib import sha256
 
+ARCHIVE = "arc-"
 REQUEST = "req-"
 RETURN = "ret-"
 BATCH = "bat-"

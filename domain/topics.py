@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from domain import (
+    archive,
     brake,
     deployment,
     fleet,
@@ -31,6 +32,7 @@ TOPICS: dict[str, type[DomainEvent]] = {
         machine,
         host_factory,
         brake,
+        archive,
     )
     for name, item in vars(module).items()
     if isinstance(item, type) and issubclass(item, DomainEvent) and item is not DomainEvent

@@ -151,6 +151,16 @@ def _from_variable(value: object) -> object:
         raise ValueError("a JSON object is needed") from None
 
 
+def _list_from_variable(value: object) -> object:
+    """A list is one variable too."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError("a JSON list is needed") from None
+
+
 def _bucket(value: object) -> object:
     shape = ValueError("[size, refill per second] is needed, such as [4, 1.6]")
     if isinstance(value, str):  # from the environment
@@ -289,6 +299,10 @@ class Storage(_Section):
     strategy: Literal["sqlite", "sql", "dynamodb", "json"] = "sqlite"
     """What the ledger is kept in: a SQLite file, PostgreSQL (sql; without its url the same SQLite
     file, through SQLAlchemy), DynamoDB tables, or JSON lines."""
+    group: Text = None
+    """A group of this machine whose members may read the files of `sqlite` and `json` and change
+    nothing: auditors. Given to them when a store is made, activated or migrated and when a worker
+    starts. None: their owner alone."""
     sqlite_strategy: SqliteStrategy = SqliteStrategy()
     sql_strategy: SqlStrategy = SqlStrategy()
     dynamodb_strategy: DynamodbStrategy = DynamodbStrategy()
@@ -556,6 +570,17 @@ class Logging(_Section):
     """Old log files that are kept; with 0 the log is never rotated."""
 
 
+class Retention(_Section):
+    """What `hostledger store archive` may take out of the live store."""
+
+    days: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=0, le=36_500)] = 0
+    """Days that requests, returns, launches, terminations and machines stay in the live store after
+    their end, until `hostledger store archive` takes them out. 0: for ever."""
+    legal_hold: Annotated[list[Text], BeforeValidator(_list_from_variable)] = []
+    """Ids of requests, returns, machines, batches or templates, or patterns of them (`req-0f8f*`):
+    they and all that belongs to them stay, whatever their age. In the environment a JSON list."""
+
+
 class Settings(_Section):
     """Everything a site may choose, validated and frozen; `Settings()` is the defaults."""
 
@@ -564,6 +589,7 @@ class Settings(_Section):
     provider: Provider = Provider()
     audit: Audit = Audit()
     logging: Logging = Logging()
+    retention: Retention = Retention()
 
     @model_validator(mode="after")
     def _refuse_lease_shorter_than_a_call(self) -> Self:

@@ -33,6 +33,7 @@ __all__ = [
     "Call",
     "Site",
     "example_templates",
+    "export_log",
     "iam_policy",
     "instance_types_named",
     "log_defect",
@@ -80,6 +81,8 @@ class Call:
             if place is None
             else storage_at(self.site, place, self.settings)
         )
+        self.archives: Sequence[str] = ()
+        """Files that have what was archived: an operator's looks read on there."""
 
     def places(self) -> list[str]:
         """Every account and region that is swept; what is asked of one says nothing of another."""
@@ -101,15 +104,24 @@ class Call:
     def queries(self) -> SqlQueries:
         """An operator's look at the read models; of a store that was named, although it is inert.
         Raises StoreError."""
-        return self.storage.any_store() if self._elsewhere else self.storage.queries()
+        if self._elsewhere:
+            return self.any_store()
+        return self._with_archives(self.storage.queries())
 
     def log(self) -> SqlQueries:
         """An operator's look at the log, whatever became of the read models. Raises StoreError."""
-        return self.storage.any_store() if self._elsewhere else self.storage.log()
+        return self.any_store() if self._elsewhere else self._with_archives(self.storage.log())
 
     def any_store(self) -> SqlQueries:
         """An operator's look at a store that may be inert. Raises StoreError."""
-        return self.storage.any_store()
+        return self._with_archives(self.storage.any_store())
+
+    def _with_archives(self, view: SqlQueries) -> SqlQueries:
+        if self.archives:
+            from infrastructure.event_store.archives import give
+
+            give(view, self.archives)
+        return view
 
     def past(
         self, moment: str, find: Find | None, progress: Callable[[int, int], object]
@@ -316,6 +328,38 @@ def verify_log(
     return document
 
 
+def export_log(view: SqlQueries, path: str | None, since: str, until: str) -> dict[str, Any]:
+    """Write the log, or what was recorded in this time, to a file that is not there (None: standard
+    output); what is in it. Raises StoreError."""
+    from dataclasses import asdict
+
+    from infrastructure.event_store.export_file import EXPORT, Manifest, pages, write_export
+
+    first, last = view.positions_between(since, until)
+    manifest = Manifest(
+        EXPORT,
+        not since and not until,
+        view.identity()[0],
+        first,
+        last,
+        max(0, last - first + 1),
+        view.chain_at(first - 1),
+        view.chain_at(last),
+    )
+    events = (
+        event
+        for page in pages(view.events_after, first - 1, lambda event: event["position"])
+        for event in page
+        if event["position"] <= last
+    )
+    if manifest.whole:
+        commands = pages(view.commands_after, "", lambda command: command[0])
+        digest = write_export(path, manifest, events, commands, view.tracked())
+    else:
+        digest = write_export(path, manifest, events)
+    return {"path": path, **asdict(manifest), "sha256": digest}
+
+
 def read_templates(
     path: str, site: Site | None, environ: Mapping[str, str]
 ) -> tuple[list[str], list[dict[str, object]]]:
@@ -409,7 +453,7 @@ def iam_policy(call: Call) -> tuple[dict[str, Any], list[str]]:
     return document, profiles
 
 
-def store_iam_policy(call: Call) -> dict[str, Any]:
+def store_iam_policy(call: Call, *, only_reads: bool = False) -> dict[str, Any]:
     """The policy for the store in DynamoDB that the instance's configuration names. Raises
     BrokenConfiguration. The store need not be there: this is wanted before it is made."""
     from infrastructure.aws.iam_policy import store_policy
@@ -421,8 +465,14 @@ def store_iam_policy(call: Call) -> dict[str, Any]:
         raise BrokenConfiguration(
             "no region is known: set storage.dynamodb_strategy.region or AWS_REGION"
         )
+    tables = [f"{section['table_prefix']}-{name}" for name in TABLES]
+    if only_reads:
+        from infrastructure.aws.iam_policy import auditor_policy
+        from infrastructure.event_store.dynamodb_log import BODIES
+
+        return auditor_policy(region, tables, BODIES)
     scales = section["billing_mode"] == "PROVISIONED" and section["auto_scaling"]["enabled"]
-    return store_policy(region, [f"{section['table_prefix']}-{name}" for name in TABLES], scales)
+    return store_policy(region, tables, scales)
 
 
 def _profiles(contents: Sequence[dict[str, Any]]) -> set[str]:

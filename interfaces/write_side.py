@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from dependency_injector import containers, providers
 
-from application.failures import StoreBusy, StoreError, StoreInert
+from application.failures import BrokenConfiguration, StoreBusy, StoreError, StoreInert
 from application.version import VERSION
 from infrastructure.clock import SystemClock
 from infrastructure.site import Site, site_from
@@ -236,6 +236,7 @@ def check_start(side: WriteSide) -> None:
     BrokenConfiguration."""
     side.storage().check()
     side.store()
+    share(side)
     side.clouds()
 
 
@@ -244,26 +245,47 @@ def create(side: WriteSide) -> tuple[str, str]:
     site, storage = side.site(), side.storage()
     make_state_directory(site)
     made_by = site.actor(side.process())
-    return storage.create(side.clock(), made_by, side.program_version()), storage.name
+    deployment = storage.create(side.clock(), made_by, side.program_version())
+    share(side)
+    return deployment, storage.name
+
+
+def share(side: WriteSide) -> None:
+    """Let the site's group read its store's files. Raises StoreError, BrokenConfiguration."""
+    group = side.compiled().settings["storage"]["group"]
+    if group:
+        from infrastructure.sharing import share
+
+        share(group, *side.storage().shared())
 
 
 def activate(side: WriteSide, reason: str) -> tuple[int, str]:
     """Make a copied store the living one; its new incarnation and path. Raises StoreError."""
     storage = side.storage()
     made_by = side.site().actor(side.process())
-    return storage.activate(side.clock(), made_by, reason), storage.name
+    incarnation = storage.activate(side.clock(), made_by, reason)
+    share(side)
+    return incarnation, storage.name
 
 
 def copy_to(
-    side: WriteSide, origin: str | None, destination: str, progress: Any, *, live: Any = None
+    side: WriteSide,
+    origin: str | None,
+    destination: str,
+    progress: Any,
+    archives: Sequence[str] = (),
+    *,
+    live: Any = None,
 ) -> dict[str, Any]:
     """Copy a store, the instance's own or the one at `origin`, to the place `destination`, which
     stays inert. `live` is the reason for which the history goes on there from now on: the source is
-    ended and the target activated. Raises StoreError, BrokenConfiguration.
+    ended and the target activated. What is in `archives` is put back. Raises StoreError,
+    BrokenConfiguration.
     """
     from contextlib import closing
 
     from application.copy_store import copy_store, move_store
+    from infrastructure.event_store.archives import give
     from infrastructure.storage import storage_at
 
     site, settings, clock = side.site(), side.compiled().settings, side.clock()
@@ -272,6 +294,7 @@ def copy_to(
     target = storage_at(site, destination, settings)
     with closing(source.source()) as view:
         deployment, _, moved_to = view.identity()
+        give(view, archives)
         if view.inert and not moved_to and live is not None:
             raise StoreInert(f"{view.inert}; a copy cannot be moved, only copied")
         with closing(target.begin_copy(deployment, clock, made_by)) as into:
@@ -306,18 +329,23 @@ def copy_to(
     return document
 
 
-def replay_into(side: WriteSide, moment: str, destination: str, progress: Any) -> dict[str, Any]:
+def replay_into(
+    side: WriteSide, moment: str, destination: str, progress: Any, archives: Sequence[str] = ()
+) -> dict[str, Any]:
     """Copy the log up to a moment (`application.replay.position_of`) to a place, which stays inert:
-    the world as it was then. Raises StoreError, BrokenConfiguration."""
+    the world as it was then. `archives` have what was archived. Raises StoreError,
+    BrokenConfiguration."""
     from contextlib import closing
 
     from application.copy_store import copy_store
     from application.replay import position_of
+    from infrastructure.event_store.archives import give
     from infrastructure.storage import storage_at
 
     site, clock = side.site(), side.clock()
     target = storage_at(site, destination, side.compiled().settings)
     with closing(side.storage().source()) as view:
+        give(view, archives)
         until = position_of(view, moment)
         made_by = site.actor(side.process())
         with closing(target.begin_copy(view.identity()[0], clock, made_by)) as into:
@@ -332,19 +360,24 @@ def backup(side: WriteSide, path: str) -> str:
     return path
 
 
-def restore(side: WriteSide, path: str, progress: Any) -> dict[str, Any]:
+def restore(
+    side: WriteSide, path: str, progress: Any, archives: Sequence[str] = ()
+) -> dict[str, Any]:
     """Fill the instance's place, where no store may be, from a backup; it is inert. Raises
     StoreError."""
     make_state_directory(side.site())
-    return copy_to(side, f"sqlite:{os.path.abspath(path)}", side.storage().place, progress)
+    place = f"sqlite:{os.path.abspath(path)}"
+    return copy_to(side, place, side.storage().place, progress, archives)
 
 
-def rebuild(side: WriteSide, progress: Any) -> Any:
+def rebuild(side: WriteSide, progress: Any, archives: Sequence[str] = ()) -> Any:
     """Build the store's read models anew and exchange them (`application.rebuilding.rebuild`); what
-    is built lies in the state directory until it is done. Raises StoreError."""
+    is built lies in the state directory until it is done. `archives` have what was archived. Raises
+    StoreError."""
     from contextlib import closing
 
     from application.rebuilding import rebuild
+    from infrastructure.event_store.archives import give
     from infrastructure.read_models.replica import Replica, alone
 
     storage, store = side.storage(), side.store()
@@ -354,7 +387,10 @@ def rebuild(side: WriteSide, progress: Any) -> Any:
         with closing(storage.log()) as view, closing(Replica(path, store.deployment)) as replica:
             if replica.failed():
                 replica.begin()  # for code that was mended
-            rebuilt = rebuild(view, store, storage.view_of(store), replica, progress)
+            within = storage.view_of(store)
+            for look in (view, within):
+                give(look, archives)
+            rebuilt = rebuild(view, store, within, replica, progress)
         os.unlink(path)
     return rebuilt
 
@@ -369,8 +405,9 @@ def renew_read_models(side: WriteSide, progress: Any) -> None:
 
     if not is_outdated(side.queries()):
         return
+    files = [archive["file"] for archive in side.queries().archives_on_record()]
     try:
-        rebuilt = rebuild(side, progress)
+        rebuilt = rebuild(side, progress, [file for file in files if os.path.exists(file)])
     except (StoreBusy, StoreInert):
         raise
     except StoreError as error:
@@ -381,6 +418,65 @@ def renew_read_models(side: WriteSide, progress: Any) -> None:
         side.journal().error("read model not rebuilt", name=name, position=position, error=why)
 
 
+def import_log(side: WriteSide, path: str, progress: Any) -> dict[str, Any]:
+    """Fill the instance's place, where no store may be, from the export of a whole log; it is
+    inert. The file is read through before anything is made. Raises StoreError."""
+    from contextlib import closing
+
+    from application.copy_store import copy_store
+    from infrastructure.event_store.export_file import ExportFile
+
+    source, storage = ExportFile(path), side.storage()
+    manifest = source.manifest
+    if not manifest.whole:
+        raise StoreError(
+            f"{path} has a part of a log, {manifest.events} events from event {manifest.first} on: "
+            "a store is made of the export of a whole log (`hostledger audit export FILE`)"
+        )
+    source.check()
+    make_state_directory(side.site())
+    made_by = side.site().actor(side.process())
+    with closing(storage.begin_copy(manifest.deployment, side.clock(), made_by)) as into:
+        copied = copy_store(source, into, progress)
+    return {
+        "path": path,
+        "target": storage.place,
+        "found": copied.found,
+        "taken": copied.taken,
+        "position": copied.position,
+        "chain": copied.chain,
+    }
+
+
+def archive(side: WriteSide, path: str, before: str, reason: str, progress: Any) -> dict[str, Any]:
+    """Move what was over at this time ("": as `retention.days` says) out of the store into a file.
+    Raises StoreError, BrokenConfiguration."""
+    from contextlib import closing
+    from dataclasses import asdict
+
+    from application.archive_store import ArchiveStore, archive_store
+    from domain.identifiers import ARCHIVE, new_id
+    from infrastructure.event_store import archives
+    from infrastructure.event_store.commit import iso
+
+    storage, retention = side.storage(), side.settings().retention
+    if storage.keeps_all:
+        raise StoreError(f"{storage.name}: {storage.keeps_all}")
+    if not before and not retention.days:
+        raise BrokenConfiguration("retention.days is 0, so that all is kept: set it, or --before")
+    command = ArchiveStore(
+        path,
+        before or iso(side.clock().now()[0] - 86_400 * retention.days),
+        retention.legal_hold,
+        reason,
+        new_id(ARCHIVE, side.random()(16)),
+    )
+    with closing(side.store()) as store, closing(storage.log()) as view:
+        store.refuse_failed_projections()
+        done = archive_store(command, view, store, archives, progress)
+    return {**asdict(done), "before": command.before}
+
+
 def compact(side: WriteSide) -> list[str]:
     """What was done to give unused room back. Raises StoreError."""
     return side.storage().compact()  # type: ignore[no-any-return]
@@ -388,6 +484,7 @@ def compact(side: WriteSide) -> list[str]:
 
 def migrate(side: WriteSide) -> tuple[int, int]:
     """Bring the store's schema up to date: the number before and now. Raises StoreError."""
+    share(side)
     return side.storage().migrate()  # type: ignore[no-any-return]
 
 

@@ -210,6 +210,18 @@ def store_policy(region: str, tables: Iterable[str], scales: bool) -> dict[str, 
     return {"Version": "2012-10-17", "Statement": statements}
 
 
+def auditor_policy(region: str, tables: Iterable[str], bodies: str) -> dict[str, Any]:
+    """The policy for who only reads that store: nothing is written, and items of the key `bodies`
+    (user data) are not read either."""
+    named = [f"arn:{partition_of(region)}:dynamodb:{region}:*:table/{table}" for table in tables]
+    secret = {"ForAnyValue:StringEquals": {"dynamodb:LeadingKeys": [bodies]}}
+    denied = _allow("NoUserData", ASKS, named, secret)
+    return {
+        "Version": "2012-10-17",
+        "Statement": [_allow("Ask", ASKS, named), {**denied, "Effect": "Deny"}],
+    }
+
+
 def _allow(
     sid: str,
     actions: Iterable[str],

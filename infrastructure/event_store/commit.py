@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import time
 
-from application.failures import LogDamaged, UnknownEvent
+from application.failures import LogDamaged, UnknownEvent, archived_away
 from application.json_text import dumps, loads
 from application.projections import PROJECTIONS, Record
 from infrastructure.event_store.digest import chain, digest
@@ -32,6 +32,10 @@ COLUMNS = (
     "recorded_at", "metadata", "data", "digest", "chain",
 )  # fmt: skip
 """What is stored of an event, in the order of the rows that `compose` makes."""
+
+ARCHIVED = ""
+"""The topic of what is left of an event that was taken out of the store: its metadata and data are
+empty too. Stream and version stay, so that nothing is ever appended there again."""
 
 
 def iso(wall: float) -> str:
@@ -214,6 +218,8 @@ def to_fields(
 
     event_class = TOPICS.get(topic)
     if event_class is None:
+        if topic == ARCHIVED:
+            raise archived_away(stream, [])
         raise UnknownEvent(f"{stream} version {version}: no event is called {topic!r} here")
     if class_version > event_class.class_version:
         raise UnknownEvent(

@@ -95,9 +95,14 @@ def compose_line(
             parts.append(f',"{name}":{dumps([f if name == "bodies" else list(f) for f in facts])}')
     if fence is not None:
         parts.append(f',"fence":{dumps(list(fence))}')
-    text = "".join(parts).encode()
-    checksum: str = sha256(text).hexdigest()
-    return text + CHECKSUM + checksum.encode() + b'"}\n'
+    return sealed("".join(parts))
+
+
+def sealed(text: str) -> bytes:
+    """A line of which this is all but the checksum."""
+    line = text.encode()
+    checksum: str = sha256(line).hexdigest()
+    return line + CHECKSUM + checksum.encode() + b'"}\n'
 
 
 def event_text(row: Sequence[Any], known: dict[str, str]) -> str:

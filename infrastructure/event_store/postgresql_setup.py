@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from application.ports import Clock
 
+PAGE = 10_000
+
 FIRST = (
     own(schema.LOG)
     + own(schema.READ_MODELS)
@@ -234,40 +236,52 @@ def compact(session: Session) -> list[str]:
 def copy_to_rehearse(session: Session, directory: str) -> str:
     """A living copy of the store as a SQLite one in a private directory, to be thrown away; its
     path. `session` is within a look. Raises StoreError."""
+    path = os.path.join(directory, "ledger.db")
+    copy_to_file(session, path, None)
+    return path
+
+
+def copy_to_file(session: Session, path: str, inode: int | None) -> None:
+    """All tables, but for the leases, in a new SQLite file; `inode` 0 makes it inert. `session` is
+    within a look. Raises StoreError."""
     from infrastructure.clock import SystemClock
     from infrastructure.event_store.sqlite import SqliteEventStore
     from infrastructure.event_store.sqlite_setup import _build
 
-    path = os.path.join(directory, "ledger.db")
-    ((deployment, incarnation),) = session.run("SELECT deployment, incarnation FROM store")
-    _build(path, deployment)
-    target = SqliteEventStore(path, SystemClock(), {})
+    ((deployment, incarnation, moved_to),) = session.run(
+        "SELECT deployment, incarnation, moved_to FROM store"
+    )
+    _build(path, deployment, inode)
+    target = SqliteEventStore(path, SystemClock(), {}, inert=True)
+
+    def put(table: str, found: Any) -> None:
+        columns = [column[0] for column in found.description]
+        target.connection.executemany(
+            f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) "
+            f"VALUES ({', '.join('?' * len(columns))})",
+            [[bytes(v) if isinstance(v, memoryview) else v for v in row] for row in found.rows],
+        )
 
     def take_over() -> None:
-        commands = session.run("SELECT command_id, result, position FROM commands").rows
-        tracking = session.run("SELECT name, position FROM tracking").rows
-        bodies = [(d, bytes(body)) for d, body in session.run("SELECT digest, body FROM bodies")]
-        target.take_over(
-            session.run(f"SELECT {', '.join(COLUMNS)} FROM events ORDER BY position").rows,
-            commands,
-            tracking,
-            bodies,
-        )
-        target.connection.execute("UPDATE store SET incarnation = ?", (incarnation,))
-        # What the worker knows of AWS; a rehearsal takes a lease of its own.
-        for table in schema.NOTEBOOK_TABLES:
-            if table == "leases":
-                continue
-            found = session.run(f"SELECT * FROM {table}")
-            columns = [column[0] for column in found.description]
-            target.connection.executemany(
-                f"INSERT INTO {table} ({', '.join(columns)}) "
-                f"VALUES ({', '.join('?' * len(columns))})",
-                found.rows,
+        last = 0
+        while True:
+            found = session.run(
+                f"SELECT {', '.join(COLUMNS)} FROM events WHERE position > %s "
+                f"ORDER BY position LIMIT {PAGE}",
+                (last,),
             )
+            if not found.rows:
+                break
+            put("events", found)
+            last = found.rows[-1][0]
+        for table in (*schema.TABLES, *schema.NOTEBOOK_TABLES):
+            if table not in ("events", "store", "leases"):
+                put(table, session.run(f"SELECT * FROM {table}"))
+        target.connection.execute(
+            "UPDATE store SET incarnation = ?, moved_to = ?", (incarnation, moved_to)
+        )
 
     try:
         target.write("copy", take_over)
     finally:
         target.close()
-    return path

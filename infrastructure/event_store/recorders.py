@@ -27,8 +27,9 @@ from eventsourcing.persistence import (
 )
 from eventsourcing.utils import register_topic
 
-from application.failures import AlreadyTracked, Conflict, UnknownEvent
+from application.failures import AlreadyTracked, Conflict, UnknownEvent, archived_away
 from domain.topics import TOPICS
+from infrastructure.event_store.commit import ARCHIVED
 from infrastructure.event_store.sql import SqlEventStore
 
 for _topic, _event_class in TOPICS.items():
@@ -42,6 +43,8 @@ class StrictMapper(Mapper[str]):
         event_class = TOPICS.get(stored_event.topic)
         where = f"{stored_event.originator_id} version {stored_event.originator_version}"
         if event_class is None:
+            if stored_event.topic == ARCHIVED:
+                raise archived_away(str(stored_event.originator_id), [])
             raise UnknownEvent(f"{where}: no event is called {stored_event.topic!r} here")
         stored = _class_version(stored_event.state)
         if stored > event_class.class_version:

@@ -54,6 +54,8 @@ KEEP_VERSION = (
     "INSERT INTO projection_versions VALUES (?, ?) ON CONFLICT (name) DO UPDATE "
     "SET version = excluded.version"
 )
+EVENTS_LEFT = "SELECT count(*), count(*) FILTER (WHERE topic <> '') FROM events WHERE stream = ?"
+TAKE_OUT = "UPDATE events SET topic = '', metadata = '', data = '' WHERE stream = ?"
 KEEP_BODY = "INSERT INTO bodies VALUES (?, ?) ON CONFLICT (digest) DO NOTHING"
 
 
@@ -444,6 +446,26 @@ class SqlEventStore:
             self.connection.execute(TRACK, (name, tracked))
         for digest_, body in bodies:
             self.connection.execute(KEEP_BODY, (digest_, body))
+
+    def take_out(self, streams: Sequence[tuple[str, int]]) -> tuple[int, int]:
+        """In one transaction, leave of the events of these streams (name, number of events) no
+        more than position, digest and chain, and what keeps the stream from being written again.
+        A stream that has another number of events by now is left as it is. How many events and
+        streams are taken out, now or before. Raises StoreError."""
+
+        def work() -> list[int]:
+            taken = []
+            for stream, count in streams:
+                ((there, left),) = self.connection.execute(EVENTS_LEFT, (stream,))
+                if there != count:
+                    continue
+                if left:
+                    self.connection.execute(TAKE_OUT, (stream,))
+                taken.append(count)
+            return taken
+
+        taken = self.write("archive", work)
+        return sum(taken), len(taken)
 
     # -- reading ----------------------------------------------------------------------------------
 

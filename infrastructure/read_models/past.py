@@ -175,8 +175,7 @@ class Snapshots:
         return PastQueries(replica, self._source, position)
 
     def _chain(self, position: int) -> str:
-        (event,) = self._source.events_after(position - 1, 1)
-        return event["chain"]  # type: ignore[no-any-return]
+        return self._source.chain_at(position)
 
     def _path(self, position: int) -> str:
         """Of a log with this history alone, and of what this release makes of it."""

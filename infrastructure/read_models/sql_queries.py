@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from application.failures import StoreError
-from application.json_text import dumps
+from application.failures import StoreError, archived_away
+from application.json_text import dumps, loads
 from infrastructure.event_store.commit import COLUMNS
 from infrastructure.event_store.sqlite_driver import sqlite
 
@@ -11,6 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
+
+    from infrastructure.event_store.archives import Archives
 
     Row = dict[str, Any]
 
@@ -63,6 +65,9 @@ class SqlQueries:
         self.inert = inert
         self.reports: list[str] = []
         """What a person should know of the store, and do about it."""
+        self.archives: Archives | None = None
+        """Where the events are that were taken out of the store; None: whoever asks for one is told
+        (EventsArchivedAway)."""
 
     def begin(self) -> None:
         """Make what follows one consistent look. Raises StoreError."""
@@ -186,6 +191,86 @@ class SqlQueries:
 
     # -- the log ----------------------------------------------------------------------------------
 
+    def _events(self, statement: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """Whole events. Raises EventsArchivedAway for one that is in an archive which was not
+        given."""
+        rows = self._rows(statement, parameters)
+        if all(row["topic"] for row in rows):
+            return rows
+        return [row if row["topic"] else self._archived(row) for row in rows]
+
+    def _archived(self, row: Row) -> Row:
+        event = self.archives.event(row) if self.archives is not None else None
+        if event is None:
+            raise archived_away(
+                f"{self._name}: event {row['position']} of {row['stream']}",
+                [archive["file"] for archive in self.archives_on_record()],
+            )
+        return event
+
+    def archives_on_record(self) -> list[Row]:
+        """What was archived, oldest first: file, sha256, first, last, events, streams, reason."""
+        rows = self._rows(
+            "SELECT data FROM events WHERE topic = 'ArchiveIntended' ORDER BY position"
+        )
+        return [loads(row["data"]) for row in rows]
+
+    def finished_streams(self, before: str, legal_hold: Sequence[str]) -> tuple[list[str], int]:
+        """As `sql_finished.finished`."""
+        from infrastructure.read_models.sql_finished import finished
+
+        return finished(self._rows, before, legal_hold)
+
+    def extent(self, streams: Sequence[str]) -> tuple[int, int, int]:
+        """Of the events of these streams: the first and last position, and how many."""
+        row = self._rows(
+            "SELECT min(e.position) AS first, max(e.position) AS last, count(*) AS events "
+            "FROM json_each(?) j JOIN events e ON e.stream = j.value",
+            (dumps(list(streams)),),
+        )[0]
+        return row["first"], row["last"], row["events"]
+
+    def whole_events_after(self, position: int, limit: int) -> list[Row]:
+        """As `events_after`, without those that were taken out."""
+        return self._rows(
+            "SELECT * FROM events WHERE position > ? AND topic <> '' ORDER BY position LIMIT ?",
+            (position, limit),
+        )
+
+    def open_archive(self) -> str | None:
+        """The id of an archive whose streams are not all taken out yet."""
+        rows = self._rows(
+            "SELECT stream FROM events i WHERE topic = 'ArchiveIntended' AND NOT EXISTS "
+            "(SELECT 1 FROM events d WHERE d.stream = i.stream AND d.topic = 'EventsArchived')"
+        )
+        return rows[0]["stream"].partition("-")[2] if rows else None
+
+    def count_archived(self) -> int:
+        """How many events are no longer in the store, but for position, digest and chain."""
+        return self._one(  # type: ignore[no-any-return]
+            "SELECT count(*) AS count FROM events WHERE topic = ''"
+        )["count"]
+
+    def chain_at(self, position: int) -> str:
+        """The chain of an event; the deployment id before the first."""
+        rows = self._rows("SELECT chain FROM events WHERE position = ?", (position,))
+        return rows[0]["chain"] if rows else self.identity()[0]
+
+    def time_of(self, position: int) -> str:
+        """When an event that there is was recorded."""
+        (row,) = self._rows("SELECT recorded_at FROM events WHERE position = ?", (position,))
+        return row["recorded_at"]  # type: ignore[no-any-return]
+
+    def positions_between(self, since: str, until: str) -> tuple[int, int]:
+        """The first and the last event recorded in this time (ISO 8601 as stored, "" for no
+        bound); the last is before the first where there is none."""
+        (row,) = self._rows(
+            "SELECT (SELECT min(position) FROM events WHERE recorded_at >= ?1) AS first, "
+            "(SELECT max(position) FROM events WHERE ?2 = '' OR recorded_at <= ?2) AS last",
+            (since, until),
+        )
+        return row["first"] or 1, row["last"] if row["first"] and row["last"] else 0
+
     def find_stream(self, candidates: Sequence[str]) -> str | None:
         """The first of these streams that has events."""
         rows = self._rows(
@@ -196,11 +281,11 @@ class SqlQueries:
         return rows[0]["stream"] if rows else None
 
     def events_of(self, stream: str) -> list[Row]:
-        return self._rows("SELECT * FROM events WHERE stream = ? ORDER BY version", (stream,))
+        return self._events("SELECT * FROM events WHERE stream = ? ORDER BY version", (stream,))
 
     def events_of_streams(self, streams: Sequence[str]) -> list[Row]:
-        """The events of these streams, oldest first."""
-        return self._rows(
+        """The events of these streams, oldest first. Raises EventsArchivedAway."""
+        return self._events(
             "SELECT e.* FROM json_each(?) j CROSS JOIN events e WHERE e.stream = j.value "
             "ORDER BY e.position",
             (dumps(list(streams)),),
@@ -208,20 +293,50 @@ class SqlQueries:
 
     def mentions(self, topic: str, after: int, to: int, limit: int, name: str = "") -> list[Row]:
         """Position, stream and data of the next events of a topic with after < position <= to that
-        may name something, oldest first."""
-        return self._rows(
-            "SELECT position, stream, data FROM events WHERE topic = ? AND position > ? "
-            "AND position <= ? AND data LIKE ? ORDER BY position LIMIT ?",
-            (topic, after, to, f"%{name}%", limit),
+        may name something, oldest first. Raises EventsArchivedAway where one that was taken out
+        may be among them."""
+        some = (
+            "SELECT position, stream, data, topic, digest FROM events WHERE topic {} "
+            "AND position > ? AND position <= ? {} ORDER BY position LIMIT ?"
         )
+        if not self._rows(some.format("= ''", ""), (after, to, 1)):
+            return self._rows(
+                some.format("= ?", "AND data LIKE ?"), (topic, after, to, f"%{name}%", limit)
+            )
+        found: list[Row] = []
+        while rows := self._rows(some.format("IN (?, '')", ""), (topic, after, to, limit)):
+            events = [row if row["topic"] else self._archived(row) for row in rows]
+            found += [e for e in events if e["topic"] == topic and name in e["data"]]
+            if len(found) >= limit:
+                break
+            after = rows[-1]["position"]
+        return found[:limit]
 
     def events_correlated(self, correlation_ids: Sequence[str]) -> list[Row]:
-        """Every event of these commands. Reads the whole log: no index has the metadata."""
-        return self._rows(
-            "SELECT * FROM events WHERE json_extract(metadata, '$.correlation_id') IN "
+        """Every event of these commands. Reads the whole log: no index has the metadata. Raises
+        EventsArchivedAway."""
+        found = self._rows(
+            "SELECT * FROM events WHERE "
+            "CASE WHEN topic <> '' THEN json_extract(metadata, '$.correlation_id') END IN "
             "(SELECT j.value FROM json_each(?) j) ORDER BY position",
             (dumps(list(correlation_ids)),),
         )
+        archived = [
+            event
+            for event in self._archived_events()
+            if loads(event["metadata"])["correlation_id"] in correlation_ids
+        ]
+        return sorted(found + archived, key=lambda event: event["position"]) if archived else found
+
+    def _archived_events(self) -> Iterator[Row]:
+        """All that was taken out, from the archives. Raises EventsArchivedAway."""
+        after = 0
+        while rows := self._rows(
+            "SELECT * FROM events WHERE topic = '' AND position > ? ORDER BY position LIMIT 1000",
+            (after,),
+        ):
+            yield from map(self._archived, rows)
+            after = rows[-1]["position"]
 
     def events_about(self, topic: str, text: str, after: int, until: int | None) -> list[Row]:
         """The events of a topic behind one position and up to another that hold this text ("": any
@@ -239,15 +354,15 @@ class SqlQueries:
     def last_events(self, limit: int, topic: str | None) -> list[Row]:
         """The last events, of one topic or of all, oldest first."""
         only = "WHERE topic = ?" if topic else ""
-        rows = self._rows(
+        rows = self._events(
             f"SELECT * FROM events {only} ORDER BY position DESC LIMIT ?",
             (topic, limit) if topic else (limit,),
         )
         return rows[::-1]
 
     def events_after(self, position: int, limit: int) -> list[Row]:
-        """The events that follow this position, oldest first."""
-        return self._rows(
+        """The events that follow this position, oldest first. Raises EventsArchivedAway."""
+        return self._events(
             "SELECT * FROM events WHERE position > ? ORDER BY position LIMIT ?", (position, limit)
         )
 

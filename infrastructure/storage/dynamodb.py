@@ -31,6 +31,10 @@ class DynamodbStorage:
 
     scheme = "dynamodb"
     place_key = "storage.dynamodb_strategy.table_prefix"
+    keeps_all = (
+        "a part of a bucket of its log cannot be taken out: keep a copy with `hostledger audit "
+        "export`, or move to another store (`hostledger store copy --seal`) and archive there"
+    )
 
     def __init__(self, site: Site, settings: dict[str, Any]) -> None:
         self.site = site
@@ -188,6 +192,10 @@ class DynamodbStorage:
         from infrastructure.event_store.dynamodb_sightings import DynamodbSightings
 
         return DynamodbSightings(store.tables, store.tables.clock)
+
+    def shared(self) -> tuple[list[str], list[str]]:
+        """No files: who may read is said where the store is."""
+        return [], []
 
     # -- making and moving ------------------------------------------------------------------------
 

@@ -25,6 +25,11 @@ class JsonStorage(SqliteStorage):
 
     scheme = "json"
     place_key = "storage.json_strategy.base_path"
+    keeps_all = (
+        "its log is only ever appended to: keep it compressed "
+        "(storage.json_strategy.enable_compression), or move to another store "
+        "(`hostledger store copy --seal`) and archive there"
+    )
 
     def __init__(self, site: Site, settings: dict[str, Any]) -> None:
         self.site = site
@@ -102,6 +107,15 @@ class JsonStorage(SqliteStorage):
         view = super()._view(connection, inert)
         view.reports = torn_ends(self.path)
         return view
+
+    def shared(self) -> tuple[list[str], list[str]]:
+        """The directories and files of which `storage.group` may read; not the bodies."""
+        names = [
+            name
+            for name in (os.listdir(self.path) if os.path.isdir(self.path) else ())
+            if name.startswith(("log", "ledger.db", "store.json"))
+        ]
+        return [os.path.dirname(self.path), self.path], [f"{self.path}/{name}" for name in names]
 
     # -- making and moving ------------------------------------------------------------------------
 

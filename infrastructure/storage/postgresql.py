@@ -6,6 +6,7 @@ for writing beside them (worker, server, commands) has SQLAlchemy's pool.
 
 from __future__ import annotations
 
+from application.failures import StoreError
 from infrastructure.event_store.postgresql_driver import (
     SCHEMA_VERSION,
     Connection,
@@ -43,6 +44,7 @@ class PostgresqlStorage:
 
     scheme = "postgresql"
     place_key = "storage.sql_strategy.url"
+    keeps_all = ""
 
     def __init__(self, site: Site, settings: dict[str, Any]) -> None:
         self.site = site
@@ -164,6 +166,10 @@ class PostgresqlStorage:
 
         return PostgresqlSightings(store)
 
+    def shared(self) -> tuple[list[str], list[str]]:
+        """No files: who may read is said where the store is."""
+        return [], []
+
     # -- making and moving ------------------------------------------------------------------------
 
     def check(self) -> None:
@@ -208,11 +214,18 @@ class PostgresqlStorage:
             store.seal(destination, reason)
 
     def backup(self, path: str) -> None:
-        """An inert copy of the whole log in a new SQLite file, while it goes on. Raises
+        """An inert copy of the whole store in a new SQLite file, while it goes on. Raises
         StoreError."""
-        from infrastructure.storage.sqlite import save_copy
+        import os
+        from contextlib import closing
 
-        save_copy(self.source(), self.site, path)
+        from infrastructure.event_store.postgresql_setup import copy_to_file
+
+        if os.path.exists(path):
+            raise StoreError(f"{path} exists: a backup is never written over")
+        with closing(Session(self.name, Connection(self._url))) as session:
+            session.execute("BEGIN")
+            copy_to_file(session, path, 0)
 
     def compact(self) -> list[str]:
         """Give unused room back, count statistics anew; what was done. Raises StoreError."""

@@ -48,6 +48,8 @@ class SqliteStorage:
 
     scheme = "sqlite"
     place_key = "storage.sqlite_strategy.path"
+    keeps_all = ""
+    """Why nothing can be taken out of the store, and what to do; "" where it can."""
 
     def __init__(self, site: Site, settings: dict[str, Any]) -> None:
         self.site = site
@@ -171,6 +173,11 @@ class SqliteStorage:
         from infrastructure.sightings import Sightings
 
         return Sightings(self.site.sightings)
+
+    def shared(self) -> tuple[list[str], list[str]]:
+        """The directories and files of which `storage.group` may read."""
+        path = self.path
+        return [os.path.dirname(path)], [path, path + "-wal", path + "-shm", path + ".lock"]
 
     # -- making and moving ------------------------------------------------------------------------
 

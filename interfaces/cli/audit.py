@@ -1,5 +1,5 @@
-"""`hostledger audit history | diff | explain | tail | verify`: what the ledger says happened, by
-whom and because of what, and whether that is what was written."""
+"""`hostledger audit`: what the ledger says happened, by whom and because of what, whether that is
+what was written, and files of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from application import history as histories
 from application.json_text import dumps
 from application.replay import end_of
-from interfaces.cli import changes, cloudtrail, options, output, verified
+from interfaces.cli import changes, cloudtrail, log_file, options, output, verified
 
 COLUMNS = ("position", "recorded_at", "topic", "stream", "user", "process")
 
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'or of "deployment", with the ids of the AWS calls behind them',
     )
     telling.add_argument("identifier", type=options.text, metavar="ID")
+    options.add_archive(telling)
     telling.add_argument(
         "--related", action="store_true", help="and all that the same commands led to"
     )
@@ -37,9 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     explaining.add_argument("machine_id", type=options.text, metavar="MACHINE")
     changes.add_arguments(actions)
+    log_file.add_arguments(actions)
     verified.add_arguments(actions)
     cloudtrail.add_arguments(actions)
     ending = options.add_action(actions, "tail", tail, "the end of the log, or all since a time")
+    options.add_archive(ending)
     ending.add_argument("-n", type=options.count, default=20, metavar="N", help="default 20")
     ending.add_argument(
         "--topic", "--type", type=options.text, metavar="T", help="only events of this topic"

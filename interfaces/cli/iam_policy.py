@@ -14,16 +14,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--for",
         dest="purpose",
-        choices=("ec2", "dynamodb"),
+        choices=("ec2", "dynamodb", "auditor"),
         default="ec2",
-        help="what the permissions are for (default: ec2)",
+        help="what the permissions are for: the worker at EC2, every host at DynamoDB, or who only "
+        "reads there (default: ec2)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """JSON whatever `--output` says: that is what a policy is."""
-    if arguments.purpose == "dynamodb":
-        output.show_json(store_iam_policy(options.reading(arguments)))
+    if arguments.purpose != "ec2":
+        only_reads = arguments.purpose == "auditor"
+        output.show_json(store_iam_policy(options.reading(arguments), only_reads=only_reads))
         return 0
     document, guessed = iam_policy(options.reading(arguments))
     output.show_json(document)

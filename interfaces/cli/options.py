@@ -49,6 +49,15 @@ def add_as_of(*parsers: argparse.ArgumentParser) -> None:
             metavar="WHEN",
             help="as it was known then: a position, or a time in ISO 8601 (UTC without a zone)",
         )
+        add_archive(parser)
+
+
+def time(value: str) -> str:
+    """An argument that is a time in ISO 8601; it is UTC without a zone."""
+    try:
+        return recorded(value)
+    except StoreError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_action(
@@ -70,6 +79,18 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--output", choices=("table", "json"), default="table", help="for people or programs"
+    )
+
+
+def add_archive(parser: argparse.ArgumentParser) -> None:
+    """For a command that reads events; `reading` gives the files to its looks."""
+    parser.add_argument(
+        "--archive",
+        type=text,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="where archived events are; as often as there are files",
     )
 
 
@@ -112,6 +133,7 @@ def reading(arguments: argparse.Namespace, site: Any = None) -> Call:
         site or site_of(arguments),
         arguments.store,
     )
+    call.archives = getattr(arguments, "archive", ())
     _warn(arguments, call.compiled.problem)
     return call
 

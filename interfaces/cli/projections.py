@@ -18,16 +18,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_action(
         actions, "list", list_projections, "each with its version, how far it is, and why it failed"
     )
-    options.add_action(
+    building = options.add_action(
         actions,
         "rebuild",
         rebuild,
         "make all rows anew from the log beside those that answer, then exchange what differs; "
         "one that failed is tried again",
     )
-    options.add_action(
+    comparing = options.add_action(
         actions, "verify", verify, "compare all rows with what the log makes; change nothing"
     )
+    options.add_archive(building)
+    options.add_archive(comparing)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -45,7 +47,7 @@ def rebuild(arguments: argparse.Namespace) -> int:
 
     side = options.writing(arguments)
     with closing(side.store()):
-        rebuilt = build(side, output.Progress())
+        rebuilt = build(side, output.Progress(), arguments.archive)
     for name, position, error in rebuilt.failed:
         print(
             f"hostledger: {name} cannot follow the log at position {position} ({error}): its rows "

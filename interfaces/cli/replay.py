@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PLACE",
         help="sqlite:FILE, or another place that has no store; it goes on with one that it began",
     )
+    options.add_archive(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,5 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     if scheme in ("sqlite", "json") and not path.startswith("/"):
         arguments.into = f"{scheme}:{os.path.abspath(path)}"
     side = options.writing(arguments)
-    document = replay_into(side, arguments.until, arguments.into, output.Progress())
+    document = replay_into(
+        side, arguments.until, arguments.into, output.Progress(), arguments.archive
+    )
     return output.show_document(arguments, document)

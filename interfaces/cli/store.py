@@ -1,4 +1,4 @@
-"""`hostledger store init | status | activate | copy | backup | restore | migrate | compact`."""
+"""`hostledger store init | status | activate | copy | backup | restore | archive | ...`."""
 
 from __future__ import annotations
 
@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="end the store that is copied and go on in the copy, which lives from then on",
     )
     options.add_reason(copying, required=False)
+    options.add_archive(copying)
     saving = options.add_action(
         actions, "backup", backup, "copy the store to a new SQLite file while it is in use"
     )
@@ -77,6 +78,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         actions, "restore", restore, "fill an empty place from a backup; then activate it"
     )
     restoring.add_argument("file", type=options.text, metavar="FILE", help="a backup")
+    options.add_archive(restoring)
+    archiving = options.add_action(
+        actions, "archive", archive, "move what is over and old out of the store into a file"
+    )
+    archiving.add_argument(
+        "--to",
+        type=options.text,
+        required=True,
+        metavar="FILE",
+        help="a file that is not there, or the one that was begun",
+    )
+    archiving.add_argument(
+        "--before",
+        type=options.time,
+        metavar="TIME",
+        help="what was over by then (default: as retention.days says)",
+    )
+    options.add_reason(archiving)
     options.add_action(actions, "migrate", migrate, "bring the schema up to date")
     options.add_action(actions, "compact", compact, "give unused room back, count statistics anew")
 
@@ -184,7 +203,9 @@ def copy(arguments: argparse.Namespace) -> int:
 
     side = options.writing(arguments)
     live = (arguments.reason or "moved") if arguments.seal else None
-    document = copy_to(side, arguments.origin, arguments.to, output.Progress(), live=live)
+    document = copy_to(
+        side, arguments.origin, arguments.to, output.Progress(), arguments.archive, live=live
+    )
     if arguments.seal:
         print(
             f"hostledger: the history goes on in {document['target']}: set storage.url to it on "
@@ -204,8 +225,23 @@ def backup(arguments: argparse.Namespace) -> int:
 def restore(arguments: argparse.Namespace) -> int:
     from interfaces.write_side import restore as fill
 
-    document = fill(options.writing(arguments), arguments.file, output.Progress())
+    document = fill(
+        options.writing(arguments), arguments.file, output.Progress(), arguments.archive
+    )
     print("hostledger: it is inert until `hostledger store activate`", file=sys.stderr)
+    return output.show_document(arguments, document)
+
+
+def archive(arguments: argparse.Namespace) -> int:
+    from interfaces.write_side import archive as put_away
+
+    document = put_away(
+        options.writing(arguments),
+        os.path.abspath(arguments.to),
+        arguments.before or "",
+        arguments.reason,
+        output.Progress(),
+    )
     return output.show_document(arguments, document)
 
 

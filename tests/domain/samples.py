@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from domain import (
+    archive,
     brake,
     deployment,
     fleet,
@@ -23,6 +24,7 @@ REQUEST = "req-0f8fad5bd9cb469fa16570867728950e"
 OTHER = "req-7c9e6679742540de944be07fc1f90ae7"
 RETURN = "ret-2f1acc6c3a60457b8b1b3a8f2f3b8c11"
 BATCH = "bat-6ba7b8109dad11d180b400c04fd430c8"
+ARCHIVE = "arc-6ba7b8149dad11d180b400c04fd430c8"
 TERMINATION = "ter-6ba7b8119dad11d180b400c04fd430c8"
 
 
@@ -423,6 +425,26 @@ def every_event() -> dict[str, tuple[str, Happened]]:
         (
             "host-factory",
             event(host_factory.MachinesSeen, provider="awsinst", machine_ids=[machine_id(1)]),
+        ),
+        (
+            "archive-" + ARCHIVE,
+            event(
+                archive.ArchiveIntended,
+                file="/srv/archives/2026.jsonl.gz",
+                sha256="e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+                first=2,
+                last=4711,
+                events=3000,
+                streams=420,
+                before="2026-01-01T00:00:00.000000Z",
+                reason="kept 400 days — Aufbewahrungsfrist",
+                legal_hold=["req-0f8f*"],
+                held=3,
+            ),
+        ),
+        (
+            "archive-" + ARCHIVE,
+            event(archive.EventsArchived, events=2990, streams=419),
         ),
     ]
     return {happened[0].TOPIC: (stream, happened) for stream, happened in samples}

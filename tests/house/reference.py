@@ -23,6 +23,7 @@ from infrastructure.configuration import KEYS, environment_name
 from infrastructure.settings import Settings
 from interfaces.cli.main import COMMANDS, _parser
 from tests import features
+from tests.house.event_schema import schema_page
 from tests.world import WAYS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -297,6 +298,7 @@ def aws_page() -> str:
 PAGES = {
     "aws.md": aws_page,
     "events.md": events_page,
+    "events.schema.json": schema_page,
     "configuration.md": configuration_page,
     "commands.md": commands_page,
 }

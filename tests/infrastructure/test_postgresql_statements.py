@@ -254,6 +254,18 @@ def _queries(both: Both, world: World) -> None:
     same(SqlQueries, "tracked")
     same(SqlQueries, "bodies")
     same(SqlQueries, "identity")
+    streams, _ = same(SqlQueries, "finished_streams", "9", [])
+    same(SqlQueries, "finished_streams", "9", [requests[0], "i-*5"])
+    same(SqlQueries, "extent", [*streams, f"request-{requests[0]}"])
+    same(SqlQueries, "whole_events_after", 3, 5)
+    same(SqlQueries, "archives_on_record")
+    same(SqlQueries, "count_archived")
+    same(SqlQueries, "open_archive")
+    for position in (0, 3):
+        same(SqlQueries, "chain_at", position)
+        same(SqlQueries, "time_of", position + 1)
+    for since, until in (("", ""), ("2000", "2001"), ("2000", ""), ("2999", "")):
+        same(SqlQueries, "positions_between", since, until)
     assert same(SqlQueries, "projections")
     for table in Rows.KEYS:
         same(SqlQueries, "columns_of", table)

@@ -28,6 +28,7 @@ REGION = {"AWS_REGION": "eu-west-1"}
 KEYS: list[tuple[str, Any, Any, Any]] = [
     ("storage.url", None, "sqlite:/var/ledger.db", "sqlite:/var/ledger.db"),
     ("storage.strategy", "sqlite", "json", "json"),
+    ("storage.group", None, "auditors", "auditors"),
     ("storage.sql_strategy.url", None, "postgresql://hf@db/ledger", "postgresql://hf@db/ledger"),
     ("storage.sql_strategy.pool_size", 5, 20, 20),
     ("storage.sql_strategy.max_overflow", 10, 0, 0),
@@ -125,12 +126,15 @@ KEYS: list[tuple[str, Any, Any, Any]] = [
     ("logging.level", "INFO", "DEBUG", "DEBUG"),
     ("logging.max_file_size", 10, 50, 50),
     ("logging.max_rotate", 5, 0, 0),
+    ("retention.days", 0, 400, 400),
+    ("retention.legal_hold", [], ["req-0f8f*"], ["req-0f8f*"]),
 ]
 
 # key, bad value as JSON, words of the message
 BAD_VALUES: list[tuple[str, Any, str]] = [
     ("storage.strategy", "papyrus", "'sqlite', 'sql', 'dynamodb' or 'json', not \"papyrus\""),
     ("storage.url", "papyrus:/scroll", "json:/DIR"),
+    ("storage.group", [], "valid string"),
     ("storage.sqlite_strategy.path", "ledger.db", "an absolute path is needed"),
     ("storage.sql_strategy.url", "mysql://hf@db/ledger", "postgresql://USER"),
     ("storage.sql_strategy.pool_size", 0, "greater than or equal to 1"),
@@ -222,6 +226,8 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("logging.level", 3, "'ERROR' or 'FATAL'"),
     ("logging.max_file_size", 0, "greater than or equal to 1"),
     ("logging.max_rotate", -1, "greater than or equal to 0"),
+    ("retention.days", -1, "greater than or equal to 0"),
+    ("retention.legal_hold", "req-0f8f*", "a JSON list is needed"),
 ]
 
 # IBM's key, value in the file, our key, what Settings then holds

@@ -16,6 +16,7 @@ import pytest
 import infrastructure.aws
 from domain import capacity
 from infrastructure.aws.iam_policy import partition_of, policy
+from infrastructure.event_store.dynamodb_log import BODIES
 from tests.interfaces.commands import Run
 from tests.world import TEMPLATE, WAYS, World
 
@@ -257,6 +258,20 @@ def test_the_store_s_policy_names_its_tables_alone(make_world: MakeWorld, make_r
     answer = make_run(scaling)("iam-policy", "--for", "dynamodb")
     sids = [s["Sid"] for s in json.loads(answer.out)["Statement"]]
     assert sids[-2:] == ["InitScalesTables", "InitScalingRole"]
+
+
+def test_an_auditor_s_policy_writes_nothing(make_world: MakeWorld, make_run: Any) -> None:
+    """And reads no user data."""
+    world = make_world(settings={"HOSTLEDGER_STORAGE__DYNAMODB_STRATEGY__TABLE_PREFIX": "farm"})
+    answer = make_run(world)("iam-policy", "--for", "auditor")
+    allowed, denied = json.loads(answer.out)["Statement"]
+    assert (allowed["Effect"], denied["Effect"]) == ("Allow", "Deny")
+    assert {a.partition(":")[2] for a in allowed["Action"]} == {
+        "BatchGetItem", "DescribeTable", "GetItem", "Query",
+    }  # fmt: skip
+    assert len(allowed["Resource"]) == 5
+    keys = {"dynamodb:LeadingKeys": [BODIES]}
+    assert denied["Condition"] == {"ForAnyValue:StringEquals": keys}
 
 
 @pytest.mark.parametrize(
