@@ -556,6 +556,14 @@ class Logging(_Section):
     """Old log files that are kept; with 0 the log is never rotated."""
 
 
+class Reports(_Section):
+    """What `hostledger report` needs to know besides the ledger."""
+
+    prices: Path = None
+    """A JSON file of prices by instance type, price type and region, an absolute path. None: what
+    templates say of prices is all that is known."""
+
+
 class Settings(_Section):
     """Everything a site may choose, validated and frozen; `Settings()` is the defaults."""
 
@@ -564,6 +572,7 @@ class Settings(_Section):
     provider: Provider = Provider()
     audit: Audit = Audit()
     logging: Logging = Logging()
+    reports: Reports = Reports()
 
     @model_validator(mode="after")
     def _refuse_lease_shorter_than_a_call(self) -> Self:

@@ -125,6 +125,7 @@ KEYS: list[tuple[str, Any, Any, Any]] = [
     ("logging.level", "INFO", "DEBUG", "DEBUG"),
     ("logging.max_file_size", 10, 50, 50),
     ("logging.max_rotate", 5, 0, 0),
+    ("reports.prices", None, "/etc/prices.json", "/etc/prices.json"),
 ]
 
 # key, bad value as JSON, words of the message
@@ -222,6 +223,7 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("logging.level", 3, "'ERROR' or 'FATAL'"),
     ("logging.max_file_size", 0, "greater than or equal to 1"),
     ("logging.max_rotate", -1, "greater than or equal to 0"),
+    ("reports.prices", "prices.json", "an absolute path is needed"),
 ]
 
 # IBM's key, value in the file, our key, what Settings then holds
