@@ -15,6 +15,10 @@ class BrokenConfiguration(Exception):
     """The site's files cannot be used and no good form of them is left."""
 
 
+class NotInstalled(Exception):
+    """What is asked for needs an extra of the package: which one."""
+
+
 class StoreError(Exception):
     """The store cannot be used."""
 

@@ -581,6 +581,14 @@ class Retention(_Section):
     they and all that belongs to them stay, whatever their age. In the environment a JSON list."""
 
 
+class Reports(_Section):
+    """What `hostledger report` needs to know besides the ledger."""
+
+    prices: Path = None
+    """A JSON file of prices by instance type, price type and region, an absolute path. None: what
+    templates say of prices is all that is known."""
+
+
 class Settings(_Section):
     """Everything a site may choose, validated and frozen; `Settings()` is the defaults."""
 
@@ -590,6 +598,7 @@ class Settings(_Section):
     audit: Audit = Audit()
     logging: Logging = Logging()
     retention: Retention = Retention()
+    reports: Reports = Reports()
 
     @model_validator(mode="after")
     def _refuse_lease_shorter_than_a_call(self) -> Self:

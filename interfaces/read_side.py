@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from application.as_of import Concern
+    from application.reports import Listed
     from infrastructure.read_models.past import PastQueries
     from infrastructure.read_models.sql_queries import SqlQueries
     from infrastructure.storage import EventStore, ReadModel
@@ -37,6 +38,7 @@ __all__ = [
     "iam_policy",
     "instance_types_named",
     "log_defect",
+    "price_list",
     "read_templates",
     "register",
     "registered_site",
@@ -495,6 +497,20 @@ def _parameters(contents: Sequence[dict[str, Any]]) -> list[str]:
         if str(part.get("ImageId", "")).startswith("resolve:ssm:")
     ]
     return [name for name in named if name]
+
+
+def price_list(call: Call) -> Listed:
+    """The prices of the site's own file; none without one. Raises BrokenConfiguration."""
+    path = call.settings["reports"]["prices"]
+    if path is None:
+        return {}
+    from infrastructure.configuration import ConfigurationProblem
+    from infrastructure.prices import read_prices
+
+    try:
+        return read_prices(path)
+    except ConfigurationProblem as problem:
+        raise BrokenConfiguration(str(problem)) from None
 
 
 def templates_file(site: Site, environ: Mapping[str, str]) -> str:

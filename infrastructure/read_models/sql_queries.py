@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
 
+    from application.projections.record import Record
     from infrastructure.event_store.archives import Archives
 
     Row = dict[str, Any]
@@ -348,7 +349,7 @@ class SqlQueries:
         )
 
     def event(self, event_id: str) -> Row | None:
-        rows = self._rows("SELECT * FROM events WHERE event_id = ?", (event_id,))
+        rows = self._events("SELECT * FROM events WHERE event_id = ?", (event_id,))
         return rows[0] if rows else None
 
     def last_events(self, limit: int, topic: str | None) -> list[Row]:
@@ -385,6 +386,21 @@ class SqlQueries:
         """Position and chain of the last event; (0, "") for none."""
         rows = self._rows("SELECT position, chain FROM events ORDER BY position DESC LIMIT 1")
         return (rows[0]["position"], rows[0]["chain"]) if rows else (0, "")
+
+    def records(self, topics: Sequence[str], after: int, up_to: int) -> list[Record]:
+        """The events of these topics, or of all for none, after one position and up to another,
+        with their fields as they are in this release. Raises UnknownEvent, LogDamaged."""
+        from infrastructure.event_store.commit import decompose_all
+
+        # One that has lost its topic is not passed over, as if it never was.
+        among = (dumps([*topics, ""]),) if topics else ()
+        only = "AND topic IN (SELECT j.value FROM json_each(?) j)" if topics else ""
+        rows = self._rows(
+            f"SELECT {', '.join(COLUMNS)} FROM events WHERE position > ? AND position <= ? {only} "
+            "ORDER BY position",
+            (after, up_to, *among),
+        )
+        return list(decompose_all(tuple(row.values()) for row in rows))
 
     # -- the read models themselves ---------------------------------------------------------------
 

@@ -257,9 +257,11 @@ class SqlWork:
         return bool(self._rows("SELECT 1 AS one FROM machines WHERE alive = 1 LIMIT 1"))
 
     def living_machines_of(self, request_id: str) -> list[str]:
-        """Machines of a request that live and that nobody has returned."""
+        """Machines of a request that live and that nobody has returned, in the order in which they
+        came."""
         rows = self._rows(
-            "SELECT machine_id FROM machines WHERE request_id = ? AND alive = 1 AND return_id = ''",
+            "SELECT machine_id FROM machines "
+            "WHERE request_id = ? AND alive = 1 AND return_id = '' ORDER BY position, machine_id",
             (request_id,),
         )
         return [row["machine_id"] for row in rows]

@@ -8,7 +8,13 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from application.failures import BrokenConfiguration, Conflict, NotConfigured, StoreError
+from application.failures import (
+    BrokenConfiguration,
+    Conflict,
+    NotConfigured,
+    NotInstalled,
+    StoreError,
+)
 from application.queries import NotInLedger
 from application.version import VERSION
 from domain.refusals import Refusal
@@ -24,6 +30,8 @@ COMMANDS = {
     "audit": ("interfaces.cli.audit", "who did what, when, why: the events of one thing, or all"),
     "projections": ("interfaces.cli.projections", "the read models: list, rebuild, verify"),
     "replay": ("interfaces.cli.replay", "an inert copy of the world as it was at a time"),
+    "report": ("interfaces.cli.report", "what machines were used for, cost and kept waiting for"),
+    "what-if": ("interfaces.cli.what_if", "recorded demand under another configuration, simulated"),
     "orphans": ("interfaces.cli.orphans", "instances with our tag that the ledger does not know"),
     "pause": ("interfaces.cli.pause", "stop launching, or every change at AWS"),
     "resume": ("interfaces.cli.resume", "go on with what was paused"),
@@ -36,7 +44,7 @@ COMMANDS = {
 }
 """Command -> module with `add_arguments(parser)` and `run(arguments) -> exit status`."""
 
-SAID = (Refusal, NotInLedger, StoreError, NotConfigured, BrokenConfiguration)
+SAID = (Refusal, NotInLedger, StoreError, NotConfigured, NotInstalled, BrokenConfiguration)
 """Their text names the thing, the cause and the next step."""
 
 

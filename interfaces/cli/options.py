@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -70,15 +70,17 @@ def add_action(
     return parser
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--provider", type=text, metavar="NAME", help="the provider instance (HF_PROVIDER_NAME)"
-    )
+def add_common(parser: argparse.ArgumentParser, outputs: Sequence[str] = ("table", "json")) -> None:
+    add_provider(parser)
     parser.add_argument(
         "--config", type=text, metavar="FILE", help="our configuration (HOSTLEDGER_CONFIG)"
     )
+    add_output(parser, outputs)
+
+
+def add_provider(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--output", choices=("table", "json"), default="table", help="for people or programs"
+        "--provider", type=text, metavar="NAME", help="the provider instance (HF_PROVIDER_NAME)"
     )
 
 
@@ -92,6 +94,10 @@ def add_archive(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="where archived events are; as often as there are files",
     )
+
+
+def add_output(parser: argparse.ArgumentParser, outputs: Sequence[str] = ("table", "json")) -> None:
+    parser.add_argument("--output", choices=outputs, default="table", help="for people or programs")
 
 
 def add_reason(parser: argparse.ArgumentParser, *, required: bool = True) -> None:

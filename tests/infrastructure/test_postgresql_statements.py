@@ -128,6 +128,8 @@ class Both:
         answer = getattr(asked, name)(*given)
         if isinstance(answer, Iterator):
             return list(answer)
+        if name == "records":
+            return [[getattr(record, part) for part in record.__slots__] for record in answer]
         return answer
 
 
@@ -249,6 +251,8 @@ def _queries(both: Both, world: World) -> None:
     assert same(SqlQueries, "end")
     same(SqlQueries, "facts")
     same(SqlQueries, "events_after", 3, 5)
+    for topics in ([], ["MachinesRequested", "MachineLaunched"]):
+        same(SqlQueries, "records", topics, 3, 100)
     same(SqlQueries, "commands_after", "", 3)
     same(SqlQueries, "commands_after", "cmd-5", 1000)
     same(SqlQueries, "tracked")

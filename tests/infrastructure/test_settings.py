@@ -128,6 +128,7 @@ KEYS: list[tuple[str, Any, Any, Any]] = [
     ("logging.max_rotate", 5, 0, 0),
     ("retention.days", 0, 400, 400),
     ("retention.legal_hold", [], ["req-0f8f*"], ["req-0f8f*"]),
+    ("reports.prices", None, "/etc/prices.json", "/etc/prices.json"),
 ]
 
 # key, bad value as JSON, words of the message
@@ -228,6 +229,7 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("logging.max_rotate", -1, "greater than or equal to 0"),
     ("retention.days", -1, "greater than or equal to 0"),
     ("retention.legal_hold", "req-0f8f*", "a JSON list is needed"),
+    ("reports.prices", "prices.json", "an absolute path is needed"),
 ]
 
 # IBM's key, value in the file, our key, what Settings then holds
