@@ -1,6 +1,6 @@
 """The store of several machines in DynamoDB tables.
 
-Tests attach DynamoDB's stand-in by `infrastructure.event_store.dynamodb_client.on_client`, or by
+Tests put DynamoDB's stand-in in `infrastructure.event_store.dynamodb_http.in_process`, or at an
 `endpoint_url`.
 """
 

@@ -30,7 +30,7 @@ from domain.machine import Machine
 from domain.machine_request import MachineRequest
 from domain.return_request import ReturnRequest
 from infrastructure.aws.iam_policy import store_policy
-from infrastructure.event_store import dynamodb_client
+from infrastructure.event_store import dynamodb_client, dynamodb_http
 from infrastructure.event_store.dynamodb_client import LOG, Tables
 from infrastructure.event_store.dynamodb_log import read_head, read_log
 from infrastructure.sandbox.dynamodb import DynamoDb
@@ -77,13 +77,13 @@ class Stand:
 @contextmanager
 def attached(stand: Stand) -> Iterator[Stand]:
     """Within: every client that is made calls this stand-in; it has an empty store."""
-    dynamodb_client.on_client = stand.dynamodb.attach
+    dynamodb_http.in_process = stand.dynamodb.exchange
     try:
         stand.storage().create(stand.clock, ACTOR, "0.1.0")
         stand.dynamodb.calls.clear()
         yield stand
     finally:
-        dynamodb_client.on_client = None
+        dynamodb_http.in_process = None
 
 
 @pytest.fixture
