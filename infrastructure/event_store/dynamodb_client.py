@@ -134,7 +134,7 @@ class Tables:
 
     def client(self, service: str) -> Client:
         """Made at the first call of the process. Raises StoreError."""
-        known = (service, *self.place.values())
+        known = (service, *(self.place[name] for name in self.place if name != "prefix"))
         if known not in _clients:
             if not self.place["region"]:
                 raise StoreError(

@@ -231,7 +231,7 @@ class _Botocore:
     """Those that botocore finds; it renews them by itself, so that they are asked of it anew."""
 
     def __init__(self, place: dict[str, Any]) -> None:
-        from botocore.exceptions import BotoCoreError
+        from botocore.exceptions import BotoCoreError, ClientError
         from botocore.session import Session
 
         session: Any = Session()
@@ -239,10 +239,10 @@ class _Botocore:
             session.set_config_variable("credentials_file", place["credential_file"])
         if place["profile"] != "default":
             session.set_config_variable("profile", place["profile"])
-        self._errors = BotoCoreError
+        self._errors = (BotoCoreError, ClientError, ValueError)
         try:
             self._found = session.get_credentials()
-        except BotoCoreError as error:
+        except self._errors as error:
             raise NoCredentials(f"{type(error).__name__}: {error}") from None
         if self._found is None:
             raise NoCredentials("NoCredentialsError: Unable to locate credentials")

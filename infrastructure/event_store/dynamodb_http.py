@@ -17,7 +17,7 @@ import zlib
 from binascii import a2b_base64, b2a_base64
 from hashlib import sha256
 from hmac import digest as hmac
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.parse import unquote, urlsplit
 
 from application.json_text import BadJson, dumps, loads
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     Exchange = Callable[[str, Mapping[str, str], bytes], Answer]
     """Carries one POST out: URL, headers, body. Raises OSError as a socket would."""
 
-CONNECT_TIMEOUT, READ_TIMEOUT = 2.0, 5.0
+TIMEOUTS = (2.0, 5.0)
+"""Seconds to connect, and between what arrives of an answer."""
 
 SERVICES = {
     # service -> prefix of X-Amz-Target, JSON version, name in AWS_ENDPOINT_URL_...
@@ -82,12 +83,16 @@ class NotConnected(OSError):
 
 
 class Client:
-    """One service in one region, as `place` (of `dynamodb_client.place_of`) says. Safe in threads.
+    """One service in one region, as `place` (of `dynamodb_client.place_of`) says. Safe in threads,
+    and in a process that was forked.
 
     Raises ValueError for an address that cannot be one.
     """
 
-    def __init__(self, place: dict[str, Any], service: str) -> None:
+    def __init__(
+        self, place: dict[str, Any], service: str, timeouts: tuple[float, float] = TIMEOUTS
+    ) -> None:
+        self._connect_timeout, self._read_timeout = timeouts
         self._service = service
         self._region: str = place["region"]
         self._url = endpoint_of(place, service)
@@ -134,6 +139,11 @@ class Client:
         """Look for credentials again: whether there are other ones now. Raises NoCredentials."""
         return self._credentials.renew(now)
 
+    def close(self) -> None:
+        """End the connections that are kept for later calls."""
+        while self._idle:
+            self._idle.pop().close()
+
     # -- signing ----------------------------------------------------------------------------------
 
     def _headers(self, action: str, body: bytes, now: float) -> dict[str, str]:
@@ -169,8 +179,9 @@ class Client:
     def _kept(self) -> HTTPConnection | None:
         """A connection of an earlier call that is still open."""
         if self._process != os.getpid():
-            # The parent goes on talking on those.
-            self._process, self._idle = os.getpid(), []
+            # The parent goes on talking on those: only this process's hold on them ends.
+            self.close()
+            self._process = os.getpid()
         while self._idle:
             connection = self._idle.pop()
             look = select.poll()
@@ -187,19 +198,17 @@ class Client:
             connection.connect()
         except (OSError, HTTPException, ValueError) as error:
             raise NotConnected(str(error)) from error
-        connection.sock.settimeout(READ_TIMEOUT)
+        connection.sock.settimeout(self._read_timeout)
         return connection
 
     def _connection(self) -> HTTPConnection:
         through = urlsplit(self._proxy or self._url)
-        host = through.hostname or ""
+        host, within = through.hostname or "", self._connect_timeout
         if self._is_plain():
-            return HTTPConnection(host, through.port, timeout=CONNECT_TIMEOUT)
-        from http.client import HTTPSConnection
-
+            return HTTPConnection(host, through.port, timeout=within)
         if self._tls is None:
             self._tls = trust()
-        there = HTTPSConnection(host, through.port, timeout=CONNECT_TIMEOUT, context=self._tls)
+        there = HTTPSConnection(host, through.port, timeout=within, context=self._tls)
         if self._proxy:
             address = urlsplit(self._url)
             there.set_tunnel(address.hostname or "", address.port or 443, _to_proxy(self._proxy))

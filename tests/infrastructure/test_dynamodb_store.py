@@ -229,6 +229,21 @@ def test_what_does_not_pass_is_told_once(stand: Stand, code: str, says: str) -> 
     assert stand.dynamodb.counts["GetItem"] == before + 1
 
 
+def test_credentials_that_were_renewed_meanwhile(stand: Stand, tmp_path: Any) -> None:
+    """The site writes its file anew: a worker that runs goes on with them."""
+    file = tmp_path / "credentials"
+    text = "[site]\naws_access_key_id = {}\naws_secret_access_key = s\n"
+    file.write_text(text.format("old"))
+    storage = stand.storage()
+    place = storage._tables(stand.clock).place
+    place.update(profile="site", credential_file=str(file))
+    store = storage.event_store(stand.clock, ACTOR)
+    file.write_text(text.format("new"))
+    stand.dynamodb.add_fault("error", action="GetItem", code="ExpiredTokenException")
+    store.save(request("a"))
+    assert len(stand.log()) == 2
+
+
 def test_another_commit_came_first(stand: Stand) -> None:
     """Between our look at the head and our write: the loaded aggregate is kept, only the head and
     the rows are read again."""
@@ -689,7 +704,7 @@ def test_a_lease_is_taken_from_another_machine_after_a_lease_time_of_watching(
 def test_a_lease_is_counted_from_before_it_was_sent(stand: Stand, tmp_path: Any) -> None:
     lease, clock = lease_of(stand, "boot-one", tmp_path)
     assert lease.acquire()
-    stand.dynamodb.add_fault("lost_response", action="PutItem")
+    stand.dynamodb.add_fault("lost_response", action="UpdateItem")
     sleep = clock.sleep
     clock.sleep = lambda seconds: sleep(seconds + 3)  # type: ignore[method-assign]
     assert lease.renew()
