@@ -162,9 +162,11 @@ class Client:
 
     def _exchange(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         connection = self._kept() or self._connected()
-        target = url if self._proxy and self._is_plain() else self._path
+        target, also = self._path, {}
+        if self._proxy and self._is_plain():
+            target, also = url, _to_proxy(self._proxy)
         try:
-            connection.request("POST", target, body, dict(headers))
+            connection.request("POST", target, body, {**headers, **also})
             response = connection.getresponse()
             content = response.read()
         except BaseException:

@@ -353,7 +353,8 @@ def test_a_proxy_is_told_the_whole_address(
 ) -> None:
     server = serve(answer({}))
     there = "http://dynamodb.internal:8000/"
-    client_of(endpoint=there, proxy=f"127.0.0.1:{server.port}").call("GetItem", {}, NOW)
+    client_of(endpoint=there, proxy=f"me:pass@127.0.0.1:{server.port}").call("GetItem", {}, NOW)
+    assert b"\r\nProxy-Authorization: Basic bWU6cGFzcw==\r\n" in server.requests[0]
     assert server.requests[0].startswith(b"POST http://dynamodb.internal:8000/ HTTP/1.1\r\n")
 
 

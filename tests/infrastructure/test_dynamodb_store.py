@@ -393,6 +393,18 @@ def test_more_than_an_item_takes_is_refused(stand: Stand) -> None:
     assert len(stand.log()) == 1
 
 
+def test_a_command_asks_each_thing_once(stand: Stand) -> None:
+    """The store's head and whether it is ours, the head that it commits to, the rows that change;
+    what there is to do afterwards is in the head that it wrote."""
+    store, model = stand.storage().for_command(stand.clock, ACTOR)
+    assert not model.anything_open_or_alive()
+    store.save(request("a"))
+    assert model.anything_open_or_alive()
+    assert [call.action for call in stand.dynamodb.calls] == [
+        "GetItem", "DescribeTable", "GetItem", "BatchGetItem", "GetItem", "TransactWriteItems",
+    ]  # fmt: skip
+
+
 # -- reading ---------------------------------------------------------------------------------------
 
 
