@@ -249,6 +249,7 @@ def test_a_connection_is_kept(
     for _ in range(3):
         client.call("GetItem", {}, NOW)
     assert server.connections == 1
+    assert [connection.sock.gettimeout() for connection in client._idle] == [0.3]
 
 
 @pytest.mark.parametrize("end", ["X: hang-up", "Connection: close\r\nX: hang-up"])
