@@ -10,6 +10,7 @@ __all__ = ["BadJson", "dumps", "loads", "quoted"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 
@@ -19,6 +20,10 @@ class BadJson(ValueError):
 
 def _refuse_constant(name: str) -> Any:
     raise BadJson(f"{name} is not JSON")
+
+
+def _refuse_object(value: object) -> Any:
+    raise TypeError(f"{type(value).__name__} is not plain JSON")
 
 
 def _explain(text: str) -> BadJson:
@@ -44,8 +49,10 @@ except ImportError:
     import json
     from json.encoder import py_encode_basestring as quoted
 
-    def dumps(value: Any) -> str:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    def dumps(value: Any, default: Callable[[object], Any] = _refuse_object) -> str:
+        return json.dumps(
+            value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=default
+        )
 
     def loads(text: str) -> Any:
         try:
@@ -64,15 +71,16 @@ else:
         parse_constant = staticmethod(_refuse_constant)
         memo: dict[str, str] = {}
 
-    def _refuse_object(value: object) -> Any:
-        raise TypeError(f"{type(value).__name__} is not plain JSON")
-
     _scan = make_scanner(_Context)  # type: ignore[arg-type]
     _encode = make_encoder(None, _refuse_object, quoted, None, ":", ",", False, False, False)
 
-    def dumps(value: Any) -> str:
-        """The compact JSON text of plain values, in UTF-8. Raises TypeError, ValueError."""
-        return "".join(_encode(value, 0))
+    def dumps(value: Any, default: Callable[[object], Any] = _refuse_object) -> str:
+        """The compact JSON text of plain values, in UTF-8; `default` gives a plain value for any
+        other. Raises TypeError, ValueError."""
+        encode = _encode
+        if default is not _refuse_object:
+            encode = make_encoder(None, default, quoted, None, ":", ",", False, False, False)
+        return "".join(encode(value, 0))
 
     def loads(text: str) -> Any:
         """The value of a JSON text. Raises BadJson."""

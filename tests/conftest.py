@@ -15,7 +15,7 @@ import pytest
 from botocore.loaders import JSONFileLoader, Loader
 from hypothesis import HealthCheck, settings
 
-from infrastructure.event_store import dynamodb_client
+from infrastructure.event_store import dynamodb_http
 from infrastructure.sandbox.dynamodb import DynamoDb
 from tests.postgresql import Server, server
 from tests.stores import SERVED, Place, serving
@@ -124,7 +124,7 @@ def make_world(
     if store_kind == "dynamodb":
         # Without a network, which costs more than all else these sites do.
         tables = DynamoDb()
-        dynamodb_client.on_client = tables.attach
+        dynamodb_http.in_process = tables.exchange
 
     def make(**options: Any) -> World:
         options.setdefault("place", new_place(store_kind))
@@ -137,7 +137,7 @@ def make_world(
     yield make
     for world in worlds:
         world.close()
-    dynamodb_client.on_client = None
+    dynamodb_http.in_process = None
     shutil.rmtree(root, ignore_errors=True)
 
 

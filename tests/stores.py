@@ -67,10 +67,13 @@ def serving(kind: str, stack: ExitStack, *, durable: bool = False) -> Callable[[
         running = stack.enter_context(server(fsync=durable))
         return lambda: Place(kind, {"url": running.database()})
     if kind == "dynamodb":
+        from infrastructure.event_store import dynamodb_client
         from infrastructure.sandbox.server import start_dynamodb
 
         emulator = start_dynamodb()
         stack.callback(emulator.stop)
+        # A process keeps its connections until it ends.
+        stack.callback(lambda: [client.close() for client in dynamodb_client._clients.values()])
 
         def tables() -> Place:
             section = {

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from application.ports import CallFailed, Clock
-from infrastructure.aws.errors import failure
 from infrastructure.telemetry.journal import Journal
 
 Fetch = Callable[[], dict[str, Any]]
@@ -77,6 +76,8 @@ def role(sts: Any, arn: str, external_id: str | None) -> Fetch:
         parameters["ExternalId"] = external_id
 
     def fetch() -> dict[str, Any]:
+        from infrastructure.aws.errors import failure
+
         try:
             answer = sts.assume_role(**parameters)
         except Exception as error:
@@ -100,7 +101,7 @@ def renewed(fetch: Fetch, source: str, clock: Clock, journal: Journal, margin: f
     def metadata() -> dict[str, Any]:
         try:
             answer = fetch()
-            end = _end(answer, source)
+            end = end_of(answer, source)
             if end is not None and end <= now():
                 raise CallFailed("unreachable", "ExpiredToken", f"{source}: expired already")
         except CallFailed as failed:
@@ -130,7 +131,8 @@ def renewed(fetch: Fetch, source: str, clock: Clock, journal: Journal, margin: f
     )
 
 
-def _end(answer: dict[str, Any], source: str) -> datetime | None:
+def end_of(answer: dict[str, Any], source: str) -> datetime | None:
+    """When fetched credentials end; None for never. Raises CallFailed."""
     given = answer.get("Expiration")
     if not given or isinstance(given, datetime):
         return given or None

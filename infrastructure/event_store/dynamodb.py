@@ -88,7 +88,8 @@ UNFIT = (LookupError, TypeError, ValueError, AttributeError)
 class DynamodbEventStore:
     """The log of one deployment, with its read tables, open for writing.
 
-    `directory` is where the mirror lies once it is asked for. `inert`: open a copy too.
+    `directory` is where the mirror lies once it is asked for. `inert`: open a copy too. `head` is
+    the log's when it was last looked at or written.
     """
 
     def __init__(
@@ -109,14 +110,14 @@ class DynamodbEventStore:
         self._although_moved = False
         self._foreign = 1
         self._mirror: Mirror | None = None
-        self._head = read_head(tables)
+        self.head = read_head(tables)
         if not inert:
-            refuse_inert(tables, self._head, suffixes)
-        self.deployment: str = self._head.facts["deployment"]
+            refuse_inert(tables, self.head, suffixes)
+        self.deployment: str = self.head.facts["deployment"]
 
     @property
     def incarnation(self) -> int:
-        return self._head.facts["incarnation"]  # type: ignore[no-any-return]
+        return self.head.facts["incarnation"]  # type: ignore[no-any-return]
 
     def close(self) -> None:
         if self._mirror is not None:
@@ -134,7 +135,7 @@ class DynamodbEventStore:
         if self._mirror is None:
             from infrastructure.event_store.dynamodb_mirror import Mirror
 
-            mirror = Mirror(self.tables, self._directory, self._clock, self._head)
+            mirror = Mirror(self.tables, self._directory, self._clock, self.head)
             mirror.renew_failed()
             mirror.follow(read_head(self.tables))
             self._mirror = mirror
@@ -181,7 +182,7 @@ class DynamodbEventStore:
             head = read_head(self.tables)
         if self._mirror is not None and self._mirror.follow(head):
             self._foreign += 1
-        self._head = head
+        self.head = head
         return head
 
     def refuse_moved(self) -> None:
@@ -222,7 +223,7 @@ class DynamodbEventStore:
                     break
             self.tables.pause(bound)
             bound = min(2 * bound, LONGEST_PAUSE)
-        self._head = after
+        self.head = after
 
     def seal(self, destination: str, reason: str) -> None:
         """End this store: its last event says that the history goes on at `destination`.
@@ -383,12 +384,12 @@ class DynamodbEventStore:
                 )
             self.tables.pause(bound)
             bound = min(2 * bound, LONGEST_PAUSE)
-        self._head = made.head
+        self.head = made.head
         reach(f"commit.{name}.after")
         try:
             if made.head.pending:
                 finish(self.tables, made.head)
-                self._head = read_head(self.tables)
+                self.head = read_head(self.tables)
             if self._mirror is not None:
                 self._mirror.take(made.events, made.head)
         except StoreElsewhere:

@@ -1,7 +1,7 @@
 """The one place that calls DynamoDB: the tables' names, bounded tries, and what each error means.
 
-botocore's own retries are off: what may be tried again, under which token and for how long, is
-decided here (API_TransactWriteItems.html, "Error handling with DynamoDB").
+What may be tried again, under which token and for how long, is decided here alone
+(API_TransactWriteItems.html, "Error handling with DynamoDB").
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import os
 
 from application.failures import StoreBusy, StoreError, StoreMissing
 from application.json_text import dumps, loads
+from infrastructure.event_store.dynamodb_credentials import NoCredentials
+from infrastructure.event_store.dynamodb_http import CallRefused, Client, NoAnswer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,12 +60,9 @@ CREDENTIALS = frozenset(
     ]
 )
 
-on_client: Callable[[Any], None] | None = None
-"""Called with each botocore client that is made (of dynamodb, of application-autoscaling): tests
-attach DynamoDB's stand-in here."""
-
-_clients: dict[tuple[Any, ...], Any] = {}
-"""Of this process: to make one costs more than many calls, and threads may share it."""
+_clients: dict[tuple[Any, ...], Client] = {}
+"""Of this process: they keep their connections and credentials from one store's call to the next's.
+"""
 
 
 class ConditionFailed(Exception):
@@ -133,23 +132,26 @@ class Tables:
 
     # -- calls ------------------------------------------------------------------------------------
 
-    def client(self, service: str = "dynamodb") -> Any:
+    def client(self, service: str) -> Client:
         """Made at the first call of the process. Raises StoreError."""
-        known = (service, on_client, os.getpid(), *self.place.values())
+        known = (service, *(self.place[name] for name in self.place if name != "prefix"))
         if known not in _clients:
             if not self.place["region"]:
                 raise StoreError(
                     f"{self.name}: no region is known: set storage.dynamodb_strategy.region or "
                     "AWS_REGION"
                 )
-            _clients[known] = _client(self.place, service, self.name)
+            try:
+                _clients[known] = Client(self.place, service)
+            except ValueError as error:
+                raise StoreError(
+                    f"{self.name}: {error}: look at the region, endpoint and proxy"
+                ) from None
         return _clients[known]
 
     def call(self, action: str, service: str = "dynamodb", **asked: Any) -> dict[str, Any]:
         """One call, tried again while that may help. Raises ConditionFailed, Cancelled, StoreError;
-        botocore's ClientError for codes that are the caller's."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
+        CallRefused for codes that are the caller's."""
         client = self.client(service)
         began = self.clock.now()[2]
         bound = FIRST_PAUSE
@@ -157,47 +159,46 @@ class Tables:
         while True:
             lost = False
             try:
-                answer: dict[str, Any] = client._make_api_call(action, asked)
-                return answer
-            except ClientError as error:
-                code = error.response["Error"]["Code"]
-                status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
+                return client.call(action, asked, self.clock.now()[0])
+            except NoCredentials as error:
+                raise self._without_credentials(str(error)) from None
+            except NoAnswer as error:
+                why, lost = str(error), error.lost
+            except CallRefused as error:
+                why = code = error.code
                 if code == "ConditionalCheckFailedException":
-                    there: Any = error.response
-                    raise ConditionFailed(there.get("Item"), doubtful) from None
+                    raise ConditionFailed(error.answer.get("Item"), doubtful) from None
                 if code == "TransactionCanceledException":
-                    codes = [str(r["Code"]) for r in error.response.get("CancellationReasons", ())]
+                    codes = [str(r["Code"]) for r in error.answer.get("CancellationReasons", ())]
                     if not codes or not IN_THE_WAY.issuperset(codes):
                         raise Cancelled(codes, doubtful) from None
-                elif status >= 500:
+                elif error.status >= 500:
                     lost = True
-                elif code in CREDENTIALS and self.place["credential_script"] and not renewed:
-                    # What the program printed has run out: it is run again.
+                elif code in CREDENTIALS and not renewed and self._renewed(client):
                     renewed = True
-                    _clients.clear()
-                    client = self.client(service)
                 elif code not in THROTTLED:
-                    problem = self._refused(code, error.response["Error"].get("Message", ""))
-                    if problem is None:
+                    if code == "ResourceInUseException":
                         raise
-                    raise problem from None
-                why = code
-            except BotoCoreError as error:
-                why = f"{type(error).__name__}: {error}"
-                lost = type(error).__name__ in ("ReadTimeoutError", "ConnectionClosedError")
-                if not lost and not _is_of_network(error):
-                    raise self._without_credentials(why) from None
+                    raise self._refused(code, error.message) from None
             doubtful = doubtful or lost
             if self.clock.now()[2] - began >= LONGEST:
-                raise self._given_up(action, why, doubtful) from None
+                raise self._given_up(action, why, doubtful)
             self.pause(bound)
             bound = min(2 * bound, LONGEST_PAUSE)
+
+    def _renewed(self, client: Client) -> bool:
+        """Whether there are other credentials by now: a program's or the instance's may have run
+        out before they said, and a file may have been written anew."""
+        try:
+            return client.renew_credentials(self.clock.now()[0])
+        except NoCredentials as error:
+            raise self._without_credentials(str(error)) from None
 
     def pause(self, bound: float) -> None:
         """Wait for a random part of the bound: those who met shall not meet again."""
         self.clock.sleep(bound * (1 + self.random(1)[0]) / 256)
 
-    def _refused(self, code: str, message: str) -> StoreError | None:
+    def _refused(self, code: str, message: str) -> StoreError:
         if code == "ResourceNotFoundException":
             return self.missing()
         if code == "AccessDeniedException":
@@ -210,8 +211,6 @@ class Tables:
                 f"{self.name}: {code}: {message}: renew the credentials, and compare this "
                 "machine's clock with AWS's (a signature is good for minutes)"
             )
-        if code == "ResourceInUseException":
-            return None
         return StoreError(f"{self.name}: {code}: {message}; nothing was recorded")
 
     def missing(self) -> StoreMissing:
@@ -397,57 +396,3 @@ def size_of(item: Item) -> int:
         ((_, content),) = value.items()
         size += len(name) + (len(content.encode()) if isinstance(content, str) else len(content))
     return size
-
-
-def _is_of_network(error: Exception) -> bool:
-    from botocore.exceptions import ConnectionError as NoConnection
-    from botocore.exceptions import HTTPClientError
-
-    return isinstance(error, HTTPClientError | NoConnection)
-
-
-def _client(place: dict[str, Any], service: str, name: str) -> Any:
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError
-    from botocore.session import Session
-
-    session: Any = Session()
-    if place["credential_file"]:
-        session.set_config_variable("credentials_file", place["credential_file"])
-    if place["profile"] != "default":
-        session.set_config_variable("profile", place["profile"])
-    given: dict[str, str | None] = {}
-    if place["credential_script"]:
-        from application.ports import CallFailed
-        from infrastructure.aws.credentials import script
-
-        try:
-            answer = script(place["credential_script"])()
-        except CallFailed as failed:
-            raise StoreError(f"{name}: {failed}") from None
-        given = {
-            "aws_access_key_id": answer["AccessKeyId"],
-            "aws_secret_access_key": answer["SecretAccessKey"],
-            "aws_session_token": answer.get("SessionToken"),
-        }
-    proxy = place["proxy"]
-    try:
-        client = session.create_client(
-            service,
-            region_name=place["region"],
-            endpoint_url=place["endpoint"],
-            config=Config(
-                connect_timeout=2,
-                read_timeout=5,
-                retries={"total_max_attempts": 1},
-                parameter_validation=False,
-                proxies={"http": proxy, "https": proxy} if proxy else None,
-                user_agent_extra="hostledger",
-            ),
-            **given,
-        )
-    except (BotoCoreError, ValueError) as error:
-        raise StoreError(f"{name}: {error}: look at the region, profile and endpoint") from None
-    if on_client is not None:
-        on_client(client)
-    return client

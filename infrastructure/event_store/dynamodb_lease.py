@@ -67,13 +67,29 @@ class DynamodbLease(SqliteLease):
     def renew(self) -> bool:
         """Extend it. False when another has it now, or a newer release asks for it."""
         locked = self._lock >= 0 or self._try_lock()
-        item = self._tables.get(LOG, LEASES, self.account)
-        held = item is not None and int(item["fence"]["N"]) == self.number
-        if not held or item is None or not self._put(self.number, locked, item["version"]["S"]):
+        until, item = self._item(self.number, locked)
+        fence = item.pop("fence")
+        try:
+            answer = self._tables.call(
+                "UpdateItem",
+                TableName=self._tables.table(LOG),
+                Key=key(LEASES, self.account),
+                # Asked for once: of who has one only nothing is left behind.
+                UpdateExpression=f"SET {', '.join(f'#{n} = :{n}' for n in item)} REMOVE successor",
+                ConditionExpression="fence = :fence",
+                ExpressionAttributeNames={f"#{name}": name for name in item},
+                ExpressionAttributeValues={
+                    ":fence": fence,
+                    **{f":{name}": value for name, value in item.items()},
+                },
+                ReturnValues="ALL_OLD",
+            )
+        except ConditionFailed:
             self._expires = 0.0
             self._unlock()
             return False
-        successor = item.get("successor", {}).get("S", "")
+        self._expires = until
+        successor = answer["Attributes"].get("successor", {}).get("S", "")
         self.wanted = successor == SHARE
         return successor in ("", SHARE)
 
@@ -102,37 +118,40 @@ class DynamodbLease(SqliteLease):
         self._unlock()
 
     def _put(self, number: int, locked: bool, before: str) -> bool:
-        """Write it in the place of the version before; whether it is ours. It is ours from before
-        the call on: what the call took does not lengthen it."""
-        wall, boot_id, seconds = self._clock.now()
-        version = self._tables.random(8).hex()
-        item: Item = {
-            **key(LEASES, self.account),
-            "owner": {"S": self.owner},
-            "program_version": {"S": self.program_version},
-            "fence": {"N": str(number)},
-            "version": {"S": version},
-            "released": {"N": "0"},
-            "lease_time": {"N": str(self._lease_time)},
-            "boot": {"S": boot_id},
-            "expires": {"N": str(seconds + self._lease_time)},
-            "locked": {"N": str(int(locked))},
-            # For a message, and for whether to start a worker: it decides nothing else.
-            "wall": {"N": str(wall)},
-        }
+        """Write it in the place of the version before; whether it is ours."""
+        until, item = self._item(number, locked)
         try:
             self._tables.put(
                 LOG,
-                item,
+                {**key(LEASES, self.account), **item},
                 ConditionExpression="version = :before" if before else "attribute_not_exists(PK)",
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
                 **({"ExpressionAttributeValues": {":before": {"S": before}}} if before else {}),
             )
         except ConditionFailed as failed:
-            if failed.item is None or failed.item["version"]["S"] != version:
+            if failed.item is None or failed.item["version"] != item["version"]:
                 return False  # else it is ours: the answer to the first try was lost
-        self._expires = seconds + self._lease_time
+        self._expires = until
         return True
+
+    def _item(self, number: int, locked: bool) -> tuple[float, Item]:
+        """Until when it is ours, and what the item then says. It is ours from before the call on:
+        what the call takes does not lengthen it."""
+        wall, boot_id, seconds = self._clock.now()
+        until = seconds + self._lease_time
+        return until, {
+            "owner": {"S": self.owner},
+            "program_version": {"S": self.program_version},
+            "fence": {"N": str(number)},
+            "version": {"S": self._tables.random(8).hex()},
+            "released": {"N": "0"},
+            "lease_time": {"N": str(self._lease_time)},
+            "boot": {"S": boot_id},
+            "expires": {"N": str(until)},
+            "locked": {"N": str(int(locked))},
+            # For a message, and for whether to start a worker: it decides nothing else.
+            "wall": {"N": str(wall)},
+        }
 
     def _was_unchanged(self, item: Item, boot_id: str, seconds: float) -> bool:
         """Whether this version was first seen, by this machine's clock, a lease time ago."""

@@ -9,6 +9,7 @@ from application.projections import VERSIONS
 from domain.deployment import Deployment
 from infrastructure.event_store.dynamodb import DynamodbCopy, DynamodbEventStore
 from infrastructure.event_store.dynamodb_client import LOG, ROWS, TABLES, Tables, key
+from infrastructure.event_store.dynamodb_http import CallRefused
 from infrastructure.event_store.dynamodb_log import (
     LEASES,
     SEEN,
@@ -65,8 +66,6 @@ def create_tables(
 
 
 def _create(tables: Tables, suffix: str, billing: str, scaling: dict[str, Any]) -> None:
-    from botocore.exceptions import ClientError
-
     asked: dict[str, Any] = {
         "TableName": tables.table(suffix),
         "AttributeDefinitions": [
@@ -88,10 +87,8 @@ def _create(tables: Tables, suffix: str, billing: str, scaling: dict[str, Any]) 
         }
     try:
         tables.call("CreateTable", **asked)
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "ResourceInUseException":
-            raise
-        # It is there: an earlier `store init` was interrupted.
+    except CallRefused:
+        pass  # It is there: an earlier `store init` was interrupted.
 
 
 def _wait(tables: Tables, suffix: str) -> None:

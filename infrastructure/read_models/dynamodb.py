@@ -19,20 +19,33 @@ if TYPE_CHECKING:
     from typing import Any
 
     from application.instants import Instant
+    from infrastructure.event_store.dynamodb import DynamodbEventStore
     from infrastructure.event_store.dynamodb_client import Item, Tables
+    from infrastructure.event_store.dynamodb_log import Head
 
 NEVER = float("inf")
 
 
 class DynamodbReadModel:
     """The questions. The answers of one look need not be of one instant: each row is as it was when
-    it was asked for, and later than the one asked for before it."""
+    it was asked for, and later than the one asked for before it. `store`: the one that a command
+    has open on the same tables, whose head is taken."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, store: DynamodbEventStore | None = None) -> None:
         self._tables = tables
-        self._head = read_head(tables)
+        self._store = store
         self._hosts: list[Item] | None = None
-        refuse_inert(tables, self._head)
+        self._own = None if store else read_head(tables)
+        if self._own:
+            refuse_inert(tables, self._own)
+
+    @property
+    def _head(self) -> Head:
+        """As of this look's begin, or of the command's own commit."""
+        if self._store is not None:
+            return self._store.head
+        assert self._own is not None
+        return self._own
 
     def refuse_failed(self, name: str) -> None:
         """Raises ProjectionFailed, naming the store `name`, where a read model stands still."""
@@ -44,8 +57,8 @@ class DynamodbReadModel:
 
     def again(self) -> None:
         """End this look and begin a new one."""
-        self._head = read_head(self._tables)
-        self._hosts = None
+        self._own = read_head(self._tables)
+        self._store = self._hosts = None
 
     def request(self, request_id: str) -> tuple[str, str, int, int, int, str] | None:
         """kind, status, final, seen, answered_final and head fragment of a request or return."""
@@ -108,12 +121,7 @@ class DynamodbReadModel:
 
     def anything_open_or_alive(self) -> bool:
         """Whether there is something for a worker to look after."""
-        return any(count > 0 for count in self._now()["counts"].values())
-
-    def _now(self) -> dict[str, Any]:
-        """After a command's own commit the head that was read first is not the last."""
-        self._head = read_head(self._tables)
-        return self._head.facts
+        return any(count > 0 for count in self._head.facts["counts"].values())
 
     def oldest_open(self) -> Instant | None:
         """When the oldest open request or return was made."""

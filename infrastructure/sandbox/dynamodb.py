@@ -51,6 +51,12 @@ _CORAL = {
     "ThrottlingException": "com.amazon.coral.availability#",
 }
 
+_SOCKET_ERRORS: dict[str, type[OSError]] = {
+    "timeout": TimeoutError,
+    "reset": ConnectionResetError,
+    "refused": ConnectionRefusedError,
+}
+
 
 def is_for_dynamodb(request: AwsRequest) -> bool:
     """Whether a request asks DynamoDB or Application Auto Scaling."""
@@ -142,6 +148,17 @@ class DynamoDb(Settings):
         if service not in SERVICES:
             raise ValueError(f"this speaks {', '.join(SERVICES)}, not {service}")
         attach(client, self.handle)
+
+    def exchange(
+        self, url: str, headers: Mapping[str, str], body: bytes
+    ) -> tuple[int, str | None, bytes]:
+        """Answer a POST of the store's own client (its `in_process`), no network: status, the
+        header x-amz-crc32, body. Network faults are raised at once, as a socket would."""
+        try:
+            response = self.handle(AwsRequest("POST", url, headers, body))
+        except NetworkFault as fault:
+            raise _SOCKET_ERRORS[fault.kind](str(fault)) from fault
+        return response.status, response.headers["x-amz-crc32"], response.body
 
     # -- faults ----------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """The store of several machines in DynamoDB tables.
 
-Tests attach DynamoDB's stand-in by `infrastructure.event_store.dynamodb_client.on_client`, or by
+Tests put DynamoDB's stand-in in `infrastructure.event_store.dynamodb_http.in_process`, or at an
 `endpoint_url`.
 """
 
@@ -78,7 +78,7 @@ class DynamodbStorage:
 
         tables = self._tables(clock)
         store = DynamodbEventStore(tables, self._directory, clock, actor, suffixes=(LOG,))
-        return store, DynamodbReadModel(tables)
+        return store, DynamodbReadModel(tables, store)
 
     def note(self, now: Instant, facts: dict[str, object], model: Any) -> None:
         """Leave for the worker what a HostFactory call named. What cannot be left now is named

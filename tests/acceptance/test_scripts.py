@@ -10,12 +10,15 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from infrastructure.clock import SystemClock
 from tests.processes import ROOT, VERBS, Answer, ProcessSite, collect
+from tests.stores import Place
 
 UNWORKED = {"HOSTLEDGER_WORKER__MODE": "external"}
 
@@ -271,6 +274,23 @@ def test_a_call_imports_what_it_needs(site: ProcessSite, verb: str) -> None:
         assert not tops & SLOW
         ours = {"application", "domain", "infrastructure", "interfaces"}
         assert {m for m in modules if m.split(".")[0] in ours} == OURS[verb]
+
+
+def test_a_call_on_dynamodb_imports_no_library_either(
+    tmp_path: Path, new_place: Callable[[str], Place]
+) -> None:
+    """Not botocore, where the environment has the credentials, nor what it drags in."""
+    place = new_place("dynamodb")
+    settings = {**UNWORKED, **place.variables()}
+    site = ProcessSite(tmp_path, settings=settings, store=False)
+    site.state.mkdir(mode=0o700)
+    place.storage(f"{tmp_path}/work").create(SystemClock(), {"user": "test"}, "0.1.0")
+    assert site.call("getAvailableTemplates").status == 0
+    for verb in VERBS:
+        modules = imported(site, verb)
+        tops = {module.split(".")[0] for module in modules}
+        assert not tops & {*HEAVY, "logging", "urllib3"}, verb
+        assert "infrastructure.event_store.dynamodb_http" in modules
 
 
 WEIGH = """

@@ -30,7 +30,7 @@ from domain.machine import Machine
 from domain.machine_request import MachineRequest
 from domain.return_request import ReturnRequest
 from infrastructure.aws.iam_policy import store_policy
-from infrastructure.event_store import dynamodb_client
+from infrastructure.event_store import dynamodb_client, dynamodb_http
 from infrastructure.event_store.dynamodb_client import LOG, Tables
 from infrastructure.event_store.dynamodb_log import read_head, read_log
 from infrastructure.sandbox.dynamodb import DynamoDb
@@ -77,13 +77,13 @@ class Stand:
 @contextmanager
 def attached(stand: Stand) -> Iterator[Stand]:
     """Within: every client that is made calls this stand-in; it has an empty store."""
-    dynamodb_client.on_client = stand.dynamodb.attach
+    dynamodb_http.in_process = stand.dynamodb.exchange
     try:
         stand.storage().create(stand.clock, ACTOR, "0.1.0")
         stand.dynamodb.calls.clear()
         yield stand
     finally:
-        dynamodb_client.on_client = None
+        dynamodb_http.in_process = None
 
 
 @pytest.fixture
@@ -227,6 +227,21 @@ def test_what_does_not_pass_is_told_once(stand: Stand, code: str, says: str) -> 
         store.save(request("a"))
     assert "dynamodb://us-east-1/t" in str(told.value)
     assert stand.dynamodb.counts["GetItem"] == before + 1
+
+
+def test_credentials_that_were_renewed_meanwhile(stand: Stand, tmp_path: Any) -> None:
+    """The site writes its file anew: a worker that runs goes on with them."""
+    file = tmp_path / "credentials"
+    text = "[site]\naws_access_key_id = {}\naws_secret_access_key = s\n"
+    file.write_text(text.format("old"))
+    storage = stand.storage()
+    place = storage._tables(stand.clock).place
+    place.update(profile="site", credential_file=str(file))
+    store = storage.event_store(stand.clock, ACTOR)
+    file.write_text(text.format("new"))
+    stand.dynamodb.add_fault("error", action="GetItem", code="ExpiredTokenException")
+    store.save(request("a"))
+    assert len(stand.log()) == 2
 
 
 def test_another_commit_came_first(stand: Stand) -> None:
@@ -376,6 +391,18 @@ def test_more_than_an_item_takes_is_refused(stand: Stand) -> None:
     with pytest.raises(StoreError, match="more than a transaction takes"):
         store.append([(f"odd-{n}", 1, "Odd", 1, "{}", None) for n in range(120)])
     assert len(stand.log()) == 1
+
+
+def test_a_command_asks_each_thing_once(stand: Stand) -> None:
+    """The store's head and whether it is ours, the head that it commits to, the rows that change;
+    what there is to do afterwards is in the head that it wrote."""
+    store, model = stand.storage().for_command(stand.clock, ACTOR)
+    assert not model.anything_open_or_alive()
+    store.save(request("a"))
+    assert model.anything_open_or_alive()
+    assert [call.action for call in stand.dynamodb.calls] == [
+        "GetItem", "DescribeTable", "GetItem", "BatchGetItem", "GetItem", "TransactWriteItems",
+    ]  # fmt: skip
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -586,6 +613,7 @@ def test_the_printed_policy_permits_what_is_called(stand: Stand, tmp_path: Any) 
         "iam:CreateServiceLinkedRole",
         "dynamodb:TagResource",  # by CreateTable with tags
         "dynamodb:DescribeContinuousBackups",  # by UpdateContinuousBackups
+        "dynamodb:Scan",  # by `projections rebuild` and `verify`
     }
     assert called == permitted - asked_besides
 
@@ -689,7 +717,7 @@ def test_a_lease_is_taken_from_another_machine_after_a_lease_time_of_watching(
 def test_a_lease_is_counted_from_before_it_was_sent(stand: Stand, tmp_path: Any) -> None:
     lease, clock = lease_of(stand, "boot-one", tmp_path)
     assert lease.acquire()
-    stand.dynamodb.add_fault("lost_response", action="PutItem")
+    stand.dynamodb.add_fault("lost_response", action="UpdateItem")
     sleep = clock.sleep
     clock.sleep = lambda seconds: sleep(seconds + 3)  # type: ignore[method-assign]
     assert lease.renew()
