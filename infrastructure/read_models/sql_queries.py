@@ -55,6 +55,13 @@ PAGE = 2_000
 """Rows that are read at once."""
 
 
+def _where(given: dict[str, str], only: str, is_only: bool) -> tuple[str, list[str]]:
+    """The condition of what is given (column -> value, "" for any), and its parameters: what is not
+    asked for is not in it, so that an index can serve."""
+    values = {f"{column} = ?": value for column, value in given.items() if value}
+    return " AND ".join([*values, *[only] * is_only]) or "1 = 1", [*values.values()]
+
+
 class SqlQueries:
     """The questions, over an open connection to the store that messages call `name`; `inert` says
     why it is, "" when it lives."""
@@ -98,10 +105,12 @@ class SqlQueries:
         self, status: str | None, open_only: bool, limit: int | None, request_id: str = ""
     ) -> list[Row]:
         """Requests and returns, the newest first, with `alive`: how many machines still live."""
+        where, values = _where(
+            {"r.status": status or "", "r.request_id": request_id}, "r.final = 0", open_only
+        )
         return self._rows(
-            REQUESTS + "WHERE (?1 IS NULL OR r.status = ?1) AND (?2 = 0 OR r.final = 0) "
-            "AND (?3 = '' OR r.request_id = ?3) ORDER BY r.position DESC LIMIT ?4",
-            (status, int(open_only), request_id, ALL if limit is None else limit),
+            f"{REQUESTS} WHERE {where} ORDER BY r.position DESC LIMIT ?",
+            (*values, ALL if limit is None else limit),
         )
 
     def machines(
@@ -113,12 +122,15 @@ class SqlQueries:
         batch_id: str = "",
     ) -> list[Row]:
         """Machines in the order in which they came."""
+        given = {
+            "status": status or "",
+            "request_id": request_id or "",
+            "machine_id": machine_id,
+            "batch_id": batch_id,
+        }
+        where, values = _where(given, "alive = 1", alive_only)
         return self._rows(
-            "SELECT * FROM machines WHERE (?1 IS NULL OR status = ?1) "
-            "AND (?2 IS NULL OR request_id = ?2) AND (?3 = 0 OR alive = 1) "
-            "AND (?4 = '' OR machine_id = ?4) AND (?5 = '' OR batch_id = ?5) "
-            "ORDER BY position, machine_id",
-            (status, request_id, int(alive_only), machine_id, batch_id),
+            f"SELECT * FROM machines WHERE {where} ORDER BY position, machine_id", values
         )
 
     def being_terminated(self, machine_ids: Sequence[str]) -> list[str]:

@@ -239,6 +239,11 @@ def _queries(both: Both, world: World) -> None:
     same(SqlQueries, "events_of", stream)
     correlations = _column(world, "SELECT correlation_id FROM requests")
     assert same(SqlQueries, "events_correlated", correlations)
+    streams = _column(world, "SELECT DISTINCT stream FROM events")
+    assert same(SqlQueries, "events_of_streams", [*streams[:5], "none"])
+    assert same(SqlQueries, "templates", "awsinst")
+    for name in ("", streams[0].partition("-")[2], "none"):
+        same(SqlQueries, "mentions", "LaunchIntended", 1, 2**40, 3, name)
     same(SqlQueries, "last_events", 5, None)
     same(SqlQueries, "last_events", 5, "MachinesRequested")
     assert same(SqlQueries, "events_about", "MachinesRequested", "awsinst", 0, None)
