@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import os
 
-from application.failures import BrokenConfiguration, NotConfigured, StoreError
+from application.failures import (
+    BrokenConfiguration,
+    EventsArchivedAway,
+    NotConfigured,
+    StoreError,
+)
 from application.instants import seconds_between
 from infrastructure import compiled, worker_start
 from infrastructure.clock import SystemClock
@@ -295,8 +300,8 @@ def verify_log(
     models are what it makes.
 
     What `verification.verify` says, with `checkpoints` (`good`, `problems`; null for no lines),
-    `read_models` (as of `verify_read_models`, or a `problem` with them; null where the log is not
-    sound) and `is_sound`.
+    `read_models` (as of `verify_read_models`, or a `problem` with them, or why they are
+    `not_compared`: for want of an archive; null where the log is not sound) and `is_sound`.
 
     Raises BrokenConfiguration for no key, StoreError also for a store that cannot be opened.
     """
@@ -322,6 +327,8 @@ def verify_log(
     if is_sound:
         try:
             models = verify_read_models(call, progress)
+        except EventsArchivedAway as error:
+            models = {"not_compared": str(error), "differences": 0, "failed": []}
         except StoreError as error:
             models = {"problem": str(error), "differences": 0, "failed": []}
     document["read_models"] = models

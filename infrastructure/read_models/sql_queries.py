@@ -308,8 +308,14 @@ class SqlQueries:
         """Position, stream and data of the next events of a topic with after < position <= to that
         may name something, oldest first. Raises EventsArchivedAway where one that was taken out
         may be among them."""
+        columns = "position, stream, data, topic, digest"
+        return self._of_topic(columns, topic, after, to, limit, name)
+
+    def _of_topic(
+        self, columns: str, topic: str, after: int, to: int, limit: int, name: str
+    ) -> list[Row]:
         some = (
-            "SELECT position, stream, data, topic, digest FROM events WHERE topic {} "
+            f"SELECT {columns} FROM events WHERE topic {{}} "
             "AND position > ? AND position <= ? {} ORDER BY position LIMIT ?"
         )
         if not self._rows(some.format("= ''", ""), (after, to, 1)):
@@ -317,7 +323,8 @@ class SqlQueries:
                 some.format("= ?", "AND data LIKE ?"), (topic, after, to, f"%{name}%", limit)
             )
         found: list[Row] = []
-        while rows := self._rows(some.format("IN (?, '')", ""), (topic, after, to, limit)):
+        page = min(limit, 1000)
+        while rows := self._rows(some.format("IN (?, '')", ""), (topic, after, to, page)):
             events = [row if row["topic"] else self._archived(row) for row in rows]
             found += [e for e in events if e["topic"] == topic and name in e["data"]]
             if len(found) >= limit:
@@ -353,12 +360,9 @@ class SqlQueries:
 
     def events_about(self, topic: str, text: str, after: int, until: int | None) -> list[Row]:
         """The events of a topic behind one position and up to another that hold this text ("": any
-        do), oldest first."""
-        return self._rows(
-            "SELECT * FROM events WHERE topic = ? AND position > ? AND position <= ? "
-            "AND data LIKE ? ORDER BY position",
-            (topic, after, ALL if until is None else until, f"%{text}%"),
-        )
+        do), oldest first. Raises EventsArchivedAway where one that was taken out may be among
+        them."""
+        return self._of_topic("*", topic, after, ALL if until is None else until, ALL, text)
 
     def event(self, event_id: str) -> Row | None:
         rows = self._events("SELECT * FROM events WHERE event_id = ?", (event_id,))

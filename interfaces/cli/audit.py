@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         actions, "explain", explain, "why a machine existed, from who asked to what ended it"
     )
     explaining.add_argument("machine_id", type=options.text, metavar="MACHINE")
+    options.add_archive(explaining)
     changes.add_arguments(actions)
     log_file.add_arguments(actions)
     verified.add_arguments(actions)

@@ -31,6 +31,7 @@ def add_arguments(actions: Any) -> None:
             metavar="WHEN",
             help=f"{words}: a position, or a time in ISO 8601 (UTC without a zone)",
         )
+    options.add_archive(comparing)
 
 
 def diff(arguments: argparse.Namespace) -> int:

@@ -29,6 +29,7 @@ def add_arguments(actions: Any) -> None:
         metavar="FILE",
         help="the key they were signed with (default: audit.checkpoint_key)",
     )
+    options.add_archive(verifying)
     options.add_action(
         actions, "checkpoint", checkpoint, "keep a signed checkpoint of the log's end now"
     )
@@ -79,6 +80,8 @@ def _tell(document: dict[str, Any]) -> None:
 
 
 def _compared(models: dict[str, Any]) -> str:
+    if models.get("not_compared"):
+        return f"not compared: {models['not_compared']}"
     if models.get("problem"):
         return f"they cannot be compared: {models['problem']}"
     if models["failed"]:

@@ -121,6 +121,13 @@ def test_what_is_over_leaves_the_store(world: World, run: Run, tmp_path: Path) -
     told = run(*related, "--archive", str(file)).document["events"]
     assert [event["position"] for event in told] == related_before
     assert run("audit", "history", over, "--archive", str(file)).status == 0
+    verified = run("audit", "verify", "--output", "json")
+    assert verified.status == 0, verified.err + verified.out
+    assert verified.document["archived"] == len(taken)
+    assert str(file) in verified.document["read_models"]["not_compared"]
+    compared = run("audit", "verify", "--archive", str(file), "--output", "json")
+    assert compared.status == 0
+    assert compared.document["read_models"]["differences"] == 0
     told = [run(*words) for words in questions]
     assert [answer.status for answer in told[:1] + told[3:]] == [1, 1]
     assert "was archived" in told[0].err

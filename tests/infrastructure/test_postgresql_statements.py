@@ -317,6 +317,8 @@ def _work(both: Both, world: World) -> None:
         same(SqlWork, "living_machines_of", request_id)
         same(SqlWork, "stream_version", f"request-{request_id}")
     same(SqlWork, "stream_version", "none-1")
+    assert same(SqlWork, "tracked", "assigning")
+    same(SqlWork, "refusals", 0)
     same(SqlWork, "events_after", "nobody", ["MachinesRequested", "MachineLaunched"], 100)
     same(SqlWork, "events_after", "assigning", ["LaunchAccepted"], 100)
     same(SqlWork, "first_sightings", requests, requests, machines)
