@@ -22,6 +22,7 @@ def add_arguments(actions: Any) -> None:
         "what changed in the fleet between two moments: requests, returns, machines, templates, "
         "and who did it",
     )
+    options.add_archive(comparing)
     for name, words in (("--from", "after this"), ("--to", "until this; by default until now")):
         comparing.add_argument(
             name,
