@@ -114,6 +114,22 @@ def test_machine_hours_are_those_within_the_window(site: World, run: Run) -> Non
 
 
 @on_sqlite
+def test_what_was_archived_is_not_passed_over(site: World, run: Run) -> None:
+    """A report is refused, with the archive's name, or reads it there."""
+    machines = site.run_until_final(site.request(2))["machines"]
+    site.run_until_final(site.give_back(machines))
+    site.run(60)
+    window = ("--until", at(site))
+    before = report(run, "usage", *window)
+    file = str(site.root / "old.jsonl.gz")
+    archived = run("store", "archive", "--to", file, "--reason", "old", "--before", "2999-01-01")
+    assert archived.status == 0, archived.err
+
+    refused(run("report", "usage", *window), file, "--archive")
+    assert report(run, "usage", *window, "--archive", file) == before
+
+
+@on_sqlite
 def test_what_lives_counts_until_the_end_of_the_window(site: World, run: Run) -> None:
     """And a table for people says the sum."""
     site.run_until_final(site.request(2))
