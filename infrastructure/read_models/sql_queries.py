@@ -405,18 +405,20 @@ class SqlQueries:
 
     def records(self, topics: Sequence[str], after: int, up_to: int) -> list[Record]:
         """The events of these topics, or of all for none, after one position and up to another,
-        with their fields as they are in this release. Raises UnknownEvent, LogDamaged."""
+        with their fields as they are in this release. Raises UnknownEvent, LogDamaged,
+        EventsArchivedAway."""
         from infrastructure.event_store.commit import decompose_all
 
-        # One that has lost its topic is not passed over, as if it never was.
+        # One that was archived has no topic here, and may be of these.
         among = (dumps([*topics, ""]),) if topics else ()
         only = "AND topic IN (SELECT j.value FROM json_each(?) j)" if topics else ""
-        rows = self._rows(
+        rows = self._events(
             f"SELECT {', '.join(COLUMNS)} FROM events WHERE position > ? AND position <= ? {only} "
             "ORDER BY position",
             (after, up_to, *among),
         )
-        return list(decompose_all(tuple(row.values()) for row in rows))
+        wanted = (row for row in rows if not topics or row["topic"] in topics)
+        return list(decompose_all(tuple(row[column] for column in COLUMNS) for row in wanted))
 
     # -- the read models themselves ---------------------------------------------------------------
 
