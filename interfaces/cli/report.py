@@ -70,6 +70,7 @@ def add_window(parser: argparse.ArgumentParser) -> None:
         "--since", type=moment, metavar="TIME", help="ISO 8601; default the first event"
     )
     parser.add_argument("--until", type=moment, metavar="TIME", help="ISO 8601; default now")
+    options.add_archive(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

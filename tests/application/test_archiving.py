@@ -121,6 +121,9 @@ def test_what_is_over_leaves_the_store(world: World, run: Run, tmp_path: Path) -
     told = run(*related, "--archive", str(file)).document["events"]
     assert [event["position"] for event in told] == related_before
     assert run("audit", "history", over, "--archive", str(file)).status == 0
+    report = ("report", "usage", "--output", "json")
+    refused(run(*report), "was archived", str(file))
+    assert run(*report, "--archive", str(file)).status == 0
     verified = run("audit", "verify", "--output", "json")
     assert verified.status == 0, verified.err + verified.out
     assert verified.document["archived"] == len(taken)
