@@ -48,7 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action = actions.add_parser(name, help=summary, description=summary)
         options.add_common(action, ("table", "json", "csv"))
         add_window(action)
-        options.add_archive(action)
         action.add_argument(
             "--by",
             type=_groups,

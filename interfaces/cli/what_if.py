@@ -31,7 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     options.add_output(parser)
     add_window(parser)
-    options.add_archive(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
