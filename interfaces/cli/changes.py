@@ -32,7 +32,6 @@ def add_arguments(actions: Any) -> None:
             metavar="WHEN",
             help=f"{words}: a position, or a time in ISO 8601 (UTC without a zone)",
         )
-    options.add_archive(comparing)
 
 
 def diff(arguments: argparse.Namespace) -> int:
