@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +241,14 @@ def test_a_followed_log_is_left_by_ctrl_c(world: World) -> None:
         "HF_PROVIDER_LOGDIR": world.site.log_dir,
     }
     words = [str(HOSTLEDGER), "audit", "tail", "--follow", "--topic", "MachinesRequested"]
-    with subprocess.Popen(words, env=environ, stdout=subprocess.PIPE, text=True) as followed:
+    with subprocess.Popen(
+        words,
+        env=environ,
+        stdout=subprocess.PIPE,
+        text=True,
+        # Tests that run in the background are told to ignore it.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    ) as followed:
         assert followed.stdout is not None
         world.request(1)
         first = followed.stdout.readline()
