@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.client import ClientCreator
 from botocore.loaders import JSONFileLoader, Loader
 from hypothesis import HealthCheck, settings
 
@@ -52,6 +53,20 @@ class _ReadOnce:
 
 
 Loader.FILE_LOADER_CLASS = _ReadOnce  # type: ignore[assignment]
+
+_create_methods = ClientCreator._create_methods
+_methods: dict[str, Any] = {}
+
+
+def _create_methods_once(self: ClientCreator, service_model: Any) -> Any:
+    """A client's methods, eight hundred for EC2, made once a process and service."""
+    name = service_model.service_name
+    if name not in _methods:
+        _methods[name] = _create_methods(self, service_model)
+    return dict(_methods[name])
+
+
+ClientCreator._create_methods = _create_methods_once  # type: ignore[method-assign]
 
 
 @pytest.fixture

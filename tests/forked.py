@@ -7,6 +7,8 @@ and settling take no real time.
 
 from __future__ import annotations
 
+import functools
+import importlib
 import json
 import mmap
 import os
@@ -18,6 +20,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import boto3
 from dependency_injector import providers
 
 from application import crash_points
@@ -25,6 +28,15 @@ from application.instants import Instant
 from infrastructure.sandbox.server import listen
 from interfaces.worker.loop import Worker
 from tests.world import World
+
+
+@functools.cache
+def _know_ec2() -> None:
+    """Have EC2's model, and what a worker imports, before a process is forked: else each would load
+    them again."""
+    boto3.session.Session(region_name="us-east-1").client("ec2")
+    for module in ("application.policies", "infrastructure.aws.ec2", "infrastructure.settings"):
+        importlib.import_module(module)
 
 
 class SharedClock:
@@ -53,6 +65,7 @@ class ForkedSite(World):
 
     def __init__(self, root: Path, templates: list[dict[str, Any]], **sandbox: Any) -> None:
         super().__init__(root, templates, **sandbox)
+        _know_ec2()
         self.clock = SharedClock()  # type: ignore[assignment]
         self.server = listen(self.sandbox)
         self._thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))

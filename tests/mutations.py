@@ -417,8 +417,8 @@ MUTATIONS = (
         "NotFound taken for terminated",
         "14",
         "application/returning.py",
-        "            self._refusals[machine_id] = code\n",
-        "            self._refusals[machine_id] = code\n"
+        '            turn.journal.warn("termination refused", machine_id=machine_id, code=code)\n',
+        '            turn.journal.warn("termination refused", machine_id=machine_id, code=code)\n'
         "            machine = turn.ledger.get(Machine, machine_id)\n"
         "            assert machine is not None\n"
         "            machine.terminate(code)\n"
