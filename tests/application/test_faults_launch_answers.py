@@ -11,7 +11,6 @@ import boto3
 import pytest
 
 from application import crash_points
-from tests.stores import FOUR
 from tests.world import TEMPLATE, WAYS, World, every_way
 
 MakeWorld = Callable[..., World]
@@ -26,8 +25,6 @@ GONE = "InvalidLaunchTemplateName.NotFoundException"
 
 with_a_template = pytest.mark.parametrize("way", [way for way in WAYS if way != "RunInstances"])
 """Ways that launch by a launch template of ours."""
-
-EVERY_STORE = FOUR
 
 
 def site(make_world: MakeWorld, way: str = "fleet-instant", **options: Any) -> World:
