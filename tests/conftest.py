@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 import shutil
@@ -54,19 +55,25 @@ class _ReadOnce:
 
 Loader.FILE_LOADER_CLASS = _ReadOnce  # type: ignore[assignment]
 
-_create_methods = ClientCreator._create_methods
-_methods: dict[str, Any] = {}
+
+def _once(owner: type, name: str) -> None:
+    """Have a method of botocore's, whose first argument decides, do its work once a process."""
+    make = getattr(owner, name)
+    made: dict[str, Any] = {}
+
+    def once(self: Any, service: Any, *others: Any, **named: Any) -> Any:
+        key = service if isinstance(service, str) else service.service_name
+        if key not in made:
+            made[key] = make(self, service, *others, **named)
+        return copy.copy(made[key]) if isinstance(made[key], dict | list) else made[key]
+
+    setattr(owner, name, once)
 
 
-def _create_methods_once(self: ClientCreator, service_model: Any) -> Any:
-    """A client's methods, eight hundred for EC2, made once a process and service."""
-    name = service_model.service_name
-    if name not in _methods:
-        _methods[name] = _create_methods(self, service_model)
-    return dict(_methods[name])
-
-
-ClientCreator._create_methods = _create_methods_once  # type: ignore[method-assign]
+# EC2's model has eight hundred operations, and each test makes clients.
+_once(ClientCreator, "_load_service_model")
+_once(ClientCreator, "_create_methods")
+_once(Loader, "list_available_services")
 
 
 @pytest.fixture
