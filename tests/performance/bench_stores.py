@@ -415,7 +415,7 @@ def report(found: dict[str, Any]) -> str:
         f"`{' '.join(['bench_stores.py', *sys.argv[1:]])}`.",
         "",
         f"Measured on: {os.cpu_count()} cores, {platform.machine()}, {platform.system()}, CPython "
-        f"{platform.python_version()}, shared with other work: only ratios of one run count.",
+        f"{platform.python_version()}; only ratios of one run count.",
         "They depend on the disk: where it takes milliseconds for a commit (`bare/s`), one of a",
         "single event comes near 1; where it takes 0.05 ms, most of it is work of our own.",
         "",
