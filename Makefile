@@ -42,16 +42,16 @@ docs: $(VENV)/.stamp  ## Write the generated pages of docs/reference
 	$(BIN)/python -m tests.house.reference
 
 bench: $(VENV)/.stamp  ## Measure the scripts against a bare Python start; writes docs/reference/performance.md
-	$(BIN)/python tests/performance/bench_scripts.py
+	$(BIN)/python -m tests.performance.bench_scripts
 
 bench-aws: $(VENV)/.stamp  ## Count AWS calls at a proxy, run 10,000 machines; writes docs/reference/aws-calls.md
-	$(BIN)/python tests/performance/bench_aws.py
+	$(BIN)/python -m tests.performance.bench_aws
 
 bench-stores: $(VENV)/.stamp  ## Measure each store against something bare; writes docs/reference/performance-stores.md
-	$(BIN)/python tests/performance/bench_stores.py
+	$(BIN)/python -m tests.performance.bench_stores
 
 bench-replay: $(VENV)/.stamp  ## Measure a rebuild of 1,000,000 events; writes docs/reference/performance-replay.md
-	$(BIN)/python tests/performance/bench_replay.py
+	$(BIN)/python -m tests.performance.bench_replay
 
 lock:  ## Compile the locked requirements anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra all --group test --group check \

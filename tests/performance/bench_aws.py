@@ -20,12 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from infrastructure.sandbox.server import start_process  # noqa: E402
-from tests.performance.recording_proxy import RecordingProxy  # noqa: E402
-from tests.performance.scenarios import (  # noqa: E402
+from infrastructure.sandbox.server import start_process
+from tests.performance.recording_proxy import RecordingProxy
+from tests.performance.scenarios import (
     POLLED_EVERY,
     ZONES,
     Cost,
@@ -39,9 +36,10 @@ from tests.performance.scenarios import (  # noqa: E402
     waiting_requests,
     whole_life,
 )
-from tests.processes import ProcessSite, wait_until  # noqa: E402
-from tests.world import WAYS  # noqa: E402
+from tests.processes import ProcessSite, wait_until
+from tests.world import WAYS
 
+ROOT = Path(__file__).resolve().parents[2]
 REPORT = ROOT / "docs/reference/aws-calls.md"
 SWEEPS = 10
 MOST_GROWTH = 300

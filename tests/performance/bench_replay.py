@@ -22,15 +22,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from infrastructure.clock import SystemClock
+from infrastructure.event_store.sqlite import SqliteEventStore
+from infrastructure.event_store.sqlite_setup import create_store
+from tests.fakes.clock import FakeClock
+from tests.performance.past import ACTOR, ALIVE, DAYS, write_past
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from infrastructure.clock import SystemClock  # noqa: E402
-from infrastructure.event_store.sqlite import SqliteEventStore  # noqa: E402
-from infrastructure.event_store.sqlite_setup import create_store  # noqa: E402
-from tests.fakes.clock import FakeClock  # noqa: E402
-from tests.performance.past import ACTOR, ALIVE, DAYS, write_past  # noqa: E402
-
 REPORT = ROOT / "docs/reference/performance-replay.md"
 
 BARE = """
@@ -347,6 +345,11 @@ def as_of_lines(found: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
+def _flags() -> list[str]:
+    """As given, but for the place of a log on this machine."""
+    return [os.path.basename(word) for word in sys.argv[1:]]
+
+
 def report(found: dict[str, Any]) -> str:
     commands, everything = found["commands"], found["all"]
     lines = [
@@ -358,7 +361,7 @@ def report(found: dict[str, Any]) -> str:
         "events are interleaved. The bare read is a `SELECT` of the same rows and `json.loads` of",
         "their data; ratios are of processor time, medians of pairs of one run. Reproduce with",
         "`make bench-replay`; this page was made with",
-        f"`{' '.join(['bench_replay.py', *sys.argv[1:]])}`.",
+        f"`{' '.join(['bench_replay.py', *_flags()])}`.",
         "",
         f"Measured on: {os.cpu_count()} cores, {platform.machine()}, {platform.system()}, CPython "
         f"{platform.python_version()}.",

@@ -14,14 +14,12 @@ import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from domain.machine_request import MachineRequest
+from infrastructure.clock import SystemClock
+from tests.processes import ProcessSite
+from tests.stores import FOUR, Place, serving
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from domain.machine_request import MachineRequest  # noqa: E402
-from infrastructure.clock import SystemClock  # noqa: E402
-from tests.processes import ProcessSite  # noqa: E402
-from tests.stores import FOUR, Place, serving  # noqa: E402
-
 ACTOR = {"user": "bench", "provider": "awsinst", "process": "bench"}
 STEPS = (
     ("store", "restore", "{backup}"),

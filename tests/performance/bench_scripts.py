@@ -19,17 +19,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from domain.host_factory import HostFactory
+from domain.machine import Machine
+from domain.machine_request import MachineRequest
+from domain.template import Template
+from infrastructure.clock import SystemClock
+from infrastructure.event_store.sqlite import SqliteEventStore
+from infrastructure.event_store.sqlite_setup import create_store
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from domain.host_factory import HostFactory  # noqa: E402
-from domain.machine import Machine  # noqa: E402
-from domain.machine_request import MachineRequest  # noqa: E402
-from domain.template import Template  # noqa: E402
-from infrastructure.clock import SystemClock  # noqa: E402
-from infrastructure.event_store.sqlite import SqliteEventStore  # noqa: E402
-from infrastructure.event_store.sqlite_setup import create_store  # noqa: E402
-
 SCRIPTS = ROOT / "interfaces/hostfactory/scripts"
 PYTHON = str(ROOT / ".venv/bin/python")
 REPORT = ROOT / "docs/reference/performance.md"

@@ -23,18 +23,16 @@ from itertools import count, islice, product
 from pathlib import Path
 from typing import Any
 
+from domain.event_sourced import DomainEvent
+from domain.machine_request import MachineRequest
+from infrastructure.clock import SystemClock
+from infrastructure.event_store.commit import compose, to_record
+from infrastructure.event_store.sql import INSERT_EVENT
+from tests.performance.bench_scripts import SCRIPTS, compare
+from tests.performance.past import LIFE, MACHINES, past
+from tests.stores import STORES, Place, serving
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from domain.event_sourced import DomainEvent  # noqa: E402
-from domain.machine_request import MachineRequest  # noqa: E402
-from infrastructure.clock import SystemClock  # noqa: E402
-from infrastructure.event_store.commit import compose, to_record  # noqa: E402
-from infrastructure.event_store.sql import INSERT_EVENT  # noqa: E402
-from tests.performance.bench_scripts import SCRIPTS, compare  # noqa: E402
-from tests.performance.past import LIFE, MACHINES, past  # noqa: E402
-from tests.stores import STORES, Place, serving  # noqa: E402
-
 REPORT = ROOT / "docs/reference/performance-stores.md"
 ACTOR = {"user": "bench", "provider": "bench", "process": "bench"}
 BOUNDS = {
