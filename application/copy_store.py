@@ -7,17 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from application.failures import StoreError
+from application.projections.record import COLUMNS
 
 BATCH = 1000
 """Events that are taken over in one commit."""
 
 CLOSE_ENOUGH = 200
 """Events that a source may be ahead when it is sealed: the time in which it answers nobody."""
-
-COLUMNS = (
-    "position", "event_id", "stream", "version", "topic", "class_version", "recorded_at",
-    "metadata", "data", "digest", "chain",
-)  # fmt: skip
 
 
 class Source(Protocol):

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infrastructure.event_store.commit import COLUMNS
+from application.projections.record import COLUMNS
 from infrastructure.event_store.digest import chain, digest
 from infrastructure.event_store.dynamodb_client import LOG
 from infrastructure.event_store.dynamodb_log import commit_items

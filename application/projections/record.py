@@ -17,6 +17,13 @@ else:
     Rows = None
 
 
+COLUMNS = (
+    "position", "event_id", "stream", "version", "topic", "class_version",
+    "recorded_at", "metadata", "data", "digest", "chain",
+)  # fmt: skip
+"""What is stored of an event, in this order."""
+
+
 class Record:
     """Position, ids, stream, topic, time and fields of one event."""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from application.failures import LogDamaged, StoreError
-from infrastructure.event_store.commit import COLUMNS
+from application.projections.record import COLUMNS
 from infrastructure.event_store.export_file import (
     ARCHIVE,
     ExportFile,

@@ -27,11 +27,6 @@ if TYPE_CHECKING:
     """Stream, version, topic, class version, data text and data (None for what no projection
     takes) of an event that is to be appended."""
 
-COLUMNS = (
-    "position", "event_id", "stream", "version", "topic", "class_version",
-    "recorded_at", "metadata", "data", "digest", "chain",
-)  # fmt: skip
-"""What is stored of an event, in the order of the rows that `compose` makes."""
 
 ARCHIVED = ""
 """The topic of what is left of an event that was taken out of the store: its metadata and data are

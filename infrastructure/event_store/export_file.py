@@ -19,7 +19,8 @@ from typing import Any, BinaryIO
 
 from application.failures import ExportDamaged, StoreError
 from application.json_text import BadJson, dumps, loads
-from infrastructure.event_store.commit import COLUMNS, is_damaged, to_event
+from application.projections.record import COLUMNS
+from infrastructure.event_store.commit import is_damaged, to_event
 from infrastructure.event_store.digest import digest as digest_of
 from infrastructure.event_store.json_log import (
     body_of,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 
 from application.json_text import BadJson, loads
+from application.projections.record import COLUMNS
 from domain.identifiers import sha256
-from infrastructure.event_store.commit import COLUMNS
 from infrastructure.event_store.json_log import event_text
 
 TYPE_CHECKING = False

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from application.failures import LogDamaged, StoreInert
 from application.json_text import loads
-from infrastructure.event_store.commit import COLUMNS
+from application.projections.record import COLUMNS
 from infrastructure.event_store.json_ledger import deployment_of, read_identity
 from infrastructure.event_store.json_log import Reader, text_of
 from infrastructure.event_store.verification import (

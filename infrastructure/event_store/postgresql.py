@@ -22,7 +22,8 @@ from application.failures import (
     StoreMissing,
 )
 from application.json_text import dumps, loads
-from infrastructure.event_store.commit import COLUMNS, Rows, compose, project
+from application.projections.record import COLUMNS
+from infrastructure.event_store.commit import Rows, compose, project
 from infrastructure.event_store.postgresql_driver import (
     BUSY_TIMEOUT,
     FOUND,

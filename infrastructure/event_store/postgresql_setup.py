@@ -12,9 +12,10 @@ import sys
 
 from application.failures import StoreError
 from application.projections import VERSIONS
+from application.projections.record import COLUMNS
 from domain.deployment import Deployment
 from infrastructure.event_store import schema
-from infrastructure.event_store.commit import COLUMNS, compose, to_record
+from infrastructure.event_store.commit import compose, to_record
 from infrastructure.event_store.postgresql import BEGIN, QUEUE, PostgresqlEventStore
 from infrastructure.event_store.postgresql_driver import (
     SCHEMA_VERSION,

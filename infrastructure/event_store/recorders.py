@@ -160,7 +160,7 @@ class StoreRecorder(ProcessRecorder):
     def subscribe(
         self, gt: int | None = None, topics: Sequence[str] = ()
     ) -> Subscription[ApplicationRecorder]:
-        raise NotImplementedError("SQLite tells nobody: follow with select_notifications")
+        raise NotImplementedError("the store tells nobody: follow with select_notifications")
 
     def insert_tracking(self, tracking: Tracking) -> None:
         self.insert_events([], tracking=tracking)

@@ -13,10 +13,10 @@ from application.failures import (
     ProjectionFailed,
     StoreElsewhere,
 )
+from application.projections.record import COLUMNS
 from domain.deployment import Deployment
 from domain.event_sourced import Aggregate, DomainEvent
 from infrastructure.event_store.commit import (
-    COLUMNS,
     Rows,
     compose,
     decompose,

@@ -10,7 +10,7 @@ import os
 
 from application.crash_points import reach
 from application.failures import Conflict, LogDamaged, StoreBusy, StoreError, StoreInert
-from infrastructure.event_store.commit import COLUMNS
+from application.projections.record import COLUMNS
 from infrastructure.event_store.sql import EVENT, INSERT_EVENT, SqlEventStore
 from infrastructure.event_store.sqlite_file import (
     BUSY_TIMEOUT,

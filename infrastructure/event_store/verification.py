@@ -11,7 +11,7 @@ import os
 
 from application.failures import StoreError
 from application.json_text import dumps, loads
-from infrastructure.event_store.commit import COLUMNS
+from application.projections.record import COLUMNS
 from infrastructure.event_store.digest import chain, digest
 from infrastructure.event_store.sqlite_driver import sqlite
 

@@ -14,9 +14,10 @@ from operator import itemgetter
 from application.failures import LogDamaged, StoreBusy, StoreError, UnknownEvent
 from application.json_text import dumps, loads
 from application.projections import PROJECTIONS, VERSIONS
+from application.projections.record import COLUMNS
 from domain.topics import TOPICS
 from infrastructure.event_store import schema
-from infrastructure.event_store.commit import COLUMNS, Rows, decompose_all, project
+from infrastructure.event_store.commit import Rows, decompose_all, project
 from infrastructure.event_store.sql import by_shape, upsert
 from infrastructure.event_store.sqlite import SqliteEventStore
 from infrastructure.event_store.sqlite_driver import sqlite

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from application.failures import StoreError, archived_away
 from application.json_text import dumps, loads
-from infrastructure.event_store.commit import COLUMNS
+from application.projections.record import COLUMNS
 from infrastructure.event_store.sqlite_driver import sqlite
 
 TYPE_CHECKING = False

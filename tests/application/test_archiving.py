@@ -12,10 +12,11 @@ import pytest
 from application import crash_points
 from application.archive_store import ArchiveStore, archive_store
 from application.failures import Conflict, EventsArchivedAway, LogDamaged
+from application.projections.record import COLUMNS
 from domain.machine_request import MachineRequest
 from infrastructure.event_store import archives
 from infrastructure.event_store.archives import Archives, streams_in
-from infrastructure.event_store.commit import COLUMNS, is_damaged
+from infrastructure.event_store.commit import is_damaged
 from infrastructure.event_store.digest import chain, digest
 from infrastructure.event_store.export_file import ExportFile, write_export
 from tests.interfaces.commands import Answer, Run, fulfilled, refused

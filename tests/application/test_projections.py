@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from application.json_text import dumps
+from application.projections.record import COLUMNS
 from domain.brake import EVERYTHING, LAUNCHING, Brake
 from infrastructure.event_store import schema
-from infrastructure.event_store.commit import COLUMNS, Rows
+from infrastructure.event_store.commit import Rows
 from infrastructure.event_store.digest import chain, digest
 from infrastructure.event_store.sqlite import SqliteEventStore
 from infrastructure.event_store.sqlite_file import SCHEMA_VERSION, open_for_reading, sqlite

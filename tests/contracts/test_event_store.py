@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from application.failures import AlreadyTracked, Conflict, Fenced, StoreError
+from application.projections.record import COLUMNS
 from domain.deployment import Deployment
 from domain.machine_request import MachineRequest
 from infrastructure.clock import SystemClock
-from infrastructure.event_store.commit import COLUMNS, is_damaged
+from infrastructure.event_store.commit import is_damaged
 from tests.fakes.clock import FakeClock
 from tests.stores import SERVED, STORES, Place
 

@@ -15,8 +15,8 @@ import pytest
 
 from application.copy_store import copy_store
 from application.failures import StoreElsewhere, StoreError, StoreInert
+from application.projections.record import COLUMNS
 from domain.machine_request import MachineRequest
-from infrastructure.event_store.commit import COLUMNS
 from tests.fakes.clock import FakeClock
 from tests.processes import ProcessSite
 from tests.stores import STORES, Place

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from application.projections.record import COLUMNS
 from domain.machine_request import MachineRequest
-from infrastructure.event_store.commit import COLUMNS
 from infrastructure.event_store.dynamodb_client import LOG
 from infrastructure.event_store.dynamodb_log import commit_items, commit_key, stream_key
 from infrastructure.event_store.verification import verify

@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from application.failures import Fenced, LogDamaged, StoreError, StoreInert
+from application.projections.record import COLUMNS
 from domain.machine_request import MachineRequest
-from infrastructure.event_store.commit import COLUMNS
 from infrastructure.event_store.json_lines import JsonEventStore
 from infrastructure.event_store.json_log import Reader, body_of, compose_line, text_of
 from infrastructure.event_store.json_setup import create_json_store

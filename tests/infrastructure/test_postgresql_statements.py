@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from application.ports import Instance
-from infrastructure.event_store.commit import COLUMNS, Rows
+from application.projections.record import COLUMNS
+from infrastructure.event_store.commit import Rows
 from infrastructure.event_store.notebook import SqlNotebook
 from infrastructure.event_store.postgresql import PostgresqlEventStore
 from infrastructure.event_store.postgresql_driver import Connection, Session

@@ -13,7 +13,8 @@ import fastjsonschema
 import pytest
 
 from application.failures import StoreError
-from infrastructure.event_store.commit import COLUMNS, compose
+from application.projections.record import COLUMNS
+from infrastructure.event_store.commit import compose
 from infrastructure.event_store.export_file import EXPORT, ExportFile, Manifest, write_export
 from tests.domain.test_golden import FILES, read
 from tests.fakes.clock import FakeClock
