@@ -28,7 +28,7 @@ from .dynamodb_reads import READS, Reads
 from .dynamodb_tables import Place, Table
 from .dynamodb_values import Item
 from .dynamodb_writes import WRITES, Writes
-from .faults import WITHIN, Fault
+from .faults import WITHIN, Fault, Faults
 from .wire import SCOPE, AwsError, AwsRequest, AwsResponse, NetworkFault
 
 __all__ = ["SERVICES", "Call", "DynamoDb", "is_for_dynamodb"]
@@ -101,9 +101,9 @@ class DynamoDb(Settings):
         self._writes = Writes(self._tables, self)
         self._scaling: dict[str, ApplicationScaling] = {}  # by region
         self._late: list[tuple[float, Asked]] = []
-        self._faults: list[Fault] = []
         self._requests = 0
         self._lock = threading.RLock()
+        self._faults = Faults(self._lock)
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -190,17 +190,11 @@ class DynamoDb(Settings):
         """
         if kind in WITHIN:
             raise ValueError(f"fault {kind!r} is about launches, not DynamoDB")
-        fault = Fault(kind, action, from_call, times, params)
-        with self._lock:
-            self._faults.append(fault)
-        return fault
+        return self._faults.add(Fault(kind, action, from_call, times, params))
 
     def clear_faults(self) -> None:
         """Forget all faults."""
-        with self._lock:
-            for fault in self._faults:
-                fault.clear()
-            self._faults.clear()
+        self._faults.clear()
 
     # -- the truth -------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from . import clients, dynamodb, instance_types, instances, services, shapes, spot
 from .buckets import Buckets, Quotas
 from .capacity import INSUFFICIENT, Capacity, Limit
-from .faults import OF_DYNAMODB, WITHIN, Fault
+from .faults import OF_DYNAMODB, WITHIN, Fault, Faults
 from .fleet import Surroundings
 from .fleets import Fleets
 from .groups import Groups
@@ -158,10 +158,10 @@ class Sandbox:
         self._agenda: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
         self._requests = itertools.count(1)
-        self._faults: list[Fault] = []
         self._limits: dict[tuple[str | None, ...], Limit] = {}
         self._places: dict[tuple[str, str], _Place] = {}  # by account and region
         self._lock = threading.RLock()
+        self._faults = Faults(self._lock)
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -241,17 +241,11 @@ class Sandbox:
         """
         if kind in OF_DYNAMODB:
             raise ValueError(f"fault {kind!r} is DynamoDB's: tell it to `dynamodb`")
-        fault = Fault(kind, action, from_call, times, params)
-        with self._lock:
-            self._faults.append(fault)
-        return fault
+        return self._faults.add(Fault(kind, action, from_call, times, params))
 
     def clear_faults(self) -> None:
         """Forget all faults."""
-        with self._lock:
-            for fault in self._faults:
-                fault.clear()
-            self._faults.clear()
+        self._faults.clear()
 
     def set_capacity(
         self,

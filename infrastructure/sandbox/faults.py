@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,3 +82,25 @@ class Fault:
             return False
         self.seen += 1
         return self.seen >= self.from_call and (self.times < 0 or self.fired < self.times)
+
+
+class Faults:
+    """The faults of one service, in the order in which they were added. `lock` is the service's."""
+
+    def __init__(self, lock: AbstractContextManager[Any]) -> None:
+        self._lock = lock
+        self._added: list[Fault] = []
+
+    def __iter__(self) -> Iterator[Fault]:
+        return iter(self._added)
+
+    def add(self, fault: Fault) -> Fault:
+        with self._lock:
+            self._added.append(fault)
+        return fault
+
+    def clear(self) -> None:
+        with self._lock:
+            for fault in self._added:
+                fault.clear()
+            self._added.clear()
