@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 
 from application.ports import Clock
+from infrastructure.event_store.sql import SqlEventStore
 from infrastructure.event_store.sqlite import SqliteEventStore
 
 SHARE = "*"
@@ -21,6 +22,14 @@ SHARE = "*"
 ASK_EVERY, KEEP_OFF = 5.0, 10.0
 """Seconds between the times that one is asked for; in which one that was given up is not taken
 again, so that who asked gets it."""
+
+
+def mark(store: SqlEventStore, account: str, successor: str) -> None:
+    """Within a write: say who waits for a lease, unless a newer release does."""
+    store.connection.execute(
+        "UPDATE leases SET successor = ? WHERE account = ? AND successor IN ('', ?)",
+        (successor, account, SHARE),
+    )
 
 
 class SqliteLease:
@@ -130,7 +139,8 @@ class SqliteLease:
                 (expires, boot_id, int(locked), self.account, self.number),
             ).fetchone()
             if row is not None and row[0] == SHARE:
-                self._mark("")  # asked for once: of who has one only nothing is left behind
+                # Asked for once: of who has one only nothing is left behind.
+                mark(self._store, self.account, "")
             return (0.0, "another") if row is None else (expires, row[0])
 
         self._expires, successor = self._store.write("lease", extend)
@@ -141,13 +151,7 @@ class SqliteLease:
 
     def ask(self) -> None:
         """Ask its holder, who may have several, to give it up."""
-        self._store.write("lease", lambda: self._mark(SHARE))
-
-    def _mark(self, successor: str) -> None:
-        self._store.connection.execute(
-            "UPDATE leases SET successor = ? WHERE account = ? AND successor IN ('', ?)",
-            (successor, self.account, SHARE),
-        )
+        self._store.write("lease", lambda: mark(self._store, self.account, SHARE))
 
     def release(self) -> None:
         """Give it back, so that the next one need not wait."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from application.ports import Clock
 from infrastructure.clock import SystemClock
-from infrastructure.event_store.lease import SHARE, _order
+from infrastructure.event_store.lease import SHARE, _order, mark
 from infrastructure.event_store.postgresql import PostgresqlEventStore
 from infrastructure.event_store.postgresql_driver import DATABASE_TIME
 from infrastructure.event_store.sql import upsert
@@ -134,7 +134,8 @@ class PostgresqlLease:
                 (self._lease_time, self.account, self.number),
             ).fetchone()
             if row is not None and row[0] == SHARE:
-                self._mark("")  # asked for once: of who has one only nothing is left behind
+                # Asked for once: of who has one only nothing is left behind.
+                mark(self._store, self.account, "")
             return (0.0, "another") if row is None else (before + self._lease_time, row[0])
 
         self._expires, successor = self._store.write("lease", extend)
@@ -143,13 +144,7 @@ class PostgresqlLease:
 
     def ask(self) -> None:
         """Ask its holder, who may have several, to give it up."""
-        self._store.write("lease", lambda: self._mark(SHARE))
-
-    def _mark(self, successor: str) -> None:
-        self._store.connection.execute(
-            "UPDATE leases SET successor = ? WHERE account = ? AND successor IN ('', ?)",
-            (successor, self.account, SHARE),
-        )
+        self._store.write("lease", lambda: mark(self._store, self.account, SHARE))
 
     def release(self) -> None:
         """Give it back, so that the next one need not wait."""
