@@ -30,6 +30,7 @@ from infrastructure.event_store.json_log import (
     sealed,
     text_of,
 )
+from infrastructure.event_store.sqlite_file import sync_directory
 
 FORMAT = 1
 
@@ -92,7 +93,7 @@ def write_export(
             raw.flush()
             os.fsync(raw.fileno())
         os.link(unfinished, path)
-        _sync_directory(os.path.dirname(path) or ".")
+        sync_directory(os.path.dirname(path) or ".")
         return sha256_of(path)
     except OSError as error:
         raise StoreError(f"{error.filename or path}: {error.strerror}; no file was made") from None
@@ -138,14 +139,6 @@ def sha256_of(path: str) -> str:
     """Of the file's bytes as they lie there. Raises OSError."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # -- reading ---------------------------------------------------------------------------------------

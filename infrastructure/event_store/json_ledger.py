@@ -23,7 +23,7 @@ from infrastructure.event_store.sql import (
     SqlEventStore,
 )
 from infrastructure.event_store.sqlite import SqliteEventStore
-from infrastructure.event_store.sqlite_file import bring_up_to_date, sqlite, uri
+from infrastructure.event_store.sqlite_file import bring_up_to_date, sqlite, sync_directory, uri
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,15 +117,6 @@ def write_whole(path: str, content: bytes) -> None:
         os.close(file)
     os.replace(unfinished, path)
     sync_directory(os.path.dirname(path))
-
-
-def sync_directory(path: str) -> None:
-    """Let new names outlive a power failure."""
-    directory = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def body_path(base: str, digest: str) -> str:

@@ -21,7 +21,6 @@ from infrastructure.event_store.json_ledger import (
     rebuild,
     refuse_copy,
     refuse_lost_commit,
-    sync_directory,
     write_whole,
 )
 from infrastructure.event_store.json_log import (
@@ -44,6 +43,7 @@ from infrastructure.event_store.sqlite_file import (
     note_head,
     refuse_older_copy,
     sqlite,
+    sync_directory,
     uri,
 )
 

@@ -14,11 +14,10 @@ from infrastructure.event_store.json_ledger import (
     read_identity,
     rebuild,
     refuse_copy,
-    sync_directory,
 )
 from infrastructure.event_store.json_lines import JsonEventStore
 from infrastructure.event_store.json_log import compose_line, compress, first_inode
-from infrastructure.event_store.sqlite_file import sqlite, uri
+from infrastructure.event_store.sqlite_file import sqlite, sync_directory, uri
 from infrastructure.event_store.sqlite_setup import refuse_network_file_system
 
 TYPE_CHECKING = False

@@ -38,6 +38,15 @@ NO_SHM = ("unable to open", "readonly", "disk I/O error", "disk is full")
 """What SQLite says when it cannot write the -shm file that a reader of a WAL database needs."""
 
 
+def sync_directory(path: str) -> None:
+    """Let new names outlive a power failure."""
+    directory = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
 def uri(path: str, query: str) -> str:
     quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     return f"file:{quoted}?{query}"

@@ -15,6 +15,7 @@ from infrastructure.event_store.sqlite_file import (
     bring_up_to_date,
     open_for_reading,
     sqlite,
+    sync_directory,
     uri,
 )
 
@@ -94,7 +95,7 @@ def create_store(path: str, clock: Clock, actor: dict[str, str], program_version
         store.close()
     try:
         os.link(unfinished, path)
-        _sync_directory(os.path.dirname(path))
+        sync_directory(os.path.dirname(path))
     except FileExistsError:
         raise StoreError(f"{path} exists already: another process made it just now") from None
     finally:
@@ -107,15 +108,6 @@ def create_store(path: str, clock: Clock, actor: dict[str, str], program_version
             if os.path.exists(leftover):
                 os.unlink(leftover)
     return deployment
-
-
-def _sync_directory(path: str) -> None:
-    """Let the new name outlive a power failure."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _build(path: str, deployment: str, inode: int | None = None) -> None:
@@ -176,7 +168,7 @@ def backup(path: str, to: str) -> None:
     finally:
         target.close()
         source.close()
-    _sync_directory(os.path.dirname(to) or ".")
+    sync_directory(os.path.dirname(to) or ".")
 
 
 def migrate(path: str) -> tuple[int, int]:
