@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from application.instants import Instant
-    from domain.event_sourced import DomainEvent
+    from domain.event_sourced import Aggregate, DomainEvent
 
     Head = tuple[int, str, str]
     """Position, chain and recorded time of the last event; (0, deployment id, "") before any."""
@@ -238,6 +238,20 @@ def to_event(stream: str, version: int, topic: str, class_version: int, data: st
     fields["originator_version"] = version
     event.__dict__ = fields
     return event
+
+
+class AggregateStore:
+    """Saves aggregates by `append`, which each store has of its own."""
+
+    append: Callable[..., list[str]]
+
+    def save(self, *aggregates: Aggregate, **metadata: Any) -> list[str]:
+        """Store the pending events of aggregates in one commit; the ids of the events.
+
+        The keywords are those of `append`.
+        """
+        events = [event for aggregate in aggregates for event in aggregate.collect_events()]
+        return self.append([to_record(event) for event in events], **metadata)
 
 
 class Rows:

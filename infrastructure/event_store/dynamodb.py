@@ -23,12 +23,12 @@ from application.failures import (
 from application.json_text import dumps, loads
 from domain.deployment import Deployment
 from infrastructure.event_store.commit import (
+    AggregateStore,
     Rows,
     compose,
     is_damaged,
     project,
     to_event,
-    to_record,
 )
 from infrastructure.event_store.dynamodb_client import (
     FIRST_PAUSE,
@@ -85,7 +85,7 @@ UNFIT = (LookupError, TypeError, ValueError, AttributeError)
 """What a row raises that no item takes."""
 
 
-class DynamodbEventStore:
+class DynamodbEventStore(AggregateStore):
     """The log of one deployment, with its read tables, open for writing.
 
     `directory` is where the mirror lies once it is asked for. `inert`: open a copy too. `head` is
@@ -249,14 +249,6 @@ class DynamodbEventStore:
             self._although_moved = False
 
     # -- writing ----------------------------------------------------------------------------------
-
-    def save(self, *aggregates: Aggregate, **metadata: Any) -> list[str]:
-        """Store the pending events of aggregates in one commit; the ids of the events.
-
-        The keywords are those of `append`.
-        """
-        events = [event for aggregate in aggregates for event in aggregate.collect_events()]
-        return self.append([to_record(event) for event in events], **metadata)
 
     def append(
         self,

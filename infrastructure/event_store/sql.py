@@ -17,13 +17,13 @@ from application.projections.record import COLUMNS
 from domain.deployment import Deployment
 from domain.event_sourced import Aggregate, DomainEvent
 from infrastructure.event_store.commit import (
+    AggregateStore,
     Rows,
     compose,
     decompose,
     is_damaged,
     project,
     to_event,
-    to_record,
 )
 
 TYPE_CHECKING = False
@@ -121,7 +121,7 @@ def by_shape(
     return found
 
 
-class SqlEventStore:
+class SqlEventStore(AggregateStore):
     """The log of one deployment, with its read tables, open for writing.
 
     `connection` takes SQL as SQLite has it. A subclass says what a write transaction is (`write`),
@@ -219,18 +219,6 @@ class SqlEventStore:
                 f"{self.name}: the read model {failed[0]} stopped at position {failed[1]} "
                 f"({failed[2]}): nothing is decided on it until `hostledger projections rebuild`"
             )
-
-    def save(
-        self,
-        *aggregates: Aggregate,
-        **metadata: Any,
-    ) -> list[str]:
-        """Store the pending events of aggregates in one commit; the ids of the events.
-
-        The keywords are those of `append`.
-        """
-        events = [event for aggregate in aggregates for event in aggregate.collect_events()]
-        return self.append([to_record(event) for event in events], **metadata)
 
     def append(
         self,
