@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts mutations bench bench-aws bench-stores bench-replay lock docs clean
+.PHONY: help demo test check lint types contracts audit mutations bench bench-aws bench-stores bench-replay lock docs clean
 
 help:  ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -32,6 +32,11 @@ lint: $(VENV)/.stamp
 types: $(VENV)/.stamp
 	$(BIN)/mypy
 
+audit: $(VENV)/.stamp  ## Look up the locked libraries in the advisory databases (needs the network), run bandit
+	$(PYTHON) -m venv --clear $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/audit.txt
+	$(VENV)/audit/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements/dev.txt
+
 contracts: $(VENV)/.stamp
 	$(BIN)/lint-imports
 
@@ -56,6 +61,8 @@ bench-replay: $(VENV)/.stamp  ## Measure a rebuild of 1,000,000 events; writes d
 lock:  ## Compile the locked requirements anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra all --group test --group check \
 		--generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements/dev.txt
+	uv pip compile --universal --python-version 3.11 --group pyproject.toml:audit \
+		--generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements/audit.txt
 
 clean:
 	rm -rf $(VENV)
