@@ -62,7 +62,7 @@ def requests(
     view: View, status: str | None = None, open_only: bool = False, limit: int | None = None
 ) -> list[Row]:
     """Requests and returns, the newest first."""
-    return [_request(row) for row in view.requests(status, open_only, limit)]
+    return [request_document(row) for row in view.requests(status, open_only, limit)]
 
 
 def request(view: View, request_id: str) -> Row:
@@ -72,7 +72,7 @@ def request(view: View, request_id: str) -> Row:
         raise UnknownRequest(
             f"the ledger has no request {request_id}: `hostledger requests list` shows what it has"
         )
-    document = _request(rows[0])
+    document = request_document(rows[0])
     if document["kind"] == "return":
         document["machines"] = view.returned(request_id)
         return document
@@ -85,7 +85,7 @@ def request(view: View, request_id: str) -> Row:
         ]
     except EventsArchivedAway:
         document["shortages"] = None
-    document["batches"] = [_batch(row) for row in view.batches_of(request_id)]
+    document["batches"] = [batch_document(row) for row in view.batches_of(request_id)]
     return document
 
 
@@ -96,7 +96,7 @@ def machines(
     alive_only: bool = False,
 ) -> list[Row]:
     """Machines in the order in which they came."""
-    return [_machine(row) for row in view.machines(status, request_id, alive_only)]
+    return [machine_document(row) for row in view.machines(status, request_id, alive_only)]
 
 
 def machine(view: View, machine_id: str) -> Row:
@@ -107,12 +107,12 @@ def machine(view: View, machine_id: str) -> Row:
             f"the ledger has no machine {machine_id}: `hostledger machines list` shows what it "
             "has, `hostledger orphans list` what carries our tag besides"
         )
-    return _machine(rows[0])
+    return machine_document(rows[0])
 
 
 def batches(view: View, open_only: bool = False, limit: int | None = None) -> list[Row]:
     """Launches, those without an outcome first, then the newest."""
-    return [_batch(row) for row in view.batches(open_only, limit)]
+    return [batch_document(row) for row in view.batches(open_only, limit)]
 
 
 def batch(view: View, batch_id: str) -> Row:
@@ -122,9 +122,9 @@ def batch(view: View, batch_id: str) -> Row:
         raise NotInLedger(
             f"the ledger has no batch {batch_id}: `hostledger batches list` shows what it has"
         )
-    document = _batch(rows[0])
+    document = batch_document(rows[0])
     document["machines"] = [
-        _machine(row) for row in view.machines(None, None, False, batch_id=batch_id)
+        machine_document(row) for row in view.machines(None, None, False, batch_id=batch_id)
     ]
     return document
 
@@ -240,7 +240,7 @@ def _at(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def _request(row: Row) -> Row:
+def request_document(row: Row) -> Row:
     return {
         "request_id": row["request_id"],
         "kind": row["kind"],
@@ -259,7 +259,7 @@ def _request(row: Row) -> Row:
     }
 
 
-def _machine(row: Row) -> Row:
+def machine_document(row: Row) -> Row:
     return {
         "machine_id": row["machine_id"],
         "status": row["status"],
@@ -288,7 +288,7 @@ def _machine(row: Row) -> Row:
     }
 
 
-def _batch(row: Row) -> Row:
+def batch_document(row: Row) -> Row:
     return {
         "batch_id": row["batch_id"],
         "state": row["state"],

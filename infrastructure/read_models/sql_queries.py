@@ -133,6 +133,35 @@ class SqlQueries:
             f"SELECT * FROM machines WHERE {where} ORDER BY position, machine_id", values
         )
 
+    def page(
+        self,
+        table: str,
+        conditions: Sequence[tuple[str, str, Any]],
+        order: tuple[str, str, bool],
+        after: tuple[Any, str] | None,
+        limit: int,
+    ) -> list[Row]:
+        """So many rows of a read table, sorted by a column and its key (column, key, descending),
+        behind the place `after` (their values). Names of columns are the caller's own, not a
+        user's."""
+        column, key, descending = order
+        where = [f"r.{name} {operator} ?" for name, operator, _ in conditions]
+        values = [value for _, _, value in conditions]
+        same = column == key
+        if after is not None:
+            compare = "<" if descending else ">"
+            where.append(
+                f"r.{key} {compare} ?" if same else f"(r.{column}, r.{key}) {compare} (?, ?)"
+            )
+            values += after[1:] if same else after
+        direction = "DESC" if descending else "ASC"
+        by = f"r.{key} {direction}" if same else f"r.{column} {direction}, r.{key} {direction}"
+        source = REQUESTS if table == "requests" else f"SELECT r.* FROM {table} r"
+        return self._rows(
+            f"{source} WHERE {' AND '.join(where) or '1 = 1'} ORDER BY {by} LIMIT ?",
+            (*values, limit),
+        )
+
     def being_terminated(self, machine_ids: Sequence[str]) -> list[str]:
         """Those of these machines that EC2 was asked to terminate, or is being asked."""
         rows = self._rows(
@@ -363,6 +392,14 @@ class SqlQueries:
         do), oldest first. Raises EventsArchivedAway where one that was taken out may be among
         them."""
         return self._of_topic("*", topic, after, ALL if until is None else until, ALL, text)
+
+    def events_of_topics(self, topics: Sequence[str], after: int) -> list[Row]:
+        """The events of topics that are never archived behind a position, oldest first."""
+        return self._rows(
+            "SELECT * FROM events WHERE topic IN (SELECT j.value FROM json_each(?) j) "
+            "AND position > ? ORDER BY position",
+            (dumps(list(topics)), after),
+        )
 
     def event(self, event_id: str) -> Row | None:
         rows = self._events("SELECT * FROM events WHERE event_id = ?", (event_id,))
