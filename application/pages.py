@@ -39,8 +39,9 @@ class BadQuestion(Exception):
 
 class Listing:
     """A read model that is told page by page: `filters` and `sorts` are parameter -> column,
-    `flags` parameter -> column and the number that is true, `key` tells rows apart; `document` makes the answer of a row's `columns`. A sort in `indexed` costs the same whatever
-    the store's size, and so does a filter by one of `owners`."""
+    `flags` parameter -> column and the number that is true, `key` tells rows apart, `document`
+    makes the answer of a row's `columns`. A sort in `indexed` costs the same whatever the store's
+    size, and so does a filter by one of `owners`."""
 
     def __init__(
         self,
