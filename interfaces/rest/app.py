@@ -67,8 +67,8 @@ def create_app(site: Site, environ: Mapping[str, str], python: str) -> FastAPI:
     app.add_exception_handler(HTTPException, _tell_http)
     app.add_exception_handler(RequestValidationError, _tell_invalid)
     app.add_exception_handler(Exception, _tell_defect)
-    identities = Identities(looks)
-    app.add_middleware(_door, identities=identities, settings=settings, state=app.state)
+    app.state.identities = Identities(looks)
+    app.add_middleware(_door, settings=settings, state=app.state)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     return app
 
@@ -81,8 +81,8 @@ def _answers(settings: Mapping[str, Any]) -> Answers:
     return Answers(most if sql["enable_query_cache"] else 0, sql["query_cache_size"])
 
 
-def _door(app: Any, identities: Identities, settings: Mapping[str, Any], state: Any) -> Door:
-    state.door = Door(app, identities, settings)
+def _door(app: Any, settings: Mapping[str, Any], state: Any) -> Door:
+    state.door = Door(app, state.identities, settings)
     return state.door  # type: ignore[no-any-return]
 
 
