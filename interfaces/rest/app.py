@@ -54,6 +54,7 @@ def create_app(site: Site, environ: Mapping[str, str], python: str) -> FastAPI:
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
         lifespan=life,
     )
     app.state.looks = looks
