@@ -33,6 +33,7 @@ if TYPE_CHECKING:
             alive_only: bool,
             machine_id: str = "",
             batch_id: str = "",
+            limit: int | None = None,
         ) -> list[Row]: ...
 
         def returned(self, return_id: str) -> list[Row]: ...
@@ -65,8 +66,9 @@ def requests(
     return [request_document(row) for row in view.requests(status, open_only, limit)]
 
 
-def request(view: View, request_id: str) -> Row:
-    """A request or return with its `machines`, `shortages` and `batches`. Raises UnknownRequest."""
+def request(view: View, request_id: str, most: int | None = None) -> Row:
+    """A request or return with its `machines`, `shortages` and `batches`; with `most`, so many
+    machines at most and no batches. Raises UnknownRequest."""
     rows = view.requests(None, False, 1, request_id)
     if not rows:
         raise UnknownRequest(
@@ -74,9 +76,11 @@ def request(view: View, request_id: str) -> Row:
         )
     document = request_document(rows[0])
     if document["kind"] == "return":
-        document["machines"] = view.returned(request_id)
+        document["machines"] = view.returned(request_id)[:most]
+        document["shortages"] = []
         return document
-    document["machines"] = machines(view, request_id=request_id)
+    rows = view.machines(None, request_id, False, limit=most)
+    document["machines"] = [machine_document(row) for row in rows]
     try:
         document["shortages"] = [
             {"recorded_at": event["recorded_at"], **loads(event["data"])}
@@ -85,7 +89,8 @@ def request(view: View, request_id: str) -> Row:
         ]
     except EventsArchivedAway:
         document["shortages"] = None
-    document["batches"] = [batch_document(row) for row in view.batches_of(request_id)]
+    if most is None:
+        document["batches"] = [batch_document(row) for row in view.batches_of(request_id)]
     return document
 
 
@@ -166,6 +171,15 @@ def launch_templates(view: View, all_states: bool = False) -> list[Row]:
         }
         for row in view.launch_templates(all_states)
     ]
+
+
+def template_document(template: Row) -> Row:
+    """A template as the site offers it (template_id, revision, content)."""
+    return {
+        "template_id": template["template_id"],
+        "revision": template["revision"],
+        **template["content"],
+    }
 
 
 def templates(view: View, provider: str) -> list[Row]:

@@ -70,6 +70,7 @@ class SqlQueries:
         self._connection = connection
         self._name = name
         self._schema = schema
+        self._paused = False
         self.inert = inert
         self.reports: list[str] = []
         """What a person should know of the store, and do about it."""
@@ -80,6 +81,12 @@ class SqlQueries:
     def begin(self) -> None:
         """Make what follows one consistent look. Raises StoreError."""
         self._rows("BEGIN")
+
+    def pause(self) -> None:
+        """End this look; `again` begins the next. Whoever keeps a connection open must not hold an
+        old state meanwhile. Raises StoreError."""
+        self._rows("COMMIT")
+        self._paused = True
 
     def close(self) -> None:
         self._connection.close()
@@ -120,6 +127,7 @@ class SqlQueries:
         alive_only: bool,
         machine_id: str = "",
         batch_id: str = "",
+        limit: int | None = None,
     ) -> list[Row]:
         """Machines in the order in which they came."""
         given = {
@@ -130,7 +138,8 @@ class SqlQueries:
         }
         where, values = _where(given, "alive = 1", alive_only)
         return self._rows(
-            f"SELECT * FROM machines WHERE {where} ORDER BY position, machine_id", values
+            f"SELECT * FROM machines WHERE {where} ORDER BY position, machine_id LIMIT ?",
+            (*values, ALL if limit is None else limit),
         )
 
     def page(
@@ -271,6 +280,16 @@ class SqlQueries:
             (dumps(list(streams)),),
         )[0]
         return row["first"], row["last"], row["events"]
+
+    def events_between(self, after: int, to: int, topic: str | None, limit: int) -> list[Row]:
+        """The next events, of one topic or of all, with after < position <= to. Raises
+        EventsArchivedAway."""
+        if topic is not None:
+            return self._of_topic("*", topic, after, to, limit, "")
+        return self._events(
+            "SELECT * FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?",
+            (after, to, limit),
+        )
 
     def whole_events_after(self, position: int, limit: int) -> list[Row]:
         """As `events_after`, without those that were taken out."""
@@ -521,7 +540,9 @@ class SqlQueries:
 
     def again(self) -> None:
         """End this look and begin a new one."""
-        self._rows("COMMIT")
+        if not self._paused:
+            self._rows("COMMIT")
+        self._paused = False
         self.begin()
 
     # -- the store --------------------------------------------------------------------------------
