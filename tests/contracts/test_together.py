@@ -7,13 +7,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from application import crash_points
 from application.command_queue import CommandQueue
@@ -21,7 +24,7 @@ from application.failures import Conflict, ProjectionFailed, StoreElsewhere, Sto
 from application.projections.record import COLUMNS
 from domain.machine_request import MachineRequest
 from domain.refusals import Refusal
-from infrastructure.event_store.commit import is_damaged
+from infrastructure.event_store.commit import is_damaged, outcome_of
 from tests.fakes.clock import FakeClock
 from tests.stores import STORES, Place
 
@@ -325,6 +328,93 @@ def test_a_disk_that_is_full_in_the_middle_fails_all(
     queue.submit(make_room).result(60)
     assert queue.submit(lambda store: asking(store, "a")()).result(60) == "req-a"
     refuse_damage(log_of(storage), store.deployment)
+
+
+# -- the law ---------------------------------------------------------------------------------------
+
+NAMES = st.sampled_from(("a", "b", "c"))
+COMMANDS = st.one_of(
+    st.tuples(st.just("ask"), NAMES, NAMES),
+    st.tuples(st.just("cancel"), NAMES, st.none()),
+    st.tuples(st.just("ask many"), NAMES, st.integers(1, 12)),
+    st.tuples(st.just("follow"), NAMES, st.integers(1, 3)),
+    st.tuples(st.just("ask and cancel"), NAMES, NAMES),
+)
+
+
+def carried_out(store: Any, own: str, command: tuple[str, Any, Any]) -> Any:
+    """A command's answer, or the kind of its refusal."""
+    kind, name, more = command
+    name = own + name
+    match kind:
+        case "ask":
+            return asking(store, name, f"key-{own}{more}")()
+        case "cancel":
+            return cancelling(store, name)()
+        case "ask many":
+            many = [request(f"{name}{number}" if number else name) for number in range(more)]
+            return len(store.save(*many, correlation_id=f"many-{name}"))
+        case "follow":
+            return len(store.save(request(f"{name}-{more}"), tracking=(name, more)))
+        case "ask and cancel":
+            asking(store, name, f"key-{name}-{more}")()
+            return cancelling(store, own + more)()
+    raise AssertionError(kind)
+
+
+def told(outcome: Any) -> Any:
+    return type(outcome) if isinstance(outcome, Exception) else outcome
+
+
+def history(storage: Storage) -> list[Any]:
+    """What two stores must have alike: ids and times apart, and what hangs on them."""
+    log = log_of(storage)
+    with closing(storage.log()) as view:
+        refuse_damage(log, view.identity()[0])
+    events = [
+        (*event[:1], *event[2:6], json.loads(event[7])["correlation_id"], event[8])
+        for event in log[1:]
+    ]
+    with closing(storage.queries()) as view:
+        rows = str(list(view.rows_of("requests")))
+    for event in log:
+        rows = rows.replace(event[1], f"event-{event[0]}")
+    return [events, rows]
+
+
+@pytest.fixture
+def pair(
+    store_kind: str, new_place: Callable[[str], Place], tmp_path: Path
+) -> Iterator[list[tuple[Storage, Any]]]:
+    """Two stores alike, and each open: one for commands by themselves, one for groups."""
+    clock = FakeClock()
+    with ExitStack() as stack:
+        opened = []
+        for name in ("alone", "together"):
+            storage = new_place(store_kind).storage(f"{tmp_path}/{name}")
+            os.makedirs(f"{tmp_path}/{name}/hostledger")
+            storage.create(clock, ACTOR, "0.1.0")
+            store = stack.enter_context(closing(storage.event_store(clock, ACTOR)))
+            opened.append((storage, store))
+        yield opened
+
+
+@pytest.mark.stores("sqlite", "postgresql")
+@settings(max_examples=25)
+@given(groups=st.lists(st.lists(COMMANDS, max_size=6), max_size=5))
+def test_any_grouping_gives_the_same_log_as_one_by_one(
+    pair: list[tuple[Storage, Any]], groups: list[list[tuple[Any, ...]]]
+) -> None:
+    """The same answers too, and the same rows."""
+    (alone, one), (shared, other) = pair
+    own = f"{one.end()[0]}-"  # names that no example before this one has used
+    answers: list[list[Any]] = [[], []]
+    for group in groups:
+        works = [[partial(carried_out, store, own, c) for c in group] for store in (one, other)]
+        answers[0] += map(told, map(outcome_of, works[0]))
+        answers[1] += map(told, other.together(works[1]))
+    assert answers[0] == answers[1]
+    assert history(alone) == history(shared)
 
 
 # -- the shared commit -----------------------------------------------------------------------------
