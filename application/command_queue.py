@@ -33,6 +33,7 @@ class Store(Protocol):
 class CommandQueue(Generic[Acting]):
     """Carries out commands one after the other, in a thread of its own that has the store.
 
+    No command is kept waiting for others to come: while a commit is under way they gather.
     `open_store` gives the store and what commands are called with. It is called in that thread,
     and again when it failed or when another store is in the place. `at_most` commands share a
     commit.
@@ -47,8 +48,7 @@ class CommandQueue(Generic[Acting]):
         self._waiting: deque[tuple[Callable[[Acting], Any], str, Future[Any]]] = deque()
         self._changed = Condition()
         self._closed = False
-        self._thread = Thread(target=self._carry_out_all, name="commands")
-        self._thread.start()
+        self._thread: Thread | None = None
 
     def submit(self, command: Callable[[Acting], R], principal: str = "") -> Future[R]:
         """Have a command carried out when it is its turn, on behalf of a client of the server. The
@@ -63,6 +63,10 @@ class CommandQueue(Generic[Acting]):
             if self._closed:
                 raise StoreError("the server is ending, nothing was recorded: try again")
             self._waiting.append((command, principal, future))
+            if self._thread is None:
+                # Who ends without `close` answers nobody any more: as if it were killed.
+                self._thread = Thread(target=self._carry_out_all, name="commands", daemon=True)
+                self._thread.start()
             self._changed.notify()
         return future
 
@@ -71,7 +75,8 @@ class CommandQueue(Generic[Acting]):
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     def _carry_out_all(self) -> None:
         while some := self._next():

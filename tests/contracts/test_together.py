@@ -178,7 +178,8 @@ def test_a_conflict_takes_back_its_own_writes_alone(storage: Storage, store: Any
     ]  # fmt: skip
     assert {row[0] for row in rows_of(storage)} == {"req-taken", "req-a", "req-b"}
     assert store.command_result("cmd-lost-12") is None
-    assert storage.event_store(FakeClock(), ACTOR).get(MachineRequest, "req-b") is not None
+    with closing(storage.event_store(FakeClock(), ACTOR)) as other:
+        assert other.get(MachineRequest, "req-b") is not None
 
 
 def test_the_same_command_twice_gives_one_result(storage: Storage, store: Any) -> None:
@@ -188,11 +189,16 @@ def test_the_same_command_twice_gives_one_result(storage: Storage, store: Any) -
             asking(store, "a", "cmd-1"),
             asking(store, "b", "cmd-1"),
             lambda: store.command_result("cmd-1"),
+            asking(store, "c"),
         ]
     )
     assert outcomes[0] == outcomes[2] == "req-a"
     assert isinstance(outcomes[1], Conflict)
-    assert [event[2] for event in log_of(storage)[1:]] == ["request-req-a"]
+    log = log_of(storage)
+    refuse_damage(log, store.deployment)
+    assert [event[2] for event in log[1:]] == ["request-req-a", "request-req-c"]
+    with closing(storage.event_store(FakeClock(), ACTOR)) as other:
+        assert other.command_result("cmd-c") == "req-c"
 
 
 def test_who_conflicts_may_look_and_save_again(storage: Storage, store: Any) -> None:
