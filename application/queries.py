@@ -37,6 +37,8 @@ if TYPE_CHECKING:
             limit: int | None = None,
         ) -> list[Row]: ...
 
+        def living(self) -> list[Row]: ...
+
         def returned(self, return_id: str) -> list[Row]: ...
 
         def batches_of(self, request_id: str) -> list[Row]: ...
@@ -114,6 +116,33 @@ def machine(view: View, machine_id: str) -> Row:
             "has, `hostledger orphans list` what carries our tag besides"
         )
     return machine_document(rows[0])
+
+
+def fleet(view: View) -> Row:
+    """How many machines live: `machines` in all, and in `by` name -> count of each status,
+    template, account, zone and price type, the greatest first."""
+    by: dict[str, dict[str, int]] = {
+        name: {} for name in ("status", "template", "account", "zone", "price type")
+    }
+    machines = 0
+    for row in view.living():
+        machines += row["machines"]
+        names = {
+            "status": row["status"],
+            "template": row["template_id"],
+            "account": f"{row['account']}/{row['region']}",
+            "zone": row["zone"],
+            "price type": row["price_type"],
+        }
+        for kind, name in names.items():
+            by[kind][name] = by[kind].get(name, 0) + row["machines"]
+    return {
+        "machines": machines,
+        "by": {
+            kind: dict(sorted(counts.items(), key=lambda count: (-count[1], count[0])))
+            for kind, counts in by.items()
+        },
+    }
 
 
 def batches(view: View, open_only: bool = False, limit: int | None = None) -> list[Row]:

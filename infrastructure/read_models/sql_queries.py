@@ -176,6 +176,15 @@ class SqlQueries:
             (*values, limit),
         )
 
+    def living(self) -> list[Row]:
+        """How many machines live (`machines`) of each status, template, account, region, zone and
+        price type that there is."""
+        columns = "status, template_id, account, region, zone, price_type"
+        return self._rows(
+            f"SELECT {columns}, count(*) AS machines FROM machines WHERE alive = 1 "
+            f"GROUP BY {columns} ORDER BY {columns}"
+        )
+
     def being_terminated(self, machine_ids: Sequence[str]) -> list[str]:
         """Those of these machines that EC2 was asked to terminate, or is being asked."""
         rows = self._rows(

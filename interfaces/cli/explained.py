@@ -15,21 +15,23 @@ SHORT = 12
 
 def page(machine: Facts) -> str:
     """The whole text; `machine` is what `application.history.explain` gives."""
-    sections = (
-        (None, _who(machine)),
-        ("Why it existed", _why(machine)),
-        ("What AWS said", _aws(machine)),
-        ("What it ran for", _life(machine)),
-        ("Who returned it", _returns(machine)),
-        ("What ended it", _end(machine)),
-        ("How one led to the other", _events(machine)),
-    )
     lines = []
-    for title, sentences in sections:
+    for title, sentences in sections(machine):
         if title:
             lines += ["", title]
         lines += [fitted(f"  {sentence}" if title else sentence) for sentence in sentences]
     return "\n".join(lines)
+
+
+def sections(machine: Facts) -> Iterator[tuple[str, Iterator[str]]]:
+    """Title ("" of the first) and sentences of each part."""
+    yield "", _who(machine)
+    yield "Why it existed", _why(machine)
+    yield "What AWS said", _aws(machine)
+    yield "What it ran for", _life(machine)
+    yield "Who returned it", _returns(machine)
+    yield "What ended it", _end(machine)
+    yield "How one led to the other", _events(machine)
 
 
 def _who(machine: Facts) -> Iterator[str]:
@@ -49,12 +51,12 @@ def _why(machine: Facts) -> Iterator[str]:
         yield "No request was given it: it was surplus when it came."
     elif asked["request_id"] is None:
         yield (
-            f"{_at(asked['recorded_at'])}  {_actor(asked)} took it into the ledger: "
+            f"{_at(asked['recorded_at'])}  {actor_of(asked)} took it into the ledger: "
             f"{cell(asked['reason'])}"
         )
     else:
         yield (
-            f"{_at(asked['recorded_at'])}  {_actor(asked)} asked for "
+            f"{_at(asked['recorded_at'])}  {actor_of(asked)} asked for "
             f"{asked['machine_count']} of {asked['template_id']}"
         )
         yield f"as request {asked['request_id']}."
@@ -66,7 +68,7 @@ def _why(machine: Facts) -> Iterator[str]:
     else:
         yield (
             f"The template's revision {revision} was recorded {_at(template['recorded_at'])} "
-            f"by {_actor(template)}."
+            f"by {actor_of(template)}."
         )
 
 
@@ -128,7 +130,7 @@ def _life(machine: Facts) -> Iterator[str]:
     for note in life["notes"]:
         yield (
             f"{_at(note['recorded_at'])}  {note['topic']}: {cell(note.get('reason'))}, "
-            f"by {_actor(note)}"
+            f"by {actor_of(note)}"
         )
     if life["seconds"] is not None:
         yield f"It lived for {duration(life['seconds'])}."
@@ -137,7 +139,7 @@ def _life(machine: Facts) -> Iterator[str]:
 def _returns(machine: Facts) -> Iterator[str]:
     for handed_back in machine["returns"]:
         yield (
-            f"{_at(handed_back['recorded_at'])}  {_actor(handed_back)}: "
+            f"{_at(handed_back['recorded_at'])}  {actor_of(handed_back)}: "
             f"{cell(handed_back['reason'])}"
         )
         yield f"as return {handed_back['return_id']}"
@@ -195,7 +197,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _actor(told: Facts) -> str:
+def actor_of(told: Facts) -> str:
     """Who acted, in words: what a process was called, and for whom it ran."""
     actor = told["actor"]
     process = str(actor.get("process", "")).partition("[")[0] or "somebody"

@@ -12,12 +12,16 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
 
 from application.version import VERSION
 from interfaces.read_side import Site
 from interfaces.rest import commands, problems, queries, stream
 from interfaces.rest.commanding import Commands
-from interfaces.rest.door import Door
+from interfaces.rest.console import pages as console
+from interfaces.rest.console import sign_in
+from interfaces.rest.console.rendering import HERE, tell
+from interfaces.rest.door import Door, wants_page
 from interfaces.rest.identity import Identities
 from interfaces.rest.looks import Looks
 from interfaces.rest.models import ProblemDocument
@@ -63,6 +67,9 @@ def create_app(site: Site, environ: Mapping[str, str], python: str) -> FastAPI:
     app.include_router(stream.router)  # before the paths with an id in them
     app.include_router(queries.router)
     app.include_router(commands.router)
+    app.include_router(sign_in.router)
+    app.include_router(console.router)
+    app.mount("/static", StaticFiles(directory=HERE / "static"))
     for failure in (*STATUSES, Problem):
         app.add_exception_handler(failure, _tell)
     app.add_exception_handler(HTTPException, _tell_http)
@@ -105,6 +112,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 async def _tell(request: Request, error: Exception) -> Response:
     problem = error if isinstance(error, Problem) else problems.of_failure(error)
+    if wants_page(request.scope):
+        return tell(request, problem)
     return problems.response(problem, request.scope["state"]["request_id"])
 
 
@@ -116,8 +125,7 @@ async def _tell_http(request: Request, error: Exception) -> Response:
         return await _tell(request, error.__cause__)
     names = {404: "no-such-path", 405: "no-such-method"}
     name = names.get(error.status_code, "bad-request")
-    problem = Problem(error.status_code, name, str(error.detail), error.headers)
-    return problems.response(problem, request.scope["state"]["request_id"])
+    return await _tell(request, Problem(error.status_code, name, str(error.detail), error.headers))
 
 
 async def _tell_invalid(request: Request, error: Exception) -> Response:

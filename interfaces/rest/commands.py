@@ -40,7 +40,7 @@ async def _admin(request: Request) -> None:
 router = APIRouter(prefix="/api/v1")
 
 
-def _random(request: Request, key: str | None) -> Callable[[int], bytes]:
+def random_of(request: Request, key: str | None) -> Callable[[int], bytes]:
     """The bytes that a command's ids are made of: with a key they are always the same, so that the
     ledger itself refuses to carry it out twice."""
     if key is None:
@@ -73,7 +73,7 @@ async def request_machines(
     request: Request, asked: models.AskForMachines, key: Key = None
 ) -> Response:
     """The request is recorded; a worker launches for it."""
-    random = _random(request, key)
+    random = random_of(request, key)
 
     def command(site: Any) -> dict[str, Any]:
         return site.request_machines(  # type: ignore[no-any-return]
@@ -94,7 +94,7 @@ async def request_machines(
 )
 async def return_machines(request: Request, asked: models.HandBack, key: Key = None) -> Response:
     """The return is recorded; a worker terminates the machines. Every one must be ours."""
-    random = _random(request, key)
+    random = random_of(request, key)
     machine_ids = list(dict.fromkeys(asked.machine_ids))
 
     def command(site: Any) -> dict[str, Any]:
@@ -118,7 +118,7 @@ async def cancel_request(
     request: Request, request_id: Id, asked: models.Cancel, key: Key = None
 ) -> Response:
     """It ends, and the machines that it has are returned."""
-    random = _random(request, key)
+    random = random_of(request, key)
 
     def command(site: Any) -> dict[str, Any]:
         return site.cancel_request(  # type: ignore[no-any-return]

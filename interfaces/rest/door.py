@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from http.cookies import CookieError, SimpleCookie
 from os import urandom
 from typing import Any
+from urllib.parse import quote, urlencode
 
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from interfaces.rest.identity import Identities, Principal, unauthenticated
@@ -70,7 +72,10 @@ class Door:
         except Problem as problem:
             if answer.began:
                 raise
-            await response(problem, request_id)(scope, receive, answer)
+            told: Response = response(problem, request_id)
+            if problem.status == 401 and scope["method"] == "GET" and wants_page(scope):
+                told = RedirectResponse(f"/login?{urlencode({'next': _address(scope)})}", 303)
+            await told(scope, receive, answer)
         finally:
             self.under_way -= 1
 
@@ -84,22 +89,39 @@ class Door:
             )  # fmt: skip
         if path in OPEN or path.startswith("/static/"):
             return
-        address = (scope.get("client") or ("local",))[0]
-        self._guesses.refuse_more(address, take=False)
         token, by_cookie = _token(headers)
         if token is None:
             raise unauthenticated("no token was sent")
         if by_cookie and scope["method"] not in ("GET", "HEAD"):
-            _refuse_other_origin(headers)
+            refuse_other_origin(headers)
+        principal = await self.identify(scope, token)
+        self._rate.refuse_more(principal.name)
+        state["principal"] = principal
+
+    async def identify(self, scope: Scope, token: str) -> Principal:
+        """Whose token it is; a wrong one counts as a guess of its address. Raises Problem."""
+        address = (scope.get("client") or ("local",))[0]
+        self._guesses.refuse_more(address, take=False)
         try:
-            principal = await self._identities.of(token)
+            return await self._identities.of(token)
         except Problem:
             self._guesses.refuse_more(address)
             raise
         except Exception as error:
             raise _failure(error) from error
-        self._rate.refuse_more(principal.name)
-        state["principal"] = principal
+
+
+def wants_page(scope: Scope) -> bool:
+    """Whether a browser asks for a page of the console."""
+    path = scope["path"]
+    return (path in ("/", "/console") or path.startswith("/console/")) and any(
+        name == b"accept" and b"text/html" in value for name, value in scope["headers"]
+    )
+
+
+def _address(scope: Scope) -> str:
+    query = scope["query_string"].decode("latin-1")
+    return quote(scope["path"]) + (f"?{query}" if query else "")
 
 
 def _failure(error: Exception) -> Exception:
@@ -218,7 +240,7 @@ def _token(headers: Any) -> tuple[str | None, bool]:
     return (morsel.value if morsel else None), True
 
 
-def _refuse_other_origin(headers: Any) -> None:
+def refuse_other_origin(headers: Any) -> None:
     """What a browser sends with a cookie must come from a page of ours. Raises Problem 403."""
     sent = {name: value for name, value in headers if name in (b"origin", b"host")}
     origin = sent.get(b"origin", b"").partition(b"://")[2]

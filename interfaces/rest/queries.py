@@ -97,12 +97,12 @@ async def _answer(
     return await looks.ask(now, is_quick=is_quick)  # type: ignore[no-any-return]
 
 
-async def _page(request: Request, name: str, wish: Any) -> Response:
-    """A page of a listing as `wish` (of `asked`) has it."""
-    listing, model = LISTS[name]
+def wanted(name: str, wish: Any) -> Wanted:
+    """The page of a listing that `wish` (of `asked`) asks for. Raises BadQuestion."""
+    listing, _ = LISTS[name]
     given = wish.model_dump()
     bounds = [given.get(f"created_{end}") for end in ("since", "until")]
-    wanted = Wanted(
+    return Wanted(
         listing,
         {name: given[name] for name in (*listing.filters, *listing.flags)},
         wish.sort,
@@ -111,12 +111,18 @@ async def _page(request: Request, name: str, wish: Any) -> Response:
         *(None if bound is None else recorded(bound) for bound in bounds),
     )
 
+
+async def _page(request: Request, name: str, wish: Any) -> Response:
+    """A page of a listing as `wish` (of `asked`) has it."""
+    _, model = LISTS[name]
+    place = wanted(name, wish)
+
     def question(view: Any, position: int) -> dict[str, Any]:
-        documents, following = pages.page(view, wanted)
+        documents, following = pages.page(view, place)
         rows = pages.fields_of(documents, wish.fields, tuple(model.model_fields))
         return {name: rows, "next": following, "position": position}
 
-    return await _answer(request, wish, question, is_quick=wanted.is_cheap)
+    return await _answer(request, wish, question, is_quick=place.is_cheap)
 
 
 # -- requests, machines, launches -------------------------------------------------------------
