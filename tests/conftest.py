@@ -23,6 +23,9 @@ from tests.postgresql import Server, server
 from tests.stores import SERVED, Place, serving
 from tests.world import World
 
+CHROMIUM = "/usr/bin/chromium"
+"""Debian's; `.ci/run` installs it."""
+
 # Deterministic: the same examples in each run, and no deadline that a busy machine could miss.
 settings.register_profile(
     "tests",
@@ -108,12 +111,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is asked of every store is asked of every way to launch on SQLite alone."""
+    """What is asked of every store is asked of every way to launch on SQLite alone; where no
+    Chromium is, nothing is asked of a browser."""
+    has_browser = os.access(CHROMIUM, os.X_OK)
 
     def is_wanted(item: pytest.Item) -> bool:
         given = getattr(item, "callspec", None)
         values = given.params if given else {}
         other_store = values.get("store_kind", "sqlite") != "sqlite"
+        if item.get_closest_marker("browser") and not has_browser:
+            return False
         return not (other_store and values.get("way", "RunInstances") != "RunInstances")
 
     config.hook.pytest_deselected(items=[item for item in items if not is_wanted(item)])
@@ -121,7 +128,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """How often the races of `tests/contracts` were really met."""
+    """How often the races of `tests/contracts` were really met, and that no browser was there."""
+    if not os.access(CHROMIUM, os.X_OK):
+        terminalreporter.section("no browser")
+        terminalreporter.write_line(f"{CHROMIUM} is not there: nothing was tested in a browser")
     told = [
         value
         for report in terminalreporter.stats.get("passed", ())

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
+from urllib.parse import quote
 
 import pytest
 
-from application.return_machines import ReturnMachines, return_machines
 from tests.interfaces.commands import Run, fulfilled
 from tests.interfaces.console import Page, Person
 from tests.interfaces.rest import Client, new_token, problem, serving
-from tests.world import TEMPLATE, World
+from tests.world import World
 
 HOSTILE = "<script>alert(1)</script>\"'&"
 
@@ -141,7 +141,7 @@ def test_every_page_runs_nothing_but_our_own_script(world: World, viewer: Person
             assert address.startswith(("/", "#")), address
     for name in ("console.js", "console.css", "icon.svg"):
         assert viewer.get(f"/static/{name}").status_code == 200
-    assert viewer.get("/static/../app.py").status_code == 401
+    assert viewer.get("/static/%2e%2e/pages.py").status_code == 404
     assert viewer.get("/static/none.js").status_code == 404
 
 
@@ -247,26 +247,32 @@ def test_shortfalls_and_health(world: World, viewer: Person) -> None:
     }  # fmt: skip
 
 
-def test_what_others_wrote_is_text(world: World, operator: Person, run: Run) -> None:
-    """A template's id, a reason and a machine's name, each as hostile as can be."""
-    world.write_templates([{**TEMPLATE, "templateId": HOSTILE}])
+def test_what_others_wrote_is_text(world: World, run: Run, client: Client) -> None:
+    """A token's name, reasons and what is asked for, each as hostile as can be."""
+    token = run("tokens", "create", "--role", "operator", "--name", HOSTILE).out.strip()
+    person = Person(client.http)
+    person.log_in(token)
     world.start_worker()
-    request_id = world.request(1, HOSTILE)
+    ask = {"template_id": "OnDemand-A", "machine_count": 1, "reason": HOSTILE}
+    answer = Client(client.http, token).post("/requests", ask)
+    request_id = answer.json()["request_id"]
     world.run_until_final(request_id)
-    (machine_id,) = [row[0] for row in world.query("SELECT machine_id FROM machines")]
-    command = ReturnMachines("awsinst", [machine_id], [], HOSTILE, HOSTILE, b"\7" * 16)
-    with closing(world.storage().event_store(world.clock, {"user": HOSTILE})) as store:
-        return_machines(command, store)
+    (machine_id,) = world.owned()
+    answer = person.send("/console/returns", machine_id=machine_id, reason=HOSTILE)
+    return_id = answer.url.path.rpartition("/")[2]
     world.run(60)
+    ((asked,),) = world.query("SELECT position FROM events WHERE topic = 'MachinesRequested'")
     for path in (
-        "/console", "/console/machines", "/console/requests", f"/console/requests/{request_id}",
-        f"/console/machines/{machine_id}", f"/console/requests/{command.return_id}",
-        "/console/past", f"/console/requests/{HOSTILE}", f"/console/machines?zone={HOSTILE}",
+        f"/console/requests/{request_id}", f"/console/requests/{return_id}",
+        f"/console/machines/{machine_id}", f"/console/past?at={asked}",
+        f"/console/requests/{HOSTILE}", f"/console/machines?zone={quote(HOSTILE)}",
+        f"/console/past?at={quote(HOSTILE)}",
     ):  # fmt: skip
-        answer = operator.get(path)
+        answer = person.get(path)
         assert "<script>alert" not in answer.text, path
         page = Page(answer.text)
         assert len(page.all("script")) == 1
+        assert HOSTILE in page.text("header")
         assert HOSTILE in page.text("main"), path
 
 

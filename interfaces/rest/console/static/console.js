@@ -17,8 +17,12 @@
 
   // A person is choosing or writing in it: leave it as it is until they are done.
   const isInUse = (part) =>
-    part.querySelector("input[type=checkbox]:checked") !== null ||
-    (part.contains(document.activeElement) && document.activeElement.matches("input"));
+    [...part.querySelectorAll("input:not([type=hidden])")].some(
+      (field) =>
+        field === document.activeElement ||
+        field.checked !== field.defaultChecked ||
+        field.value !== field.defaultValue,
+    );
 
   const put = (part, fresh) => {
     if (!fresh || isInUse(part) || part.innerHTML === fresh.innerHTML) return;
