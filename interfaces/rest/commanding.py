@@ -6,13 +6,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 from application import queries
 from application.cancel_request import end_request
-from application.failures import Conflict, StoreInert, StoreMissing
+from application.command_queue import CommandQueue
+from application.failures import Conflict
 from application.request_machines import RequestMachines, request_machines
 from application.return_machines import ReturnMachines, return_machines
 from application.tokens import CreateToken, RevokeToken, create_token, ends_after, revoke_token
@@ -140,26 +140,16 @@ class Commands:
 
     def __init__(self, call: Callable[[], Call]) -> None:
         self._call = call
-        self._thread = ThreadPoolExecutor(1, "commands")
-        self._store: Any = None
-        self._acting: Any = None
+        self._queue: CommandQueue[Acting] = CommandQueue(self._open)
+
+    def _open(self) -> tuple[Any, Acting]:
+        call = self._call()
+        store, model = call.ledger()
+        return store, Acting(call, store, model)
 
     async def carry_out(self, principal: str, command: Callable[[Acting], Any]) -> Any:
         """What the command answers, when it is on disk. Raises what it raises."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._run, principal, command)
-
-    def _run(self, principal: str, command: Callable[[Acting], Any]) -> Any:
-        if self._acting is None:
-            call = self._call()
-            self._store, model = call.ledger()
-            self._acting = Acting(call, self._store, model)
-        self._store.act_for(principal)
-        try:
-            return command(self._acting)
-        except (StoreInert, StoreMissing):
-            self._close()  # the next command looks what is there now
-            raise
+        return await asyncio.wrap_future(self._queue.submit(command, principal))
 
     def hindrance(self) -> str:
         """Why nobody works on what is recorded, "" when a worker does."""
@@ -168,12 +158,6 @@ class Commands:
             return ""
         return "no worker lives: the next call of a script starts one, or `hostledger worker run`"
 
-    def _close(self) -> None:
-        if self._store is not None:
-            self._store.close()
-        self._store = self._acting = None
-
     def close(self) -> None:
         """After what waits was carried out."""
-        self._thread.submit(self._close)
-        self._thread.shutdown(wait=True)
+        self._queue.close()
