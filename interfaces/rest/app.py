@@ -54,11 +54,12 @@ def create_app(site: Site, environ: Mapping[str, str], python: str) -> FastAPI:
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
         lifespan=life,
     )
     app.state.looks = looks
     app.state.answers = _answers(looks.settings)
-    app.state.commands = Commands(looks.call)
+    app.state.commands = Commands(looks)
     app.include_router(stream.router)  # before the paths with an id in them
     app.include_router(queries.router)
     app.include_router(commands.router)
