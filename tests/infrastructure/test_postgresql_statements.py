@@ -282,6 +282,7 @@ def _queries(both: Both, world: World) -> None:
         same(SqlQueries, "rows_of", table, 2)
     same(SqlQueries, "again")
     both.asked.add((SqlQueries, "close"))  # each test closes its stores
+    both.asked.add((SqlQueries, "plan"))  # each store has its own
     for store in both.stores:
         store.connection.execute("COMMIT")
 
