@@ -284,6 +284,7 @@ def _queries(both: Both, world: World) -> None:
     assert same(SqlQueries, "events_of_topics", ["MachinesRequested"], 0)
     for topic in (None, "MachineLaunched"):
         assert same(SqlQueries, "events_between", 2, 10**6, topic, 3)
+    assert same(SqlQueries, "living")
     for listing in (REQUESTS, MACHINES, BATCHES):
         for column in listing.sorts.values():
             for descending in (False, True):

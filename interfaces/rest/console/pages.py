@@ -36,7 +36,7 @@ SHOWN = 100
 FEW = 25
 """Rows of a table beside others."""
 
-EVENTS = 150
+EVENTS = 100
 """Events of a story on one page."""
 
 UNREAD = ("machine_ids", "instances", "payload", "content", "deal")
@@ -236,7 +236,7 @@ async def show_request(request: Request) -> Response:
     provider = request.app.state.looks.provider
 
     def question(view: Any, _: int) -> Row:
-        document = queries.request(view, request_id, SHOWN + 1)
+        document = queries.request(view, request_id, FEW + 1)
         is_return = document["kind"] == "return"
         machines = document["machines"]
         if is_return:
@@ -254,8 +254,8 @@ async def show_request(request: Request) -> Response:
         events = [event for stream in streams for event in history.history(view, stream, provider)]
         return {
             "request": document,
-            "machines": machines[:SHOWN],
-            "more": len(machines) > SHOWN,
+            "machines": machines[:FEW],
+            "more": len(machines) > FEW,
             "owner": "return_id" if is_return else "request_id",
             **_told(request, [*own, *events], after),
         }

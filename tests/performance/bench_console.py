@@ -1,0 +1,139 @@
+"""How long the console's pages take to come and how large they are, at 10,000 machines.
+
+Writes docs/reference/performance-console.md. Each page is asked for in turn from a server in a
+process of its own; the first answer and the median of the others are told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+from tests.performance.bench_server import Site
+
+ROOT = Path(__file__).resolve().parents[2]
+REPORT = ROOT / "docs/reference/performance-console.md"
+
+MOST_BYTES, MOST_SECONDS = 200_000, 1.0
+
+PAGE = """# Performance of the console
+
+<!-- Written by `make bench-console` (tests/performance/bench_console.py); not by hand. -->
+
+Pages of `hostledger server run` on SQLite, of a store with {events:,} events and {machines:,}
+machines alive: each in under {most_bytes} KB and within {most_seconds:g} s. The first answer is
+that of a server that has just started, the others are the median of {rounds} more. What is as of
+a moment is replayed from the nearest snapshot; the first who asks for a moment far from all of
+them waits while snapshots are left
+([See the fleet as it was](../how-to/see-the-fleet-as-it-was.md)).
+Made with `{command}`.
+
+Measured on: {machine}.
+
+| page | KB | first, ms | others, ms |
+|---|---:|---:|---:|
+{rows}
+"""
+
+
+def get(target: dict[str, Any], path: str) -> tuple[float, int]:
+    """Seconds and bytes of a page."""
+    question = Request(
+        f"http://{target['host']}:{target['port']}{path}",
+        headers={"Authorization": f"Bearer {target['token']}", "Accept": "text/html"},
+    )
+    began = time.perf_counter()
+    with urlopen(question, timeout=600) as answer:
+        size = len(answer.read())
+        assert answer.status == 200
+    return time.perf_counter() - began, size
+
+
+def measure(site: Site, rounds: int) -> dict[str, Any]:
+    with closing(sqlite3.connect(site.store)) as store:
+
+        def one(statement: str) -> Any:
+            return store.execute(statement).fetchone()[0]
+
+        machine_id = one("SELECT machine_id FROM machines WHERE alive = 1 LIMIT 1")
+        found = {
+            "events": one("SELECT max(position) FROM events"),
+            "machines": one("SELECT count(*) FROM machines WHERE alive = 1"),
+        }
+        request_id = one("SELECT max(request_id) FROM machines WHERE alive = 1")
+        return_id = one("SELECT max(return_id) FROM machines")
+    middle, late = found["events"] // 2, found["events"] - 5_000
+    pages = {
+        "the fleet now": "/console",
+        "machines": "/console/machines?alive=true",
+        "requests": "/console/requests",
+        "the story of a request": f"/console/requests/{request_id}",
+        "the story of a return": f"/console/requests/{return_id}",
+        "the story of a machine": f"/console/machines/{machine_id}",
+        "shortfalls and interruptions": "/console/shortfalls",
+        "worker and store": "/console/health",
+        "the fleet 5,000 events ago": f"/console/past?at={late}",
+        "the fleet in the middle of the log": f"/console/past?at={middle}",
+    }
+    rows = []
+    with site.serving() as target:
+        for name, path in pages.items():
+            first, size = get(target, path)
+            others = [get(target, path)[0] for _ in range(rounds)]
+            rows.append((name, size, first, statistics.median(others)))
+            print(rows[-1], file=sys.stderr)
+    return {**found, "rows": rows}
+
+
+def page(found: dict[str, Any], rounds: int, command: str) -> str:
+    rows = [
+        f"| {name} | {size / 1000:.0f} | {1000 * first:,.0f} | **{1000 * others:,.0f}** |"
+        for name, size, first, others in found["rows"]
+    ]
+    return PAGE.format(
+        events=found["events"],
+        machines=found["machines"],
+        most_bytes=MOST_BYTES // 1000,
+        most_seconds=MOST_SECONDS,
+        rounds=rounds,
+        command=command,
+        machine=f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, "
+        f"CPython {platform.python_version()}",
+        rows="\n".join(rows),
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--events", type=int, default=505_000)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--print", action="store_true", help="print the page, write none")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="hostledger-bench-", dir="/var/tmp") as directory:
+        site = Site(directory)
+        os.makedirs(os.path.dirname(site.store))
+        write = ["-m", "tests.performance.past", site.store, "--events", str(arguments.events)]
+        subprocess.run([sys.executable, *write], check=True, stdout=subprocess.DEVNULL)
+        found = measure(site, arguments.rounds)
+    told = page(found, arguments.rounds, " ".join(["bench_console.py", *sys.argv[1:]]))
+    if arguments.print:
+        print(told)
+    else:
+        REPORT.write_text(told)
+        print(f"written: {REPORT.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
