@@ -55,6 +55,7 @@
       isLooking = true;
       isStale = false;
       const began = Date.now();
+      let pause = AT_MOST_EVERY;
       try {
         const fresh = await read(location.href);
         const before = told(document);
@@ -66,28 +67,43 @@
       } catch (error) {
         live.textContent = "Not live: the server does not answer.";
         isStale = true;
+        pause = AGAIN;
       }
       setTimeout(() => {
         isLooking = false;
         if (isStale) look();
-      }, Math.max(0, began + AT_MOST_EVERY - Date.now()));
+      }, Math.max(0, began + pause - Date.now()));
     };
     const changed = () => {
       isStale = true;
       look();
     };
 
+    let stream = null;
+    let again = 0;
     const listen = () => {
-      const stream = new EventSource("/api/v1/events/stream");
+      clearTimeout(again);
+      if (stream !== null || document.hidden) return;
+      stream = new EventSource("/api/v1/events/stream");
       stream.onopen = changed; // what came meanwhile is not told by the stream
       stream.onerror = () => {
         live.textContent = "Not live: waiting for the server.";
-        if (stream.readyState === EventSource.CLOSED) setTimeout(listen, AGAIN);
+        if (stream.readyState !== EventSource.CLOSED) return; // it comes back by itself
+        stream = null;
+        again = setTimeout(listen, AGAIN);
+        changed(); // a token that ended leads to the login page
       };
       for (const topic of topics) stream.addEventListener(topic, changed);
-      addEventListener("pagehide", () => stream.close());
     };
-    addEventListener("visibilitychange", () => isStale && look());
+    const leave = () => {
+      clearTimeout(again);
+      if (stream !== null) stream.close();
+      stream = null;
+    };
+    // A browser has few connections for one server: a page that nobody sees leaves its own.
+    addEventListener("visibilitychange", () => (document.hidden ? leave() : listen()));
+    addEventListener("pagehide", leave);
+    addEventListener("pageshow", listen);
     listen();
   };
 
