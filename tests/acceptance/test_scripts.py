@@ -347,6 +347,9 @@ def test_the_scripts_of_a_built_wheel_work(site: ProcessSite, tmp_path: Path) ->
         for member in archive.infolist():
             os.chmod(archive.extract(member, packages), member.external_attr >> 16)
     site.scripts = packages / "interfaces/hostfactory/scripts"
+    console = Path("interfaces/rest/console")
+    for path in (*(ROOT / console / "html").iterdir(), *(ROOT / console / "static").iterdir()):
+        assert (packages / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
 
     for verb in VERBS:
         answer = site.call(verb, document_for(verb))
