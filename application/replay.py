@@ -13,15 +13,22 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     Row = dict[str, Any]
+    Stored = tuple[Any, ...]
+    """What is stored of an event, in the order of COLUMNS."""
 
-    class Source(Protocol):
+    class Log(Protocol):
+        """What tells where a log ends."""
+
+        def last_events(self, limit: int, topic: str | None) -> list[Row]: ...
+
+    class Source(Log, Protocol):
         """A look at a store's log."""
 
         def events_after(self, position: int, limit: int) -> list[Row]: ...
 
-        def last_events(self, limit: int, topic: str | None) -> list[Row]: ...
+        def records_to_replay(self, position: int, limit: int) -> list[Stored]: ...
 
-    class Timed(Source, Protocol):
+    class Timed(Log, Protocol):
         def time_of(self, position: int) -> str:
             """When an event was recorded, although it may be in an archive."""
             ...
@@ -39,13 +46,13 @@ if TYPE_CHECKING:
             """Forget everything."""
             ...
 
-        def take(self, events: Sequence[Row]) -> None: ...
+        def take(self, events: Sequence[Stored]) -> None: ...
 
         def write(self) -> None: ...
 
 
-BATCH = 5_000
-"""Events that are read at once."""
+BATCH = 1_000
+"""Events that are read at once: what is at hand together fits a processor's cache."""
 
 
 def replay(
@@ -64,7 +71,7 @@ def replay(
         if not last or last[0]["chain"] != replica.chain:
             replica.begin()
     while replica.position < until:
-        events = source.events_after(replica.position, min(BATCH, until - replica.position))
+        events = source.records_to_replay(replica.position, min(BATCH, until - replica.position))
         if not events:
             break
         replica.take(events)
@@ -72,7 +79,7 @@ def replay(
     replica.write()
 
 
-def end_of(source: Source) -> int:
+def end_of(source: Log) -> int:
     """The position of the log's last event; 0 for none."""
     last = source.last_events(1, None)
     return last[0]["position"] if last else 0

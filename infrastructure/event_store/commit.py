@@ -119,9 +119,10 @@ def decompose_all(rows: Iterable[Sequence[Any]]) -> Iterator[Record]:
     said, facts = "", {}
     at, wall = "", 0.0
     for row in rows:
-        position, event_id, stream, version, topic, class_version, recorded_at, metadata, data = (
-            row[:9]
-        )
+        (
+            position, event_id, stream, version, topic, class_version, recorded_at, metadata, data,
+            _, _,
+        ) = row  # fmt: skip
         try:
             if metadata != said:
                 facts, said = loads(metadata), metadata
@@ -297,13 +298,14 @@ class Rows:
     def get(self, table: str, *key: Any) -> dict[str, Any] | None:
         """The row, or None. Change it and `put` it."""
         full = (table, *key)
-        if full not in self._known:
-            row = self._read(table, key)
-            if row is not None:
-                for column in self.LISTS & row.keys():
-                    row[column] = loads(row[column])
-            self._known[full] = row
-        return self._known[full]
+        try:
+            return self._known[full]
+        except KeyError:
+            row = self._known[full] = self._read(table, key)
+        if row is not None:
+            for column in self.LISTS & row.keys():
+                row[column] = loads(row[column])
+        return row
 
     def put(self, table: str, row: dict[str, Any]) -> None:
         key = self.KEYS[table]

@@ -50,7 +50,8 @@ def rebuild(log: list[dict[str, Any]], together: int) -> Tables:
     again."""
     with closing(Replica("", "test")) as replica:
         for start in range(0, len(log), together):
-            replica.take(log[start : start + together])
+            some = log[start : start + together]
+            replica.take([tuple(event[name] for name in COLUMNS) for event in some])
             replica.write()
             replica._rows.shrink(0)
         assert replica.failed() == []
