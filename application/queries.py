@@ -33,6 +33,7 @@ if TYPE_CHECKING:
             alive_only: bool,
             machine_id: str = "",
             batch_id: str = "",
+            limit: int | None = None,
         ) -> list[Row]: ...
 
         def returned(self, return_id: str) -> list[Row]: ...
@@ -62,21 +63,24 @@ def requests(
     view: View, status: str | None = None, open_only: bool = False, limit: int | None = None
 ) -> list[Row]:
     """Requests and returns, the newest first."""
-    return [_request(row) for row in view.requests(status, open_only, limit)]
+    return [request_document(row) for row in view.requests(status, open_only, limit)]
 
 
-def request(view: View, request_id: str) -> Row:
-    """A request or return with its `machines`, `shortages` and `batches`. Raises UnknownRequest."""
+def request(view: View, request_id: str, most: int | None = None) -> Row:
+    """A request or return with its `machines`, `shortages` and `batches`; with `most`, so many
+    machines at most and no batches. Raises UnknownRequest."""
     rows = view.requests(None, False, 1, request_id)
     if not rows:
         raise UnknownRequest(
             f"the ledger has no request {request_id}: `hostledger requests list` shows what it has"
         )
-    document = _request(rows[0])
+    document = request_document(rows[0])
     if document["kind"] == "return":
-        document["machines"] = view.returned(request_id)
+        document["machines"] = view.returned(request_id)[:most]
+        document["shortages"] = []
         return document
-    document["machines"] = machines(view, request_id=request_id)
+    rows = view.machines(None, request_id, False, limit=most)
+    document["machines"] = [machine_document(row) for row in rows]
     try:
         document["shortages"] = [
             {"recorded_at": event["recorded_at"], **loads(event["data"])}
@@ -85,7 +89,8 @@ def request(view: View, request_id: str) -> Row:
         ]
     except EventsArchivedAway:
         document["shortages"] = None
-    document["batches"] = [_batch(row) for row in view.batches_of(request_id)]
+    if most is None:
+        document["batches"] = [batch_document(row) for row in view.batches_of(request_id)]
     return document
 
 
@@ -96,7 +101,7 @@ def machines(
     alive_only: bool = False,
 ) -> list[Row]:
     """Machines in the order in which they came."""
-    return [_machine(row) for row in view.machines(status, request_id, alive_only)]
+    return [machine_document(row) for row in view.machines(status, request_id, alive_only)]
 
 
 def machine(view: View, machine_id: str) -> Row:
@@ -107,12 +112,12 @@ def machine(view: View, machine_id: str) -> Row:
             f"the ledger has no machine {machine_id}: `hostledger machines list` shows what it "
             "has, `hostledger orphans list` what carries our tag besides"
         )
-    return _machine(rows[0])
+    return machine_document(rows[0])
 
 
 def batches(view: View, open_only: bool = False, limit: int | None = None) -> list[Row]:
     """Launches, those without an outcome first, then the newest."""
-    return [_batch(row) for row in view.batches(open_only, limit)]
+    return [batch_document(row) for row in view.batches(open_only, limit)]
 
 
 def batch(view: View, batch_id: str) -> Row:
@@ -122,9 +127,9 @@ def batch(view: View, batch_id: str) -> Row:
         raise NotInLedger(
             f"the ledger has no batch {batch_id}: `hostledger batches list` shows what it has"
         )
-    document = _batch(rows[0])
+    document = batch_document(rows[0])
     document["machines"] = [
-        _machine(row) for row in view.machines(None, None, False, batch_id=batch_id)
+        machine_document(row) for row in view.machines(None, None, False, batch_id=batch_id)
     ]
     return document
 
@@ -166,6 +171,15 @@ def launch_templates(view: View, all_states: bool = False) -> list[Row]:
         }
         for row in view.launch_templates(all_states)
     ]
+
+
+def template_document(template: Row) -> Row:
+    """A template as the site offers it (template_id, revision, content)."""
+    return {
+        "template_id": template["template_id"],
+        "revision": template["revision"],
+        **template["content"],
+    }
 
 
 def templates(view: View, provider: str) -> list[Row]:
@@ -240,7 +254,7 @@ def _at(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def _request(row: Row) -> Row:
+def request_document(row: Row) -> Row:
     return {
         "request_id": row["request_id"],
         "kind": row["kind"],
@@ -259,7 +273,7 @@ def _request(row: Row) -> Row:
     }
 
 
-def _machine(row: Row) -> Row:
+def machine_document(row: Row) -> Row:
     return {
         "machine_id": row["machine_id"],
         "status": row["status"],
@@ -288,7 +302,7 @@ def _machine(row: Row) -> Row:
     }
 
 
-def _batch(row: Row) -> Row:
+def batch_document(row: Row) -> Row:
     return {
         "batch_id": row["batch_id"],
         "state": row["state"],

@@ -15,6 +15,7 @@ from domain import (
     return_request,
     template,
     termination_batch,
+    token,
 )
 from domain.event_sourced import DomainEvent
 
@@ -33,6 +34,7 @@ TOPICS: dict[str, type[DomainEvent]] = {
         host_factory,
         brake,
         archive,
+        token,
     )
     for name, item in vars(module).items()
     if isinstance(item, type) and issubclass(item, DomainEvent) and item is not DomainEvent
