@@ -5,11 +5,14 @@ Nothing else happens when events are replayed: no policy sees them, and nothing 
 
 from __future__ import annotations
 
+import gc
+from contextlib import contextmanager
+
 from application.failures import NoMoment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any, Protocol
 
     Row = dict[str, Any]
@@ -52,7 +55,7 @@ if TYPE_CHECKING:
 
 
 BATCH = 1_000
-"""Events that are read at once: what is at hand together fits a processor's cache."""
+"""Events that are read at once."""
 
 
 def replay(
@@ -70,13 +73,27 @@ def replay(
         last = source.events_after(replica.position - 1, 1)
         if not last or last[0]["chain"] != replica.chain:
             replica.begin()
-    while replica.position < until:
-        events = source.records_to_replay(replica.position, min(BATCH, until - replica.position))
-        if not events:
-            break
-        replica.take(events)
-        progress(replica.position, until)
-    replica.write()
+    with _no_search_for_cycles():
+        while replica.position < until:
+            count = min(BATCH, until - replica.position)
+            events = source.records_to_replay(replica.position, count)
+            if not events:
+                break
+            replica.take(events)
+            progress(replica.position, until)
+        replica.write()
+
+
+@contextmanager
+def _no_search_for_cycles() -> Iterator[None]:
+    """Events and rows are many and in no cycle: to look for one takes a tenth of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def end_of(source: Log) -> int:

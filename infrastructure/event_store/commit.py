@@ -279,7 +279,8 @@ class Rows:
         "brake": ("one",),
         "launch_templates": ("template_key",),
     }
-    LISTS = frozenset({"claims", "machine_ids"})
+    LISTS = {"batches": "claims", "terminations": "machine_ids"}
+    """Table -> the column of which handlers see the value."""
     JSON = {
         "requests": ("fragment",),
         "machines": ("fragment", "return_fragment"),
@@ -309,7 +310,8 @@ class Rows:
         except KeyError:
             row = self._known[full] = self._read(table, key)
         if row is not None:
-            for column in self.LISTS & row.keys():
+            column = self.LISTS.get(table)
+            if column is not None:
                 row[column] = loads(row[column])
         return row
 
@@ -328,17 +330,18 @@ class Rows:
     def take(self, writer: str) -> list[tuple[str, dict[str, Any]]]:
         """(table, row as it is stored) of what one projection changed; not given again."""
         taken = []
-        for (table, *_), row in self._changed.pop(writer, {}).items():
-            lists = {}
+        for full, row in self._changed.pop(writer, {}).items():
+            table = full[0]
+            stored = row
             for column in self.JSON[table]:
                 value = row[column]
                 if value is None or value.__class__ is str:
                     continue
-                if column in self.LISTS:
-                    lists[column] = dumps(value)
+                if column == self.LISTS.get(table):
+                    stored = {**row, column: dumps(value)}
                 else:
                     row[column] = dumps(value)  # as it would be read again
-            taken.append((table, {**row, **lists} if lists else row))
+            taken.append((table, stored))
         return taken
 
     def forget(self, writer: str) -> None:

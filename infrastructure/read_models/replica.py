@@ -33,9 +33,8 @@ if TYPE_CHECKING:
 
 FOLLOWED = frozenset(topic for handlers in PROJECTIONS.values() for topic in handlers)
 
-MOST_ROWS = 4_000
-"""Rows that are held in memory between batches: those that change again soon, and few enough for a
-processor's cache."""
+MOST_ROWS = 10_000
+"""Rows that are held in memory between batches."""
 
 CACHE = 16 * 1024
 """KiB of the database that SQLite holds in memory."""

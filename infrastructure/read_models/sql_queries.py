@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from application.failures import StoreError, archived_away
 from application.json_text import dumps, loads
 from application.projections.record import COLUMNS
@@ -47,6 +49,8 @@ SELECT
     (SELECT count(*) FROM orphans) AS orphans
 """
 
+
+TOPIC = itemgetter(COLUMNS.index("topic"))
 
 ALL = 2**62
 """A LIMIT that is none."""
@@ -456,7 +460,7 @@ class SqlQueries:
     def records_to_replay(self, position: int, limit: int) -> list[tuple[Any, ...]]:
         """The same, those that were taken out from their archives. Raises EventsArchivedAway."""
         rows = self.records_after(position, limit)
-        if all(topic for _, _, _, _, topic, *_ in rows):
+        if all(map(TOPIC, rows)):
             return rows
         whole = self.events_after(position, limit)
         return [tuple(event[name] for name in COLUMNS) for event in whole]
