@@ -9,7 +9,7 @@ import time
 
 from application.failures import LogDamaged, UnknownEvent, archived_away
 from application.json_text import dumps, loads
-from application.projections import PROJECTIONS, Record
+from application.projections import FRAGMENTS, PROJECTIONS, Record
 from infrastructure.event_store.digest import chain, digest
 
 TYPE_CHECKING = False
@@ -324,6 +324,11 @@ class Rows:
             changed = self._changed[self.writer] = {}
         changed[full] = row
 
+    def know(self, found: dict[tuple[Any, ...], dict[str, Any]]) -> None:
+        """Rows that were read ahead, (table, *key) -> row; of a table that has no LISTS."""
+        for full, row in found.items():
+            self._known.setdefault(full, row)
+
     def writers(self) -> list[str]:
         return list(self._changed)
 
@@ -332,6 +337,8 @@ class Rows:
         taken = []
         for full, row in self._changed.pop(writer, {}).items():
             table = full[0]
+            if table in FRAGMENTS and row["fragment"] is None:
+                FRAGMENTS[table](row)
             stored = row
             for column in self.JSON[table]:
                 value = row[column]

@@ -16,7 +16,7 @@ from application.projections import PROJECTIONS, VERSIONS
 from domain.topics import TOPICS
 from infrastructure.event_store import schema
 from infrastructure.event_store.commit import Rows, decompose_all, project
-from infrastructure.event_store.sql import SELECT_ROW, by_shape, put
+from infrastructure.event_store.sql import ROWS_AT_ONCE, SELECT_ROW, by_shape, put, rows_with
 from infrastructure.event_store.sqlite import SqliteEventStore
 from infrastructure.event_store.sqlite_driver import sqlite
 from infrastructure.event_store.sqlite_file import SCHEMA_VERSION
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
+    from application.projections import Record
     from application.replay import Stored
 
     Row = dict[str, Any]
@@ -159,8 +160,19 @@ class Replica:
             self.write()
 
     def _fold(self, rows: Sequence[Stored]) -> None:
-        records = decompose_all(row for row in rows if row[4] in FOLLOWED)
+        records = list(decompose_all(row for row in rows if row[4] in FOLLOWED))
+        self._read_ahead(records)
         self._note(project(records, self._rows, self._failed))
+
+    def _read_ahead(self, records: Iterable[Record]) -> None:
+        """Machines that are returned were launched long ago: read together they cost a third."""
+        ids: list[str] = []
+        for record in records:
+            if record.topic == "MachinesReturned":
+                ids += [i for i in record.data.get("machine_ids", ()) if i.__class__ is str]
+        for start in range(0, len(ids), ROWS_AT_ONCE):
+            some = ids[start : start + ROWS_AT_ONCE]
+            self._rows.know(rows_with(self.connection, "machines", some))
 
     def write(self) -> None:
         """Put what changed into the database, with the position, in one transaction. Once rows are
