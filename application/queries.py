@@ -6,6 +6,7 @@ Documents have snake_case keys, times in ISO 8601 UTC, and null for what there i
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 
 from application.failures import EventsArchivedAway
 from application.instants import Instant
@@ -249,6 +250,73 @@ def store_status(view: View, now: Instant, places: Sequence[str]) -> Row:
 # -- rows to documents --------------------------------------------------------------------------
 
 
+REQUEST_COLUMNS = (
+    "request_id",
+    "kind",
+    "state",
+    "status",
+    "message",
+    "machine_count",
+    "alive",
+    "provider",
+    "template_id",
+    "revision",
+    "source",
+    "fulfilment_deadline",
+    "created_at",
+    "final_at",
+)
+MACHINE_COLUMNS = (
+    "machine_id",
+    "status",
+    "result",
+    "message",
+    "alive",
+    "owed",
+    "protected",
+    "name",
+    "private_ip_address",
+    "instance_type",
+    "price_type",
+    "account",
+    "region",
+    "zone",
+    "provider",
+    "template_id",
+    "revision",
+    "request_id",
+    "return_id",
+    "batch_id",
+    "seen",
+    "launch_time",
+    "created_at",
+    "updated_at",
+)
+BATCH_COLUMNS = (
+    "batch_id",
+    "state",
+    "epoch",
+    "api",
+    "machine_count",
+    "pool",
+    "provider",
+    "template_id",
+    "launch_template",
+    "reason",
+    "settlement",
+    "account",
+    "region",
+    "code",
+    "message",
+    "token",
+    "claims",
+    "created_at",
+    "updated_at",
+)
+"""The columns that a document is made of."""
+
+
+@lru_cache(1024)
 def _at(seconds: float) -> str:
     """Seconds since the epoch as ISO 8601 UTC, in whole seconds."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -662,6 +662,32 @@ class Server(_Section):
         return self
 
 
+def _bytes(value: object) -> object:
+    """ "100MB" as bytes."""
+    if not isinstance(value, str):
+        return _refuse_switch(value)
+    found = re.fullmatch(r"([0-9]+) *([KMG]?)B?", value.strip(), re.IGNORECASE)
+    if found is None:
+        raise ValueError("a size such as 100MB is needed")
+    return int(found[1]) * 1000 ** " KMG".index(found[2].upper() or " ")
+
+
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
+
+
+class Memory(_Section):
+    """What worker and server keep in memory."""
+
+    max_cache_size: Bytes = 100_000_000
+    """Bytes of answers that the server keeps until the log goes on, such as "100MB"; 0: none."""
+
+
+class Performance(_Section):
+    """What worker and server take of the machine."""
+
+    memory: Memory = Memory()
+
+
 class Settings(_Section):
     """Everything a site may choose, validated and frozen; `Settings()` is the defaults."""
 
@@ -673,6 +699,7 @@ class Settings(_Section):
     retention: Retention = Retention()
     reports: Reports = Reports()
     server: Server = Server()
+    performance: Performance = Performance()
 
     @model_validator(mode="after")
     def _refuse_lease_shorter_than_a_call(self) -> Self:

@@ -7,6 +7,7 @@ from operator import itemgetter
 from application.failures import StoreError, archived_away
 from application.json_text import dumps, loads
 from application.projections.record import COLUMNS
+from application.queries import MACHINE_COLUMNS
 from infrastructure.event_store.sqlite_driver import sqlite
 
 TYPE_CHECKING = False
@@ -19,16 +20,15 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]
 
-REQUESTS = """
-SELECT r.*, CASE r.kind
+# The + keeps SQLite from going through all machines that live for those of one request.
+ALIVE = """CASE r.kind
     WHEN 'request' THEN (
-        SELECT count(*) FROM machines m WHERE m.request_id = r.request_id AND m.alive = 1)
+        SELECT count(*) FROM machines m WHERE m.request_id = r.request_id AND +m.alive = 1)
     ELSE (
         SELECT count(*) FROM returned_machines i JOIN machines m USING (machine_id)
         WHERE i.return_id = r.request_id AND i.ours = 1 AND m.alive = 1)
-    END AS alive
-FROM requests r
-"""
+    END AS alive"""
+REQUESTS = f"SELECT r.*, {ALIVE} FROM requests r"
 RETURNED = """
 SELECT i.machine_id, i.name, i.ours, m.status, m.alive
 FROM returned_machines i LEFT JOIN machines m ON i.ours = 1 AND m.machine_id = i.machine_id
@@ -51,6 +51,7 @@ SELECT
 
 
 TOPIC = itemgetter(COLUMNS.index("topic"))
+MACHINE = ", ".join(MACHINE_COLUMNS)
 
 ALL = 2**62
 """A LIMIT that is none."""
@@ -148,21 +149,22 @@ class SqlQueries:
         }
         where, values = _where(given, "alive = 1", alive_only)
         return self._rows(
-            f"SELECT * FROM machines WHERE {where} ORDER BY position, machine_id LIMIT ?",
+            f"SELECT {MACHINE} FROM machines WHERE {where} ORDER BY position, machine_id LIMIT ?",
             (*values, ALL if limit is None else limit),
         )
 
     def page(
         self,
         table: str,
+        columns: Sequence[str],
         conditions: Sequence[tuple[str, str, Any]],
         order: tuple[str, str, bool],
         after: tuple[Any, str] | None,
         limit: int,
     ) -> list[Row]:
-        """So many rows of a read table, sorted by a column and its key (column, key, descending),
-        behind the place `after` (their values). Names of columns are the caller's own, not a
-        user's."""
+        """These columns (`alive` of requests is counted) of so many rows of a read table, sorted by
+        a column and its key (column, key, descending), behind the place `after` (their values).
+        Names are the caller's own, never a user's."""
         column, key, descending = order
         where = [f"r.{name} {operator} ?" for name, operator, _ in conditions]
         values = [value for _, _, value in conditions]
@@ -175,9 +177,11 @@ class SqlQueries:
             values += after[1:] if same else after
         direction = "DESC" if descending else "ASC"
         by = f"r.{key} {direction}" if same else f"r.{column} {direction}, r.{key} {direction}"
-        source = REQUESTS if table == "requests" else f"SELECT r.* FROM {table} r"
+        counted = table == "requests"
+        wanted = [ALIVE if counted and name == "alive" else f"r.{name}" for name in columns]
         return self._rows(
-            f"{source} WHERE {' AND '.join(where) or '1 = 1'} ORDER BY {by} LIMIT ?",
+            f"SELECT {', '.join(wanted)} FROM {table} r "
+            f"WHERE {' AND '.join(where) or '1 = 1'} ORDER BY {by} LIMIT ?",
             (*values, limit),
         )
 

@@ -20,7 +20,9 @@ from interfaces.rest.commanding import Commands
 from interfaces.rest.door import Door
 from interfaces.rest.identity import Identities
 from interfaces.rest.looks import Looks
+from interfaces.rest.models import ProblemDocument
 from interfaces.rest.problems import STATUSES, Problem
+from interfaces.rest.replies import Answers
 
 LOOKING_THREADS = 4
 
@@ -52,10 +54,12 @@ def create_app(site: Site, environ: Mapping[str, str], python: str) -> FastAPI:
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
         lifespan=life,
     )
     app.state.looks = looks
-    app.state.commands = Commands(looks.call)
+    app.state.answers = _answers(looks.settings)
+    app.state.commands = Commands(looks)
     app.include_router(stream.router)  # before the paths with an id in them
     app.include_router(queries.router)
     app.include_router(commands.router)
@@ -64,14 +68,22 @@ def create_app(site: Site, environ: Mapping[str, str], python: str) -> FastAPI:
     app.add_exception_handler(HTTPException, _tell_http)
     app.add_exception_handler(RequestValidationError, _tell_invalid)
     app.add_exception_handler(Exception, _tell_defect)
-    identities = Identities(looks)
-    app.add_middleware(_door, identities=identities, settings=settings, state=app.state)
+    app.state.identities = Identities(looks)
+    app.add_middleware(_door, settings=settings, state=app.state)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     return app
 
 
-def _door(app: Any, identities: Identities, settings: Mapping[str, Any], state: Any) -> Door:
-    state.door = Door(app, identities, settings)
+def _answers(settings: Mapping[str, Any]) -> Answers:
+    most = settings["performance"]["memory"]["max_cache_size"]
+    sql = settings["storage"]["sql_strategy"]
+    if settings["storage"]["strategy"] != "sql":
+        return Answers(most)
+    return Answers(most if sql["enable_query_cache"] else 0, sql["query_cache_size"])
+
+
+def _door(app: Any, settings: Mapping[str, Any], state: Any) -> Door:
+    state.door = Door(app, state.identities, settings)
     return state.door  # type: ignore[no-any-return]
 
 
@@ -81,6 +93,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         document = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
+        document["components"]["schemas"]["ProblemDocument"] = ProblemDocument.model_json_schema()
         document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"token": []}]
         app.openapi_schema = document

@@ -7,14 +7,13 @@ from hashlib import sha256
 from os import urandom
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Depends, Header, Request
 from starlette.responses import Response
 
 from domain.token import ADMIN, OPERATOR
 from interfaces.rest import models
 from interfaces.rest.door import principal_of, refuse_below
-from interfaces.rest.replies import JSON, Id, problems, reply
+from interfaces.rest.replies import JSON, Id, encode, problems, reply
 
 SOURCE = "rest"
 
@@ -58,7 +57,7 @@ async def _carry_out(request: Request, command: Callable[[Any], Any]) -> Any:
 def _accepted(request: Request, document: dict[str, Any]) -> Response:
     document["message"] = request.app.state.commands.hindrance()
     headers = {"Location": f"/api/v1/requests/{document['request_id']}"}
-    return Response(orjson.dumps(document), 202, headers, media_type=JSON)
+    return Response(encode(document), 202, headers, media_type=JSON)
 
 
 @router.post(
@@ -143,7 +142,7 @@ async def list_tokens(request: Request) -> Response:
 
     tokens = Tokens()
     await request.app.state.looks.ask(tokens.follow)
-    return reply(request, None, {"tokens": list(tokens.known.values())})
+    return reply(None, encode({"tokens": list(tokens.known.values())}))
 
 
 @router.post(
@@ -162,7 +161,7 @@ async def create_token(request: Request, asked: models.AskForToken) -> Response:
         return site.create_token(asked.name, asked.role, asked.days)  # type: ignore[no-any-return]
 
     document = await _carry_out(request, command)
-    return Response(orjson.dumps(document), 201, media_type=JSON)
+    return Response(encode(document), 201, media_type=JSON)
 
 
 @router.delete(
@@ -174,8 +173,9 @@ async def create_token(request: Request, asked: models.AskForToken) -> Response:
     dependencies=[Depends(_admin)],
 )
 async def revoke_token(request: Request, token_id: Id) -> Response:
-    """It opens nothing from a second later on, in every process."""
+    """It opens nothing here from now on, and in other processes from a second later on."""
     await _carry_out(
         request, lambda site: site.revoke_token(token_id, f"by {principal_of(request).name}")
     )
-    return reply(request, None, {"token_id": token_id})
+    request.app.state.identities.forget()
+    return reply(None, encode({"token_id": token_id}))

@@ -241,9 +241,6 @@ class Store(BaseModel):
     orphans: int
 
 
-ReportKind = Literal["usage", "cost", "capacity"]
-
-
 class Report(BaseModel):
     """A report as `hostledger report` makes it."""
 

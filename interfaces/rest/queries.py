@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from application import as_of as past
 from application import history, pages, queries, rebuilding, reports
-from application.pages import BATCHES, MACHINES, REQUESTS, BadQuestion, Wanted
+from application.pages import BATCHES, MACHINES, REQUESTS, BadQuestion, Listing, Wanted
 from application.replay import recorded
-from interfaces.read_side import price_list
-from interfaces.rest import models
+from interfaces.read_side import price_list, worker_status
+from interfaces.rest import asked, models
+from interfaces.rest.asked import parameters
 from interfaces.rest.problems import Problem
-from interfaces.rest.replies import (
-    AsOf,
-    Cursor,
-    Fields,
-    Id,
-    Limit,
-    Moment,
-    Sort,
-    Topic,
-    WaitFor,
-    Word,
-    is_known,
-    problems,
-    reply,
-)
+from interfaces.rest.replies import encode, is_known, known, problems, reply
 
 router = APIRouter(prefix="/api/v1")
 
@@ -40,127 +29,141 @@ REACHED_WITHIN = 10.0
 WITH_MACHINES = 1_000
 """Machines in the document of one request; all of them are told page by page."""
 
-EVERY = {
-    "requests": tuple(models.MachineRequestDocument.model_fields),
-    "machines": tuple(models.MachineDocument.model_fields),
-    "batches": tuple(models.BatchDocument.model_fields),
-    "events": tuple(models.EventDocument.model_fields),
+LISTS: dict[str, tuple[Listing, type[BaseModel]]] = {
+    "requests": (REQUESTS, models.MachineRequestDocument),
+    "machines": (MACHINES, models.MachineDocument),
+    "batches": (BATCHES, models.BatchDocument),
 }
+
+Read = Callable[[Request], Awaitable[Response]]
+
+Question = Callable[[Any, int], Any]
+"""(view, position) -> document."""
+
+
+def route(
+    path: str, tag: str, summary: str, model: Any, question: type[BaseModel], *statuses: int
+) -> Callable[[Read], Read]:
+    """A read at a path; its function takes the request and gives the answer."""
+    names = [part.strip("{}").partition(":")[0] for part in path.split("/") if part[:1] == "{"]
+    return router.get(
+        path,
+        tags=[tag],
+        summary=summary,
+        response_model=model,
+        responses=problems(*statuses),
+        openapi_extra=parameters(question, *names),
+    )
 
 
 async def _answer(
     request: Request,
-    question: Callable[[Any, int], Any],
-    as_of: str | None,
-    wait_for: int | None,
+    when: asked.State,
+    question: Question,
     find: Any = None,
     *,
     is_quick: bool = True,
 ) -> Response:
     """What the question finds now, or as of a moment; nothing of it when the client has it."""
     looks = request.app.state.looks
-    if wait_for is not None and not await looks.reach(wait_for, REACHED_WITHIN):
+    if when.wait_for is not None and not await looks.reach(when.wait_for, REACHED_WITHIN):
         raise Problem(
             504,
             "not-reached",
-            f"the read models have not followed the log to position {wait_for} in "
+            f"the read models have not followed the log to position {when.wait_for} in "
             f"{REACHED_WITHIN:g} s: is it a position that a command answered with?",
         )
+    if when.as_of is not None:
 
-    def ask(view: Any, position: int) -> tuple[int, Any]:
-        return position, None if is_known(request, position) else question(view, position)
+        def then(view: Any, position: int) -> Response:
+            if is_known(request, position):
+                return known(position)
+            return reply(position, encode(question(view, position)))
 
-    if as_of is not None:
-        return reply(request, *await looks.ask_past(as_of, find, ask))
-    position, document = await looks.ask(lambda view: ask(view, view.end()[0]), is_quick=is_quick)
-    return reply(request, position, document)
+        return await looks.ask_past(when.as_of, find, then)  # type: ignore[no-any-return]
+    answers = request.app.state.answers
+    key = (request.scope["path"], request.scope["query_string"])
+
+    def now(view: Any) -> Response:
+        position, _ = view.end()
+        if is_known(request, position):
+            return known(position)
+        body = answers.get(key, position)
+        if body is None:
+            body = encode(question(view, position))
+            answers.put(key, position, body)
+        return reply(position, body)
+
+    return await looks.ask(now, is_quick=is_quick)  # type: ignore[no-any-return]
 
 
-async def _page(
-    request: Request,
-    name: str,
-    wanted: Wanted,
-    fields: str | None,
-    as_of: str | None,
-    wait_for: int | None,
-) -> Response:
+async def _page(request: Request, name: str, wish: Any) -> Response:
+    """A page of a listing as `wish` (of `asked`) has it."""
+    listing, model = LISTS[name]
+    given = wish.model_dump()
+    bounds = [given.get(f"created_{end}") for end in ("since", "until")]
+    wanted = Wanted(
+        listing,
+        {name: given[name] for name in (*listing.filters, *listing.flags)},
+        wish.sort,
+        wish.cursor,
+        wish.limit,
+        *(None if bound is None else recorded(bound) for bound in bounds),
+    )
+
     def question(view: Any, position: int) -> dict[str, Any]:
         documents, following = pages.page(view, wanted)
-        rows = pages.fields_of(documents, fields, EVERY[name])
+        rows = pages.fields_of(documents, wish.fields, tuple(model.model_fields))
         return {name: rows, "next": following, "position": position}
 
-    return await _answer(request, question, as_of, wait_for, is_quick=wanted.is_cheap)
+    return await _answer(request, wish, question, is_quick=wanted.is_cheap)
 
 
-def _time(value: str | None) -> str | None:
-    return None if value is None else recorded(value)
+# -- requests, machines, launches -------------------------------------------------------------
 
 
-@router.get(
-    "/requests",
-    tags=["requests"],
-    summary="Requests and returns",
-    response_model=models.RequestPage,
-    responses=problems(410, 504),
+@route(
+    "/requests", "requests", "Requests and returns", models.RequestPage, asked.Requests, 410, 504
 )
-async def list_requests(
-    request: Request,
-    kind: Word = None,
-    status: Word = None,
-    state: Word = None,
-    template_id: Word = None,
-    provider: Word = None,
-    source: Word = None,
-    open: Annotated[bool | None, Query(description="not final yet")] = None,
-    created_since: Moment = None,
-    created_until: Moment = None,
-    sort: Sort = None,
-    cursor: Cursor = None,
-    limit: Limit = 100,
-    fields: Fields = None,
-    as_of: AsOf = None,
-    wait_for: WaitFor = None,
-) -> Response:
+async def list_requests(request: Request) -> Response:
     """Requests for machines and returns of machines, the newest first unless sorted otherwise."""
-    filters = {
-        "kind": kind, "status": status, "state": state, "template_id": template_id,
-        "provider": provider, "source": source, "open": open,
-    }  # fmt: skip
-    since, until = _time(created_since), _time(created_until)
-    wanted = Wanted(REQUESTS, filters, sort, cursor, limit, since, until)
-    return await _page(request, "requests", wanted, fields, as_of, wait_for)
+    return await _page(request, "requests", asked.asked(request, asked.Requests))
 
 
-@router.get(
+@route(
     "/requests/{request_id}",
-    tags=["requests"],
-    summary="One request or return, with its machines",
-    response_model=models.RequestWithMachines,
-    responses=problems(404, 410, 504),
+    "requests",
+    "One request or return, with its machines",
+    models.RequestWithMachines,
+    asked.State,
+    404,
+    410,
+    504,
 )
-async def show_request(
-    request: Request, request_id: Id, as_of: AsOf = None, wait_for: WaitFor = None
-) -> Response:
+async def show_request(request: Request) -> Response:
     """Its first thousand machines are in the answer; `/machines?request_id=` tells all."""
+    request_id = request.path_params["request_id"]
 
     def question(view: Any, position: int) -> dict[str, Any]:
         return queries.request(view, request_id, WITH_MACHINES)
 
     find = partial(past.requests, [request_id])
-    return await _answer(request, question, as_of, wait_for, find)
+    return await _answer(request, asked.asked(request, asked.State), question, find)
 
 
-@router.get(
+@route(
     "/requests/{request_id}/batches",
-    tags=["requests"],
-    summary="The launches that a request had a part in",
-    response_model=models.BatchPage,
-    responses=problems(404, 410, 504),
+    "requests",
+    "The launches that a request had a part in",
+    models.BatchPage,
+    asked.State,
+    404,
+    410,
+    504,
 )
-async def list_batches_of_request(
-    request: Request, request_id: Id, as_of: AsOf = None, wait_for: WaitFor = None
-) -> Response:
+async def list_batches_of_request(request: Request) -> Response:
     """All of them, in the order in which they were intended."""
+    request_id = request.path_params["request_id"]
 
     def question(view: Any, position: int) -> dict[str, Any]:
         queries.request(view, request_id, 0)
@@ -168,160 +171,103 @@ async def list_batches_of_request(
         return {"batches": rows, "next": None, "position": position}
 
     find = partial(past.requests, [request_id])
-    return await _answer(request, question, as_of, wait_for, find, is_quick=False)
+    wish = asked.asked(request, asked.State)
+    return await _answer(request, wish, question, find, is_quick=False)
 
 
-@router.get(
-    "/machines",
-    tags=["machines"],
-    summary="Machines",
-    response_model=models.MachinePage,
-    responses=problems(410, 504),
-)
-async def list_machines(
-    request: Request,
-    status: Word = None,
-    result: Word = None,
-    request_id: Word = None,
-    return_id: Word = None,
-    batch_id: Word = None,
-    template_id: Word = None,
-    provider: Word = None,
-    account: Word = None,
-    region: Word = None,
-    zone: Word = None,
-    instance_type: Word = None,
-    price_type: Word = None,
-    name: Word = None,
-    private_ip_address: Word = None,
-    alive: Annotated[bool | None, Query(description="at AWS, as far as is known")] = None,
-    created_since: Moment = None,
-    created_until: Moment = None,
-    sort: Sort = None,
-    cursor: Cursor = None,
-    limit: Limit = 100,
-    fields: Fields = None,
-    as_of: AsOf = None,
-    wait_for: WaitFor = None,
-) -> Response:
+@route("/machines", "machines", "Machines", models.MachinePage, asked.Machines, 410, 504)
+async def list_machines(request: Request) -> Response:
     """Machines that are or were ours, the newest first unless sorted otherwise."""
-    filters = {
-        "status": status, "result": result, "request_id": request_id, "return_id": return_id,
-        "batch_id": batch_id, "template_id": template_id, "provider": provider,
-        "account": account, "region": region, "zone": zone, "instance_type": instance_type,
-        "price_type": price_type, "name": name, "private_ip_address": private_ip_address,
-        "alive": alive,
-    }  # fmt: skip
-    since, until = _time(created_since), _time(created_until)
-    wanted = Wanted(MACHINES, filters, sort, cursor, limit, since, until)
-    return await _page(request, "machines", wanted, fields, as_of, wait_for)
+    return await _page(request, "machines", asked.asked(request, asked.Machines))
 
 
-@router.get(
+@route(
     "/machines/{machine_id}",
-    tags=["machines"],
-    summary="One machine",
-    response_model=models.MachineDocument,
-    responses=problems(404, 410, 504),
+    "machines",
+    "One machine",
+    models.MachineDocument,
+    asked.State,
+    404,
+    410,
+    504,
 )
-async def show_machine(
-    request: Request, machine_id: Id, as_of: AsOf = None, wait_for: WaitFor = None
-) -> Response:
+async def show_machine(request: Request) -> Response:
     """A machine that is or was ours."""
+    machine_id = request.path_params["machine_id"]
 
     def question(view: Any, position: int) -> dict[str, Any]:
         return queries.machine(view, machine_id)
 
-    return await _answer(request, question, as_of, wait_for, partial(past.machine, machine_id))
+    find = partial(past.machine, machine_id)
+    return await _answer(request, asked.asked(request, asked.State), question, find)
 
 
-@router.get(
+@route(
     "/machines/{machine_id}/explanation",
-    tags=["machines"],
-    summary="Why a machine existed",
-    response_model=models.Report,
-    responses=problems(404, 410),
+    "machines",
+    "Why a machine existed",
+    models.Report,
+    asked.Nothing,
+    404,
+    410,
 )
-async def explain_machine(request: Request, machine_id: Id) -> Response:
+async def explain_machine(request: Request) -> Response:
     """Who asked for it, from which template, what AWS said, what it ran for, who returned it."""
-    document = await request.app.state.looks.ask_log(
-        lambda view: (view.end()[0], history.explain(view, machine_id))
-    )
-    return reply(request, *document)
+    asked.asked(request, asked.Nothing)
+    machine_id = request.path_params["machine_id"]
+    return await _of_log(request, lambda view: history.explain(view, machine_id))
 
 
-@router.get(
-    "/batches",
-    tags=["batches"],
-    summary="Launches",
-    response_model=models.BatchPage,
-    responses=problems(410, 504),
-)
-async def list_batches(
-    request: Request,
-    state: Word = None,
-    template_id: Word = None,
-    provider: Word = None,
-    account: Word = None,
-    region: Word = None,
-    pool: Word = None,
-    sort: Sort = None,
-    cursor: Cursor = None,
-    limit: Limit = 100,
-    fields: Fields = None,
-    as_of: AsOf = None,
-    wait_for: WaitFor = None,
-) -> Response:
+@route("/batches", "batches", "Launches", models.BatchPage, asked.Batches, 410, 504)
+async def list_batches(request: Request) -> Response:
     """The launches, the newest first unless sorted otherwise."""
-    filters = {
-        "state": state, "template_id": template_id, "provider": provider, "account": account,
-        "region": region, "pool": pool,
-    }  # fmt: skip
-    wanted = Wanted(BATCHES, filters, sort, cursor, limit)
-    return await _page(request, "batches", wanted, fields, as_of, wait_for)
+    return await _page(request, "batches", asked.asked(request, asked.Batches))
 
 
-@router.get(
+@route(
     "/batches/{batch_id}",
-    tags=["batches"],
-    summary="One launch",
-    response_model=models.BatchDocument,
-    responses=problems(404, 410, 504),
+    "batches",
+    "One launch",
+    models.BatchDocument,
+    asked.State,
+    404,
+    410,
+    504,
 )
-async def show_batch(
-    request: Request, batch_id: Id, as_of: AsOf = None, wait_for: WaitFor = None
-) -> Response:
+async def show_batch(request: Request) -> Response:
     """Its machines are those of `/machines?batch_id=`."""
+    batch_id = request.path_params["batch_id"]
 
     def question(view: Any, position: int) -> dict[str, Any]:
         document = queries.batch(view, batch_id)
         del document["machines"]
         return document
 
-    return await _answer(request, question, as_of, wait_for, partial(past.batch, batch_id))
+    find = partial(past.batch, batch_id)
+    return await _answer(request, asked.asked(request, asked.State), question, find)
 
 
-@router.get(
-    "/templates",
-    tags=["templates"],
-    summary="What may be asked for",
-    response_model=models.TemplateList,
-    responses=problems(410),
-)
-async def list_templates(request: Request, as_of: AsOf = None) -> Response:
+# -- templates --------------------------------------------------------------------------------
+
+
+@route("/templates", "templates", "What may be asked for", models.TemplateList, asked.When, 410)
+async def list_templates(request: Request) -> Response:
     """What is offered now, or what was in the ledger then."""
-    return await _templates(request, as_of, lambda documents: {"templates": documents})
+    return await _templates(request, lambda documents: {"templates": documents})
 
 
-@router.get(
+@route(
     "/templates/{template_id}",
-    tags=["templates"],
-    summary="One template",
-    response_model=models.TemplateDocument,
-    responses=problems(404, 410),
+    "templates",
+    "One template",
+    models.TemplateDocument,
+    asked.When,
+    404,
+    410,
 )
-async def show_template(request: Request, template_id: Id, as_of: AsOf = None) -> Response:
+async def show_template(request: Request) -> Response:
     """A template as it is launched."""
+    template_id = request.path_params["template_id"]
 
     def question(documents: list[dict[str, Any]]) -> dict[str, Any]:
         for document in documents:
@@ -333,160 +279,147 @@ async def show_template(request: Request, template_id: Id, as_of: AsOf = None) -
             f"template {template_id!r} is not offered: /api/v1/templates lists those that are",
         )
 
-    return await _templates(request, as_of, question)
+    return await _templates(request, question)
 
 
-async def _templates(request: Request, as_of: str | None, question: Callable[..., Any]) -> Response:
+async def _templates(request: Request, question: Callable[[Any], Any]) -> Response:
     looks = request.app.state.looks
+    as_of = asked.asked(request, asked.When).as_of
     if as_of is None:
         # They are the site's files: no position of the log says that they are the same.
-        call = looks.call()
-        offered = [queries.template_document(template) for template in call.compiled.templates()]
-        return reply(request, None, question(offered))
-    provider = looks.provider
+        offered = looks.call().compiled.templates()
+        documents = [queries.template_document(template) for template in offered]
+        return reply(None, encode(question(documents)))
 
-    def ask(view: Any, position: int) -> Any:
-        return position, question(queries.templates(view, provider))
+    def then(view: Any, position: int) -> Response:
+        return reply(position, encode(question(queries.templates(view, looks.provider))))
 
     find = partial(past.topics, past.TEMPLATES)
-    return reply(request, *await looks.ask_past(as_of, find, ask))
+    return await looks.ask_past(as_of, find, then)  # type: ignore[no-any-return]
 
 
-After = Annotated[int, Query(ge=0, lt=2**62, description="events behind this position")]
+# -- the log ----------------------------------------------------------------------------------
 
 
-@router.get(
-    "/events",
-    tags=["events"],
-    summary="The log",
-    response_model=models.EventPage,
-    responses=problems(410, 504),
-)
-async def list_events(
-    request: Request,
-    after: After = 0,
-    topic: Topic = None,
-    limit: Limit = 100,
-    fields: Fields = None,
-    as_of: AsOf = None,
-    wait_for: WaitFor = None,
-) -> Response:
+@route("/events", "events", "The log", models.EventPage, asked.Events, 410, 504)
+async def list_events(request: Request) -> Response:
     """The events of the ledger in their order."""
+    wish = asked.asked(request, asked.Events)
+    every = tuple(models.EventDocument.model_fields)
 
     def question(view: Any, position: int) -> dict[str, Any]:
-        rows = view.events_between(after, position, topic, limit + 1)
-        documents = [history.event_of(row) for row in rows[:limit]]
-        following = documents[-1]["position"] if len(rows) > limit else None
-        found = pages.fields_of(documents, fields, EVERY["events"])
+        rows = view.events_between(wish.after, position, wish.topic, wish.limit + 1)
+        documents = [history.event_of(row) for row in rows[: wish.limit]]
+        following = documents[-1]["position"] if len(rows) > wish.limit else None
+        found = pages.fields_of(documents, wish.fields, every)
         return {"events": found, "next": following, "position": position}
 
-    if as_of is None:
-        return await _answer(request, question, None, wait_for, is_quick=topic is None)
+    if wish.as_of is None:
+        return await _answer(request, wish, question, is_quick=wish.topic is None)
+    looks, moment = request.app.state.looks, wish.as_of
 
-    def ask(view: Any) -> Any:
-        position = past.position_at(view, as_of, _now(request))
-        return position, question(view, position)
+    def then(view: Any) -> Response:
+        now = datetime.fromtimestamp(looks.call().now[0], UTC)
+        position = past.position_at(view, moment, recorded(now.isoformat()))
+        return reply(position, encode(question(view, position)))
 
-    return reply(request, *await request.app.state.looks.ask_log(ask))
+    return await looks.ask_log(then)  # type: ignore[no-any-return]
 
 
-@router.get(
+@route(
     "/history/{identifier:path}",
-    tags=["events"],
-    summary="The events of one thing",
-    response_model=models.EventPage,
-    responses=problems(404, 410),
+    "events",
+    "The events of one thing",
+    models.EventPage,
+    asked.History,
+    404,
+    410,
 )
-async def show_history(
-    request: Request,
-    identifier: Id,
-    related: Annotated[bool, Query(description="and all that its commands led to")] = False,
-) -> Response:
+async def show_history(request: Request) -> Response:
     """Of a request, return, machine, batch, termination or template, in their order."""
-    looks = request.app.state.looks
+    identifier = request.path_params["identifier"]
+    related = asked.asked(request, asked.History).related
+    provider = request.app.state.looks.provider
 
-    def ask(view: Any) -> Any:
-        position = view.end()[0]
-        events = history.history(view, identifier, looks.provider, related)
-        return position, {"events": events, "next": None, "position": position}
+    def question(view: Any) -> dict[str, Any]:
+        events = history.history(view, identifier, provider, related)
+        return {"events": events, "next": None, "position": view.end()[0]}
 
-    return reply(request, *await looks.ask_log(ask))
+    return await _of_log(request, question)
 
 
-@router.get(
-    "/projections",
-    tags=["store"],
-    summary="The read models",
-    response_model=models.ProjectionList,
-    responses=problems(),
-)
+async def _of_log(request: Request, question: Callable[[Any], Any]) -> Response:
+    """What the log alone says, and nothing else."""
+
+    def ask(view: Any) -> Response:
+        position, _ = view.end()
+        if is_known(request, position):
+            return known(position)
+        return reply(position, encode(question(view)))
+
+    return await request.app.state.looks.ask_log(ask)  # type: ignore[no-any-return]
+
+
+# -- the store --------------------------------------------------------------------------------
+
+
+@route("/projections", "store", "The read models", models.ProjectionList, asked.Nothing)
 async def list_projections(request: Request) -> Response:
     """Each with its version, how far it follows, and why it stopped."""
-    rows, position = await request.app.state.looks.ask_log(
-        lambda view: (rebuilding.projections(view), view.end()[0])
-    )
-    return reply(request, None, {"projections": rows, "position": position})
+    asked.asked(request, asked.Nothing)
+
+    def question(view: Any) -> dict[str, Any]:
+        return {"projections": rebuilding.projections(view), "position": view.end()[0]}
+
+    return reply(None, encode(await request.app.state.looks.ask_log(question)))
 
 
-@router.get(
-    "/store",
-    tags=["store"],
-    summary="The store and its worker",
-    response_model=models.Store,
-    responses=problems(),
-)
+@route("/store", "store", "The store and its worker", models.Store, asked.Nothing)
 async def show_store(request: Request) -> Response:
     """Identity, lease holders, sweeps, what is open, and the worker."""
-    return reply(request, None, await request.app.state.looks.ask_log(partial(_store, request)))
+    asked.asked(request, asked.Nothing)
+    looks = request.app.state.looks
+
+    def question(view: Any) -> dict[str, Any]:
+        call = looks.call()
+        return {
+            **queries.store_status(view, call.now, call.places()),
+            "worker": worker_status(call),
+        }
+
+    return reply(None, encode(await looks.ask_log(question)))
 
 
-def _store(request: Request, view: Any) -> dict[str, Any]:
-    from interfaces.read_side import worker_status
-
-    call = request.app.state.looks.call()
-    return {**queries.store_status(view, call.now, call.places()), "worker": worker_status(call)}
-
-
-@router.get(
+@route(
     "/reports/{kind}",
-    tags=["reports"],
-    summary="What machines were used for, cost and kept waiting for",
-    response_model=models.Report,
-    responses=problems(410),
+    "reports",
+    "What machines were used for, cost and kept waiting for",
+    models.Report,
+    asked.Report,
+    404,
+    410,
 )
-async def make_report(
-    request: Request,
-    kind: models.ReportKind,
-    since: Moment = None,
-    until: Moment = None,
-    by: Annotated[
-        str, Query(description=f"of {', '.join(reports.GROUPS)}, separated by commas")
-    ] = "template",
-) -> Response:
-    """As `hostledger report`."""
-    names = by.split(",")
+async def make_report(request: Request) -> Response:
+    """`usage`, `cost` or `capacity`, as `hostledger report` makes them."""
+    kind = request.path_params["kind"]
+    wish = asked.asked(request, asked.Report)
+    if kind not in ("usage", "cost", "capacity"):
+        raise Problem(404, "unknown-report", f"there is no report {kind}: usage, cost, capacity")
+    names = wish.by.split(",")
     if len(set(names)) < len(names) or not set(names) <= set(reports.GROUPS):
-        raise BadQuestion(f"by: {by!r} is not of {', '.join(reports.GROUPS)}, each once")
-    begin, end = (None if at is None else _seconds(at) for at in (since, until))
-    call = request.app.state.looks.call()
+        raise BadQuestion(f"by: {wish.by!r} is not of {', '.join(reports.GROUPS)}, each once")
+    since, until = (None if at is None else _seconds(at) for at in (wish.since, wish.until))
+    looks = request.app.state.looks
 
-    def ask(view: Any) -> Any:
-        window = reports.window_of(view, begin, end, call.clock.now()[0])
+    def question(view: Any) -> Any:
+        call = looks.call()
+        window = reports.window_of(view, since, until, call.clock.now()[0])
         if kind == "cost":
             return reports.cost(view, window, names, price_list(call))
-        return {"usage": reports.usage, "capacity": reports.capacity}[kind](view, window, names)
+        return (reports.usage if kind == "usage" else reports.capacity)(view, window, names)
 
-    return reply(request, None, await request.app.state.looks.ask_log(ask))
+    return reply(None, encode(await looks.ask_log(question)))
 
 
 def _seconds(moment: str) -> float:
-    from datetime import datetime
-
     return datetime.fromisoformat(recorded(moment)).timestamp()
-
-
-def _now(request: Request) -> str:
-    from datetime import UTC, datetime
-
-    now = request.app.state.looks.call().clock.now()[0]
-    return recorded(datetime.fromtimestamp(now, UTC).isoformat())

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
 from application import history
+from interfaces.rest import asked
+from interfaces.rest.asked import parameters
 from interfaces.rest.looks import Looks
 from interfaces.rest.problems import Problem
-from interfaces.rest.replies import Topic, problems
+from interfaces.rest.replies import problems
 
 router = APIRouter(prefix="/api/v1")
 
@@ -28,11 +30,6 @@ AT_ONCE = 100
 """Events that are read for one client before the others have their turn."""
 
 MEDIA_TYPE = "text/event-stream"
-
-Last = Annotated[
-    str | None,
-    Header(alias="Last-Event-ID", description="the position of the last event that was received"),
-]
 
 
 class Tail:
@@ -90,6 +87,17 @@ def _end(view: Any) -> int:
     return view.end()[0]  # type: ignore[no-any-return]
 
 
+_PARAMETERS = parameters(asked.Following)
+_PARAMETERS["parameters"].append(
+    {
+        "name": "Last-Event-ID",
+        "in": "header",
+        "schema": {"type": "string", "maxLength": 19},
+        "description": "the position of the last event that was received",
+    }
+)
+
+
 @router.get(
     "/events/stream",
     tags=["events"],
@@ -99,17 +107,11 @@ def _end(view: Any) -> int:
         200: {"description": "events as they are recorded", "content": {MEDIA_TYPE: {}}},
         **problems(),
     },
+    openapi_extra=_PARAMETERS,
 )
-async def follow_events(
-    request: Request,
-    topic: Topic = None,
-    after: Annotated[
-        int | None,
-        Query(ge=0, lt=2**62, description="events behind this position; default: those to come"),
-    ] = None,
-    last: Last = None,
-) -> Response:
+async def follow_events(request: Request) -> Response:
     """Each event's `id` is its position, `event` its topic, `data` the document of `/events`."""
+    wish = asked.asked(request, asked.Following)
     looks: Looks = request.app.state.looks
     tail: Tail = request.app.state.tail
     if tail.clients >= tail.most:
@@ -119,13 +121,14 @@ async def follow_events(
             f"{tail.most} clients follow the log here already (server.max_streams)",
             {"Retry-After": "10"},
         )
-    position = after
+    position = wish.after
+    last = request.headers.get("last-event-id")
     if last is not None:
         position = int(last) if last.isdecimal() and len(last) < 19 else None
     if position is None:
         position = await looks.ask(_end)
     return StreamingResponse(
-        _events(looks, tail, position, topic),
+        _events(looks, tail, position, wish.topic),
         media_type=MEDIA_TYPE,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
