@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from operator import itemgetter
 
 from application.failures import StoreError, archived_away
@@ -51,6 +52,10 @@ SELECT
 
 
 TOPIC = itemgetter(COLUMNS.index("topic"))
+
+PLANNED = ("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")
+"""What statements begin with that the store makes a plan for."""
+
 MACHINE = ", ".join(MACHINE_COLUMNS)
 
 ALL = 2**62
@@ -116,6 +121,28 @@ class SqlQueries:
 
     def _one(self, statement: str) -> Row:
         return self._rows(statement)[0]
+
+    def plan(self, statements: str) -> list[str]:
+        """How the store would carry out what `slow_statements` told, a line a step, or why that is
+        not known; none for what needs no plan (COMMIT)."""
+        lines: list[str] = []
+        for statement in statements.split(";"):
+            if statement.lstrip().startswith(PLANNED):
+                try:
+                    lines += self._steps(statement)
+                except StoreError as error:
+                    lines.append(f"no plan: {error}")
+        return lines
+
+    def _steps(self, statement: str) -> list[str]:
+        last = 0
+        for number in re.findall(r"\?(\d*)", statement):
+            last = max(last, int(number)) if number else last + 1
+        steps = self._rows("EXPLAIN QUERY PLAN " + statement, [None] * last)
+        depths = {0: -1}
+        for step in steps:
+            depths[step["id"]] = depths[step["parent"]] + 1
+        return ["  " * depths[step["id"]] + step["detail"] for step in steps]
 
     # -- read models ------------------------------------------------------------------------------
 
