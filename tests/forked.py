@@ -30,7 +30,6 @@ from infrastructure.sandbox.server import listen
 from interfaces.worker.loop import Worker
 from tests.world import World
 
-
 LOADED = (
     "application.policies",
     "application.rebuilding",
