@@ -150,7 +150,7 @@ class Bench:
         """The same 10,000 machines launched, at rest and returned on the simulated clock."""
         world = self.world()
         self._simulated("launch", lambda: fleet(world, self.machines))
-        world.run(120, step=1.0, poll=world.poll)
+        world.run(120, poll=world.poll)
         cost = self._simulated("at rest", lambda: steady(world, SWEEPS * 60.0))
         pages = -(-self.machines // 1000)
         self.note(

@@ -179,7 +179,7 @@ def fleet(world: CountedWorld, count: int, each: int = 500) -> Cost:
 def steady(world: CountedWorld, seconds: float) -> Cost:
     """So long with nothing to do."""
     with Counting(world) as cost:
-        world.run(seconds, step=1.0, poll=world.poll)
+        world.run(seconds, poll=world.poll)
     return cost
 
 
@@ -193,7 +193,7 @@ def return_of_all(world: CountedWorld) -> Cost:
 
 def run_until_nothing_left(world: CountedWorld) -> None:
     done = world.run(
-        3600, lambda: not world.workers[0].side.work().anything_open(), 1.0, world.poll
+        3600, lambda: not world.workers[0].side.work().anything_open(), poll=world.poll
     )
     assert done
     world.assert_nothing_left()
@@ -215,7 +215,7 @@ def status_polls(world: CountedWorld, polls: int, requests: int) -> Cost:
     clock stands still: whatever is called is called because of a poll."""
     world.start_worker()
     ids = [world.request(1, "Zone-a") for _ in range(requests)]
-    world.run(10, step=1.0)
+    world.run(10)
     assert world.open_requests() == requests
     with Counting(world) as cost:
         for _ in range(polls):

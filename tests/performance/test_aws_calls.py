@@ -73,7 +73,7 @@ def test_idle_fleet_costs_its_pages(make: Make) -> None:
     """A fleet at rest is swept once a minute, a page for each thousand, and nothing else."""
     world = make()
     fleet(world, 30, each=10)
-    world.run(120, step=1.0)
+    world.run(120)
 
     cost = steady(world, 600)
 
