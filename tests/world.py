@@ -76,29 +76,7 @@ ACTIONS = {
 every_way = pytest.mark.parametrize("way", WAYS)
 """For a test with the fixture `way_world`, or that makes its worlds `way` by way."""
 
-LONGEST_STEP = 5.0
-"""Seconds from one tick of the workers to the next when nothing has happened for a while."""
-
 VERBS = {**reads.VERBS, **writes.VERBS}
-
-
-IDLE = ("worker.turn", "commit.lease.", "commit.notebook.")
-"""How the crash points begin that a worker passes although nothing happens."""
-
-
-@contextmanager
-def _watched() -> Iterator[list[str]]:
-    """Fills the list with the points within which something happened: events were recorded, AWS was
-    called, HostFactory answered."""
-    others, crash_points.reached = crash_points.reached, set()
-    happened: list[str] = []
-    try:
-        yield happened
-    finally:
-        happened += [name for name in crash_points.reached if not name.startswith(IDLE)]
-        if others is not None:
-            others |= crash_points.reached
-        crash_points.reached = others
 
 
 class _Waiting:
@@ -339,24 +317,18 @@ class World:
         self,
         seconds: float,
         until: Callable[[], bool] | None = None,
-        step: float = 0.0,
+        step: float = 1.0,
         poll: Callable[[], object] | None = None,
     ) -> bool:
-        """Let time pass, a tick of every worker each step; True when `until` came true. Steps that
-        are not given are a second, and grow to LONGEST_STEP while nothing happens."""
+        """Let time pass, a tick of every worker each step; True when `until` came true."""
         end = self.clock.seconds + seconds
-        pace = step or 1.0
         while self.clock.seconds < end:
-            with _watched() as happened:
-                self.tick()
-                if poll is not None:
-                    poll()
-                if until is not None and until():
-                    return True
-            if not step:
-                left = max(1.0, end - self.clock.seconds)
-                pace = 1.0 if happened else min(2 * pace, LONGEST_STEP, left)
-            self.clock.advance(pace)
+            self.tick()
+            if poll is not None:
+                poll()
+            if until is not None and until():
+                return True
+            self.clock.advance(step)
         return False
 
     def run_until_final(self, request_id: str, seconds: float = 900.0) -> dict[str, Any]:
