@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         def page(
             self,
             table: str,
+            columns: Sequence[str],
             conditions: Sequence[Condition],
             order: tuple[str, str, bool],
             after: tuple[Any, str] | None,
@@ -37,15 +38,16 @@ class BadQuestion(Exception):
 
 
 class Listing:
-    """A read model that is told page by page: `filters` and `sorts` are parameter -> column, `key`
-    the column that tells rows apart, `document` makes the answer of a row. The first of `sorts` is
-    taken when none is asked for; those in `indexed` cost the same whatever the store's size, and so
-    does a filter by one of `owners`."""
+    """A read model that is told page by page: `filters` and `sorts` are parameter -> column,
+    `flags` parameter -> column and the number that is true, `key` tells rows apart, `document`
+    makes the answer of a row's `columns`. A sort in `indexed` costs the same whatever the store's
+    size, and so does a filter by one of `owners`."""
 
     def __init__(
         self,
         table: str,
         key: str,
+        columns: Sequence[str],
         document: Callable[[Row], Row],
         filters: Mapping[str, str],
         flags: Mapping[str, tuple[str, int]],
@@ -55,6 +57,7 @@ class Listing:
     ) -> None:
         self.table = table
         self.key = key
+        self.columns = (*columns, "position")
         self.document = document
         self.filters = filters
         self.flags = flags
@@ -66,6 +69,7 @@ class Listing:
 REQUESTS = Listing(
     "requests",
     "request_id",
+    queries.REQUEST_COLUMNS,
     queries.request_document,
     {name: name for name in ("kind", "status", "state", "template_id", "provider", "source")},
     {"open": ("final", 0)},
@@ -82,6 +86,7 @@ REQUESTS = Listing(
 MACHINES = Listing(
     "machines",
     "machine_id",
+    queries.MACHINE_COLUMNS,
     queries.machine_document,
     {
         name: name
@@ -108,6 +113,7 @@ MACHINES = Listing(
 BATCHES = Listing(
     "batches",
     "batch_id",
+    queries.BATCH_COLUMNS,
     queries.batch_document,
     {name: name for name in ("state", "template_id", "provider", "account", "region", "pool")},
     {},
@@ -185,7 +191,14 @@ def _place(cursor: str, sort: str) -> tuple[Any, str]:
 def page(view: View, wanted: Wanted) -> tuple[list[Row], str | None]:
     """The documents of a page, and the cursor of the next one."""
     listing = wanted.listing
-    rows = view.page(listing.table, wanted.conditions, wanted.order, wanted.after, wanted.limit + 1)
+    rows = view.page(
+        listing.table,
+        listing.columns,
+        wanted.conditions,
+        wanted.order,
+        wanted.after,
+        wanted.limit + 1,
+    )
     documents = [listing.document(row) for row in rows[: wanted.limit]]
     return documents, wanted.next_cursor(rows)
 

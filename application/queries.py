@@ -6,6 +6,7 @@ Documents have snake_case keys, times in ISO 8601 UTC, and null for what there i
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 
 from application.failures import EventsArchivedAway
 from application.instants import Instant
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
             alive_only: bool,
             machine_id: str = "",
             batch_id: str = "",
+            limit: int | None = None,
         ) -> list[Row]: ...
 
         def returned(self, return_id: str) -> list[Row]: ...
@@ -65,8 +67,9 @@ def requests(
     return [request_document(row) for row in view.requests(status, open_only, limit)]
 
 
-def request(view: View, request_id: str) -> Row:
-    """A request or return with its `machines`, `shortages` and `batches`. Raises UnknownRequest."""
+def request(view: View, request_id: str, most: int | None = None) -> Row:
+    """A request or return with its `machines`, `shortages` and `batches`; with `most`, so many
+    machines at most and no batches. Raises UnknownRequest."""
     rows = view.requests(None, False, 1, request_id)
     if not rows:
         raise UnknownRequest(
@@ -74,9 +77,11 @@ def request(view: View, request_id: str) -> Row:
         )
     document = request_document(rows[0])
     if document["kind"] == "return":
-        document["machines"] = view.returned(request_id)
+        document["machines"] = view.returned(request_id)[:most]
+        document["shortages"] = []
         return document
-    document["machines"] = machines(view, request_id=request_id)
+    rows = view.machines(None, request_id, False, limit=most)
+    document["machines"] = [machine_document(row) for row in rows]
     try:
         document["shortages"] = [
             {"recorded_at": event["recorded_at"], **loads(event["data"])}
@@ -85,7 +90,8 @@ def request(view: View, request_id: str) -> Row:
         ]
     except EventsArchivedAway:
         document["shortages"] = None
-    document["batches"] = [batch_document(row) for row in view.batches_of(request_id)]
+    if most is None:
+        document["batches"] = [batch_document(row) for row in view.batches_of(request_id)]
     return document
 
 
@@ -168,6 +174,15 @@ def launch_templates(view: View, all_states: bool = False) -> list[Row]:
     ]
 
 
+def template_document(template: Row) -> Row:
+    """A template as the site offers it (template_id, revision, content)."""
+    return {
+        "template_id": template["template_id"],
+        "revision": template["revision"],
+        **template["content"],
+    }
+
+
 def templates(view: View, provider: str) -> list[Row]:
     """The templates of a provider instance as the ledger knows them: as they were last used."""
     return [
@@ -235,6 +250,73 @@ def store_status(view: View, now: Instant, places: Sequence[str]) -> Row:
 # -- rows to documents --------------------------------------------------------------------------
 
 
+REQUEST_COLUMNS = (
+    "request_id",
+    "kind",
+    "state",
+    "status",
+    "message",
+    "machine_count",
+    "alive",
+    "provider",
+    "template_id",
+    "revision",
+    "source",
+    "fulfilment_deadline",
+    "created_at",
+    "final_at",
+)
+MACHINE_COLUMNS = (
+    "machine_id",
+    "status",
+    "result",
+    "message",
+    "alive",
+    "owed",
+    "protected",
+    "name",
+    "private_ip_address",
+    "instance_type",
+    "price_type",
+    "account",
+    "region",
+    "zone",
+    "provider",
+    "template_id",
+    "revision",
+    "request_id",
+    "return_id",
+    "batch_id",
+    "seen",
+    "launch_time",
+    "created_at",
+    "updated_at",
+)
+BATCH_COLUMNS = (
+    "batch_id",
+    "state",
+    "epoch",
+    "api",
+    "machine_count",
+    "pool",
+    "provider",
+    "template_id",
+    "launch_template",
+    "reason",
+    "settlement",
+    "account",
+    "region",
+    "code",
+    "message",
+    "token",
+    "claims",
+    "created_at",
+    "updated_at",
+)
+"""The columns that a document is made of."""
+
+
+@lru_cache(1024)
 def _at(seconds: float) -> str:
     """Seconds since the epoch as ISO 8601 UTC, in whole seconds."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from application.failures import NoMoment
+from application.replay import recorded
 from domain.identifiers import TOKEN, new_id, sha256
 from domain.refusals import UnknownToken
 from domain.token import Token
@@ -45,6 +47,19 @@ class RevokeToken:
 def digest_of(token: str) -> str:
     """What is stored of a token: it has 256 random bits, so that no salt is needed."""
     return str(sha256(token.encode()).hexdigest())
+
+
+def ends_after(now: float, days: int) -> str:
+    """The moment so many days after one (seconds since the epoch), as the ledger has it; "" for no
+    days: never. Raises NoMoment."""
+    if not days:
+        return ""
+    from datetime import UTC, datetime, timedelta
+
+    try:
+        return recorded((datetime.fromtimestamp(now, UTC) + timedelta(days=days)).isoformat())
+    except OverflowError:
+        raise NoMoment(f"{days} days from now is no date: give fewer, or 0 for never") from None
 
 
 def create_token(command: CreateToken, ledger: Ledger, **metadata: Any) -> str:

@@ -11,7 +11,7 @@ import os
 
 from application.crash_points import reach
 from application.failures import Conflict, LogDamaged, StoreError, StoreInert
-from infrastructure.event_store.commit import iso, to_event
+from infrastructure.event_store.commit import AggregateStore, iso, to_event
 from infrastructure.event_store.json_ledger import (
     Identity,
     JsonLedger,
@@ -37,14 +37,13 @@ from infrastructure.event_store.json_log import (
 from infrastructure.event_store.sql import SqlEventStore
 from infrastructure.event_store.sqlite import SqliteEventStore
 from infrastructure.event_store.sqlite_file import (
-    BUSY_TIMEOUT,
     SCHEMA_VERSION,
     bring_up_to_date,
+    connect,
     note_head,
     refuse_older_copy,
     sqlite,
     sync_directory,
-    uri,
 )
 
 TYPE_CHECKING = False
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
     from application.projections import Record
     from domain.event_sourced import DomainEvent
     from infrastructure.event_store.commit import Head, Pending
+    from infrastructure.telemetry.slow_statements import SlowStatements
 
     Stored = tuple[int, str, int, str]
 
@@ -77,7 +77,8 @@ class JsonEventStore(SqliteEventStore):
 
     `settings` are those of `storage.json_strategy`. `inert`: to be brought to life, whatever was
     there before; its ledger is made again. `sync` and `write` are how the log gets to the
-    disk; `cache_hits` counts the streams that were not read again.
+    disk; `cache_hits` counts the streams that were not read again; `watch` is told of statements to
+    the ledger that take long.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class JsonEventStore(SqliteEventStore):
         although_moved: bool = False,
         sync: Callable[[int], None] = os.fsync,
         write: Callable[[int, bytes], int] = os.write,
+        watch: SlowStatements | None = None,
     ) -> None:
         SqlEventStore.__init__(self, base, clock, actor)
         self.base = base
@@ -99,6 +101,7 @@ class JsonEventStore(SqliteEventStore):
         self._settings = settings
         self._sync = sync
         self._write = write
+        self._watch = watch
         self._commit: _Commit | None = None
         self._cached: dict[str, list[Stored]] = {}
         self.connection: Any = None
@@ -106,12 +109,7 @@ class JsonEventStore(SqliteEventStore):
         self._left: list[Any] = []
         self._lock_file = -1
         self._inode = first_inode(base)
-        try:
-            self._lock_file = os.open(
-                base + "/log.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-            )
-        except OSError as error:
-            raise StoreError(f"{base}/log.lock cannot be opened: {error.strerror}") from None
+        self._open_lock(base + "/log.lock")
         try:
             self._inert = inert
             self._identity = self._identify(inert)
@@ -201,9 +199,7 @@ class JsonEventStore(SqliteEventStore):
             file = os.stat(self.path).st_ino
         except OSError:
             return False
-        connection = sqlite.connect(
-            uri(self.path, "mode=rw"), timeout=BUSY_TIMEOUT, isolation_level=None, uri=True
-        )
+        connection = connect(self.path, "mode=rw", self._watch)
         try:
             connection.execute("PRAGMA synchronous = NORMAL")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -340,6 +336,9 @@ class JsonEventStore(SqliteEventStore):
 
     # -- writing ----------------------------------------------------------------------------------
 
+    together = AggregateStore.together
+    """A commit is a line, and a line is what is written and waited for as a whole."""
+
     def append(
         self,
         records: Sequence[Pending],
@@ -405,7 +404,7 @@ class JsonEventStore(SqliteEventStore):
         Raises StoreBusy, StoreError, Conflict.
         """
         self._queue()
-        self._appended = None
+        self._here.appended = None
         logged = False
         try:
             try:
@@ -541,8 +540,8 @@ class JsonEventStore(SqliteEventStore):
         """After the commit: what is left beside it for whoever looks."""
         if commit is None:
             return
-        if self._appended is not None and commit.must_sync:
-            note_head(self._lock_file, *self._appended)
+        if self._here.appended is not None and commit.must_sync:
+            note_head(self._lock_file, *self._here.appended[:2])
         if self._settings["storage_type"] == "split_files":
             from infrastructure.event_store.json_streams import follow
 

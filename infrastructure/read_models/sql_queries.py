@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from application.failures import StoreError, archived_away
 from application.json_text import dumps, loads
 from application.projections.record import COLUMNS
+from application.queries import MACHINE_COLUMNS
 from infrastructure.event_store.sqlite_driver import sqlite
 
 TYPE_CHECKING = False
@@ -17,16 +20,15 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]
 
-REQUESTS = """
-SELECT r.*, CASE r.kind
+# The + keeps SQLite from going through all machines that live for those of one request.
+ALIVE = """CASE r.kind
     WHEN 'request' THEN (
-        SELECT count(*) FROM machines m WHERE m.request_id = r.request_id AND m.alive = 1)
+        SELECT count(*) FROM machines m WHERE m.request_id = r.request_id AND +m.alive = 1)
     ELSE (
         SELECT count(*) FROM returned_machines i JOIN machines m USING (machine_id)
         WHERE i.return_id = r.request_id AND i.ours = 1 AND m.alive = 1)
-    END AS alive
-FROM requests r
-"""
+    END AS alive"""
+REQUESTS = f"SELECT r.*, {ALIVE} FROM requests r"
 RETURNED = """
 SELECT i.machine_id, i.name, i.ours, m.status, m.alive
 FROM returned_machines i LEFT JOIN machines m ON i.ours = 1 AND m.machine_id = i.machine_id
@@ -47,6 +49,11 @@ SELECT
     (SELECT count(*) FROM orphans) AS orphans
 """
 
+
+PLANNED = ("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")
+"""What statements begin with that the store makes a plan for."""
+
+MACHINE = ", ".join(MACHINE_COLUMNS)
 
 ALL = 2**62
 """A LIMIT that is none."""
@@ -70,6 +77,7 @@ class SqlQueries:
         self._connection = connection
         self._name = name
         self._schema = schema
+        self._paused = False
         self.inert = inert
         self.reports: list[str] = []
         """What a person should know of the store, and do about it."""
@@ -80,6 +88,12 @@ class SqlQueries:
     def begin(self) -> None:
         """Make what follows one consistent look. Raises StoreError."""
         self._rows("BEGIN")
+
+    def pause(self) -> None:
+        """End this look; `again` begins the next. Whoever keeps a connection open must not hold an
+        old state meanwhile. Raises StoreError."""
+        self._rows("COMMIT")
+        self._paused = True
 
     def close(self) -> None:
         self._connection.close()
@@ -98,6 +112,28 @@ class SqlQueries:
 
     def _one(self, statement: str) -> Row:
         return self._rows(statement)[0]
+
+    def plan(self, statements: str) -> list[str]:
+        """How the store would carry out what `slow_statements` told, a line a step, or why that is
+        not known; none for what needs no plan (COMMIT)."""
+        lines: list[str] = []
+        for statement in statements.split(";"):
+            if statement.lstrip().startswith(PLANNED):
+                try:
+                    lines += self._steps(statement)
+                except StoreError as error:
+                    lines.append(f"no plan: {error}")
+        return lines
+
+    def _steps(self, statement: str) -> list[str]:
+        last = 0
+        for number in re.findall(r"\?(\d*)", statement):
+            last = max(last, int(number)) if number else last + 1
+        steps = self._rows("EXPLAIN QUERY PLAN " + statement, [None] * last)
+        depths = {0: -1}
+        for step in steps:
+            depths[step["id"]] = depths[step["parent"]] + 1
+        return ["  " * depths[step["id"]] + step["detail"] for step in steps]
 
     # -- read models ------------------------------------------------------------------------------
 
@@ -120,6 +156,7 @@ class SqlQueries:
         alive_only: bool,
         machine_id: str = "",
         batch_id: str = "",
+        limit: int | None = None,
     ) -> list[Row]:
         """Machines in the order in which they came."""
         given = {
@@ -130,20 +167,22 @@ class SqlQueries:
         }
         where, values = _where(given, "alive = 1", alive_only)
         return self._rows(
-            f"SELECT * FROM machines WHERE {where} ORDER BY position, machine_id", values
+            f"SELECT {MACHINE} FROM machines WHERE {where} ORDER BY position, machine_id LIMIT ?",
+            (*values, ALL if limit is None else limit),
         )
 
     def page(
         self,
         table: str,
+        columns: Sequence[str],
         conditions: Sequence[tuple[str, str, Any]],
         order: tuple[str, str, bool],
         after: tuple[Any, str] | None,
         limit: int,
     ) -> list[Row]:
-        """So many rows of a read table, sorted by a column and its key (column, key, descending),
-        behind the place `after` (their values). Names of columns are the caller's own, not a
-        user's."""
+        """These columns (`alive` of requests is counted) of so many rows of a read table, sorted by
+        a column and its key (column, key, descending), behind the place `after` (their values).
+        Names are the caller's own, never a user's."""
         column, key, descending = order
         where = [f"r.{name} {operator} ?" for name, operator, _ in conditions]
         values = [value for _, _, value in conditions]
@@ -156,9 +195,11 @@ class SqlQueries:
             values += after[1:] if same else after
         direction = "DESC" if descending else "ASC"
         by = f"r.{key} {direction}" if same else f"r.{column} {direction}, r.{key} {direction}"
-        source = REQUESTS if table == "requests" else f"SELECT r.* FROM {table} r"
+        counted = table == "requests"
+        wanted = [ALIVE if counted and name == "alive" else f"r.{name}" for name in columns]
         return self._rows(
-            f"{source} WHERE {' AND '.join(where) or '1 = 1'} ORDER BY {by} LIMIT ?",
+            f"SELECT {', '.join(wanted)} FROM {table} r "
+            f"WHERE {' AND '.join(where) or '1 = 1'} ORDER BY {by} LIMIT ?",
             (*values, limit),
         )
 
@@ -271,6 +312,16 @@ class SqlQueries:
             (dumps(list(streams)),),
         )[0]
         return row["first"], row["last"], row["events"]
+
+    def events_between(self, after: int, to: int, topic: str | None, limit: int) -> list[Row]:
+        """The next events, of one topic or of all, with after < position <= to. Raises
+        EventsArchivedAway."""
+        if topic is not None:
+            return self._of_topic("*", topic, after, to, limit, "")
+        return self._events(
+            "SELECT * FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?",
+            (after, to, limit),
+        )
 
     def whole_events_after(self, position: int, limit: int) -> list[Row]:
         """As `events_after`, without those that were taken out."""
@@ -521,7 +572,9 @@ class SqlQueries:
 
     def again(self) -> None:
         """End this look and begin a new one."""
-        self._rows("COMMIT")
+        if not self._paused:
+            self._rows("COMMIT")
+        self._paused = False
         self.begin()
 
     # -- the store --------------------------------------------------------------------------------

@@ -60,19 +60,6 @@ def time(value: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def after_days(clock: Any, days: int) -> str:
-    """The moment so many days from now, as the ledger has it; "" for 0. Raises StoreError."""
-    if not days:
-        return ""
-    from datetime import UTC, datetime, timedelta
-
-    try:
-        end = datetime.fromtimestamp(clock.now()[0], UTC) + timedelta(days=days)
-        return recorded(end.isoformat())
-    except OverflowError:
-        raise StoreError(f"{days} days from now is no date: give fewer, or 0 for never") from None
-
-
 def add_action(
     actions: Any, name: str, act: Callable[[argparse.Namespace], int], summary: str
 ) -> argparse.ArgumentParser:
@@ -153,6 +140,7 @@ def reading(arguments: argparse.Namespace, site: Any = None) -> Call:
         arguments.store,
     )
     call.archives = getattr(arguments, "archive", ())
+    call.storage.watch = call.slow_statements()
     _warn(arguments, call.compiled.problem)
     return call
 

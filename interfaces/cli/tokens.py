@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     creating.add_argument("--role", choices=ROLES, required=True, help="each may more than before")
     creating.add_argument(
-        "--name", type=options.text, default="", metavar="TEXT", help="whose it is, or what for"
+        "--name", type=options.text, metavar="TEXT", help="whose it is, or what for"
     )
     creating.add_argument(
         "--days",
@@ -34,17 +34,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_reason(revoking)
 
 
+def _days(value: str) -> int:
+    number = int(value)
+    if number < 0:
+        raise ValueError("below 0")
+    return number
+
+
 def run(arguments: argparse.Namespace) -> int:
     return arguments.act(arguments)  # type: ignore[no-any-return]
 
 
 def create(arguments: argparse.Namespace) -> int:
-    from application.tokens import CreateToken, create_token
+    from application.tokens import CreateToken, create_token, ends_after
 
     side = options.writing(arguments)
     random = side.random()
-    expires_at = options.after_days(side.clock(), arguments.days)
-    command = CreateToken(arguments.name, arguments.role, expires_at, random(32), random(16))
+    expires_at = ends_after(side.clock().now()[0], arguments.days)
+    command = CreateToken(arguments.name or "", arguments.role, expires_at, random(32), random(16))
     with options.ledger_of(side) as ledger:
         create_token(command, ledger)
     if arguments.output == "json":

@@ -11,6 +11,7 @@ import inspect
 import json
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
@@ -24,6 +25,7 @@ from infrastructure.settings import Settings
 from interfaces.cli.main import COMMANDS, _parser
 from tests import features
 from tests.house.event_schema import schema_page
+from tests.house.rest_pages import openapi_page, rest_page
 from tests.world import WAYS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -301,6 +303,8 @@ PAGES = {
     "events.schema.json": schema_page,
     "configuration.md": configuration_page,
     "commands.md": commands_page,
+    "openapi.json": openapi_page,
+    "rest.md": partial(rest_page, GENERATED),
 }
 
 if __name__ == "__main__":
