@@ -40,7 +40,7 @@ def run_server(arguments: argparse.Namespace) -> int:
     if not any(token["revoked_at"] is None for token in tokens.known.values()):
         print(
             "hostledger: nobody has a token yet: `hostledger tokens create --role viewer` prints "
-            "one, to be sent as `Authorization: Bearer TOKEN`",
+            "one, for the console's login page and to be sent as `Authorization: Bearer TOKEN`",
             file=sys.stderr,
         )
     return listen(call.site, call.environ, settings)
