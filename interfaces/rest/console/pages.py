@@ -119,6 +119,8 @@ def _in_flight(view: Any) -> tuple[list[Row], str | None]:
 async def show_past(request: Request) -> Response:
     """The time slider: the whole fleet as of a position or time."""
     end = await _look(request, lambda view, position: position)
+    if end == 0:
+        raise Problem(422, "no-moment", "the log has no event yet: there is no past to look at")
     at = request.query_params.get("at") or str(end)
     if len(at) > 64:
         raise Problem(422, "invalid", "at: a position, or a time in ISO 8601 (UTC without a zone)")

@@ -15,6 +15,9 @@ router = APIRouter(include_in_schema=False)
 
 HOME = "/console"
 
+LONGEST = 3_800
+"""Letters of a token that a browser keeps in a cookie; a longer one it would drop unsaid."""
+
 
 async def form_of(request: Request) -> dict[str, list[str]]:
     """The fields of a form that was sent. Raises Problem 422."""
@@ -41,6 +44,8 @@ async def log_in(request: Request) -> Response:
     after = _page_of_ours(form.get("next", [""])[0])
     try:
         await request.app.state.door.identify(request.scope, token)
+        if len(token) > LONGEST:
+            raise Problem(422, "invalid", f"a token of more than {LONGEST} letters fits no cookie")
     except Problem as problem:
         refused = (
             "This token is unknown, has ended, or was revoked."
