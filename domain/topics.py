@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from domain import (
+    alert,
     archive,
     brake,
     deployment,
@@ -33,6 +34,7 @@ TOPICS: dict[str, type[DomainEvent]] = {
         host_factory,
         brake,
         archive,
+        alert,
     )
     for name, item in vars(module).items()
     if isinstance(item, type) and issubclass(item, DomainEvent) and item is not DomainEvent

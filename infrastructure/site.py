@@ -33,6 +33,7 @@ class Site:
         self.worker_status = directory + "/worker.json"
         self.worker_lock = directory + "/worker.lock"
         self.worker_words = directory + "/worker.err"
+        self.metrics_dir = directory + "/metrics"
 
     def actor(self, process: str) -> dict[str, str]:
         """Who acts, for the ledger: OS user, provider instance, process."""

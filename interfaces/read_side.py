@@ -156,7 +156,9 @@ class Call:
         return Journal(self.site.log_file, self.settings["logging"])
 
     def note(self, facts: dict[str, object], model: ReadModel) -> None:
-        """Leave for the worker what this call named; see `sightings.py`."""
+        """Leave for the worker what this call named, and how long it has taken; see
+        `sightings.py`."""
+        facts["seconds"] = round(self.clock.now()[2] - self.now[2], 4)
         self.storage.note(self.now, facts, model)
 
     def worker_lives(self) -> bool:
