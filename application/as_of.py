@@ -7,7 +7,7 @@ which it can be; so that it costs what the thing's life is long, not what the lo
 
 from __future__ import annotations
 
-from application.failures import StoreError
+from application.failures import NoMoment
 from application.json_text import loads
 from application.replay import position_of, recorded
 
@@ -72,17 +72,17 @@ class Concern:
 def position_at(source: Source, moment: str, now: str) -> int:
     """The position that a moment names (`position_of`). `now` is the time as events have it.
 
-    Raises StoreError for a moment before the first event, and for one that is yet to come.
+    Raises NoMoment for a moment before the first event, and for one that is yet to come.
     """
     position = position_of(source, moment)
     if position == 0:
         first = source.events_after(0, 1)
         began = f": the first was recorded at {first[0]['recorded_at']}" if first else ""
-        raise StoreError(f"the log has no event until {moment}{began}")
+        raise NoMoment(f"the log has no event until {moment}{began}")
     if not moment.isdecimal():
         (end,) = source.last_events(1, None)
         if recorded(moment) > max(now, end["recorded_at"]):
-            raise StoreError(f"{moment} is yet to come: nobody knows the state then")
+            raise NoMoment(f"{moment} is yet to come: nobody knows the state then")
     return position
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+from application.return_machines import ReturnMachines, return_machines
 from domain.identifiers import RETURN, is_id, new_id
 from domain.machine_request import MachineRequest
 from domain.refusals import UnknownRequest
@@ -9,6 +12,7 @@ from domain.return_request import ReturnRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from application.ports import Ledger
@@ -16,7 +20,8 @@ if TYPE_CHECKING:
 
 
 class CancelRequest:
-    """`machine_ids` are the living machines that the request has already."""
+    """`machine_ids` are the living machines that the request has already. With a `command_id` the
+    ledger refuses to do it again, and has the id of the return as its result."""
 
     def __init__(
         self,
@@ -26,12 +31,14 @@ class CancelRequest:
         reason: str,
         source: str,
         random: bytes,
+        command_id: str = "",
     ) -> None:
         self.request_id = request_id
         self.provider = provider
         self.machine_ids = machine_ids
         self.reason = reason
         self.source = source
+        self.command_id = command_id
         self.return_id = new_id(RETURN, random)
 
 
@@ -60,5 +67,30 @@ def cancel_request(command: CancelRequest, ledger: Ledger, **metadata: Any) -> s
                 command.source,
             )
         )
+    returned = command.return_id if command.machine_ids else ""
+    if command.command_id:
+        metadata["command"] = (command.command_id, returned)
     ledger.save(*saved, correlation_id=command.request_id, **metadata)
-    return command.return_id if command.machine_ids else ""
+    return returned
+
+
+def end_request(
+    request_id: str,
+    provider: str,
+    living: Callable[[], list[str]],
+    reason: str,
+    source: str,
+    random: Callable[[int], bytes],
+    ledger: Ledger,
+    command_id: str = "",
+) -> list[str]:
+    """Cancel and hand back whatever it has, also what is dealt to it meanwhile; the ids of the
+    returns. `living` asks for its living machines. Raises UnknownRequest, RequestIsFinal,
+    Conflict."""
+    command = CancelRequest(request_id, provider, living(), reason, source, random(16), command_id)
+    returns = [cancel_request(command, ledger)]
+    # What the worker recorded between the question and our commit.
+    while late := living():
+        more = ReturnMachines(provider, late, [], reason, source, os.urandom(16))
+        returns.append(return_machines(more, ledger))
+    return [return_id for return_id in returns if return_id]

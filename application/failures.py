@@ -57,6 +57,10 @@ class UnknownEvent(StoreError):
     """The log holds an event that this release does not know."""
 
 
+class NoMoment(StoreError):
+    """What is to be seen as of a moment is asked for one that the log does not have."""
+
+
 class EventsArchivedAway(StoreError):
     """What is asked for was taken out of the store: which archive has it."""
 

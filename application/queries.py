@@ -6,6 +6,7 @@ Documents have snake_case keys, times in ISO 8601 UTC, and null for what there i
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 
 from application.failures import EventsArchivedAway
 from application.instants import Instant
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
             alive_only: bool,
             machine_id: str = "",
             batch_id: str = "",
+            limit: int | None = None,
         ) -> list[Row]: ...
 
         def returned(self, return_id: str) -> list[Row]: ...
@@ -62,21 +64,24 @@ def requests(
     view: View, status: str | None = None, open_only: bool = False, limit: int | None = None
 ) -> list[Row]:
     """Requests and returns, the newest first."""
-    return [_request(row) for row in view.requests(status, open_only, limit)]
+    return [request_document(row) for row in view.requests(status, open_only, limit)]
 
 
-def request(view: View, request_id: str) -> Row:
-    """A request or return with its `machines`, `shortages` and `batches`. Raises UnknownRequest."""
+def request(view: View, request_id: str, most: int | None = None) -> Row:
+    """A request or return with its `machines`, `shortages` and `batches`; with `most`, so many
+    machines at most and no batches. Raises UnknownRequest."""
     rows = view.requests(None, False, 1, request_id)
     if not rows:
         raise UnknownRequest(
             f"the ledger has no request {request_id}: `hostledger requests list` shows what it has"
         )
-    document = _request(rows[0])
+    document = request_document(rows[0])
     if document["kind"] == "return":
-        document["machines"] = view.returned(request_id)
+        document["machines"] = view.returned(request_id)[:most]
+        document["shortages"] = []
         return document
-    document["machines"] = machines(view, request_id=request_id)
+    rows = view.machines(None, request_id, False, limit=most)
+    document["machines"] = [machine_document(row) for row in rows]
     try:
         document["shortages"] = [
             {"recorded_at": event["recorded_at"], **loads(event["data"])}
@@ -85,7 +90,8 @@ def request(view: View, request_id: str) -> Row:
         ]
     except EventsArchivedAway:
         document["shortages"] = None
-    document["batches"] = [_batch(row) for row in view.batches_of(request_id)]
+    if most is None:
+        document["batches"] = [batch_document(row) for row in view.batches_of(request_id)]
     return document
 
 
@@ -96,7 +102,7 @@ def machines(
     alive_only: bool = False,
 ) -> list[Row]:
     """Machines in the order in which they came."""
-    return [_machine(row) for row in view.machines(status, request_id, alive_only)]
+    return [machine_document(row) for row in view.machines(status, request_id, alive_only)]
 
 
 def machine(view: View, machine_id: str) -> Row:
@@ -107,12 +113,12 @@ def machine(view: View, machine_id: str) -> Row:
             f"the ledger has no machine {machine_id}: `hostledger machines list` shows what it "
             "has, `hostledger orphans list` what carries our tag besides"
         )
-    return _machine(rows[0])
+    return machine_document(rows[0])
 
 
 def batches(view: View, open_only: bool = False, limit: int | None = None) -> list[Row]:
     """Launches, those without an outcome first, then the newest."""
-    return [_batch(row) for row in view.batches(open_only, limit)]
+    return [batch_document(row) for row in view.batches(open_only, limit)]
 
 
 def batch(view: View, batch_id: str) -> Row:
@@ -122,9 +128,9 @@ def batch(view: View, batch_id: str) -> Row:
         raise NotInLedger(
             f"the ledger has no batch {batch_id}: `hostledger batches list` shows what it has"
         )
-    document = _batch(rows[0])
+    document = batch_document(rows[0])
     document["machines"] = [
-        _machine(row) for row in view.machines(None, None, False, batch_id=batch_id)
+        machine_document(row) for row in view.machines(None, None, False, batch_id=batch_id)
     ]
     return document
 
@@ -166,6 +172,15 @@ def launch_templates(view: View, all_states: bool = False) -> list[Row]:
         }
         for row in view.launch_templates(all_states)
     ]
+
+
+def template_document(template: Row) -> Row:
+    """A template as the site offers it (template_id, revision, content)."""
+    return {
+        "template_id": template["template_id"],
+        "revision": template["revision"],
+        **template["content"],
+    }
 
 
 def templates(view: View, provider: str) -> list[Row]:
@@ -235,12 +250,79 @@ def store_status(view: View, now: Instant, places: Sequence[str]) -> Row:
 # -- rows to documents --------------------------------------------------------------------------
 
 
+REQUEST_COLUMNS = (
+    "request_id",
+    "kind",
+    "state",
+    "status",
+    "message",
+    "machine_count",
+    "alive",
+    "provider",
+    "template_id",
+    "revision",
+    "source",
+    "fulfilment_deadline",
+    "created_at",
+    "final_at",
+)
+MACHINE_COLUMNS = (
+    "machine_id",
+    "status",
+    "result",
+    "message",
+    "alive",
+    "owed",
+    "protected",
+    "name",
+    "private_ip_address",
+    "instance_type",
+    "price_type",
+    "account",
+    "region",
+    "zone",
+    "provider",
+    "template_id",
+    "revision",
+    "request_id",
+    "return_id",
+    "batch_id",
+    "seen",
+    "launch_time",
+    "created_at",
+    "updated_at",
+)
+BATCH_COLUMNS = (
+    "batch_id",
+    "state",
+    "epoch",
+    "api",
+    "machine_count",
+    "pool",
+    "provider",
+    "template_id",
+    "launch_template",
+    "reason",
+    "settlement",
+    "account",
+    "region",
+    "code",
+    "message",
+    "token",
+    "claims",
+    "created_at",
+    "updated_at",
+)
+"""The columns that a document is made of."""
+
+
+@lru_cache(1024)
 def _at(seconds: float) -> str:
     """Seconds since the epoch as ISO 8601 UTC, in whole seconds."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def _request(row: Row) -> Row:
+def request_document(row: Row) -> Row:
     return {
         "request_id": row["request_id"],
         "kind": row["kind"],
@@ -259,7 +341,7 @@ def _request(row: Row) -> Row:
     }
 
 
-def _machine(row: Row) -> Row:
+def machine_document(row: Row) -> Row:
     return {
         "machine_id": row["machine_id"],
         "status": row["status"],
@@ -288,7 +370,7 @@ def _machine(row: Row) -> Row:
     }
 
 
-def _batch(row: Row) -> Row:
+def batch_document(row: Row) -> Row:
     return {
         "batch_id": row["batch_id"],
         "state": row["state"],

@@ -5,7 +5,7 @@ Nothing else happens when events are replayed: no policy sees them, and nothing 
 
 from __future__ import annotations
 
-from application.failures import StoreError
+from application.failures import NoMoment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,12 +82,12 @@ def position_of(source: Timed, moment: str) -> int:
     """The position that a person's word names: a position itself, or a time in ISO 8601 (UTC where
     it says nothing else), of which it is the last event recorded until then; 0 before all of them.
 
-    Raises StoreError.
+    Raises NoMoment.
     """
     end = end_of(source)
     if moment.isdecimal():
         if int(moment) > end:
-            raise StoreError(f"there is no event {moment}: the log ends with event {end}")
+            raise NoMoment(f"there is no event {moment}: the log ends with event {end}")
         return int(moment)
     at = recorded(moment)
     first, last = 0, end
@@ -101,7 +101,7 @@ def position_of(source: Timed, moment: str) -> int:
 
 
 def recorded(moment: str) -> str:
-    """A time in ISO 8601 as events have it; UTC where it says nothing else. Raises StoreError."""
+    """A time in ISO 8601 as events have it; UTC where it says nothing else. Raises NoMoment."""
     from datetime import UTC, datetime
 
     try:
@@ -110,6 +110,6 @@ def recorded(moment: str) -> str:
             time = time.replace(tzinfo=UTC)
         return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     except (ValueError, OverflowError):
-        raise StoreError(
+        raise NoMoment(
             f"{moment} is no moment: a position, or a time like 2027-01-15T08:00:00Z is needed"
         ) from None

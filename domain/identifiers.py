@@ -10,6 +10,7 @@ __all__ = [
     "REQUEST",
     "RETURN",
     "TERMINATION",
+    "TOKEN",
     "is_id",
     "launch_token",
     "new_id",
@@ -30,6 +31,7 @@ REQUEST = "req-"
 RETURN = "ret-"
 BATCH = "bat-"
 TERMINATION = "ter-"
+TOKEN = "tok-"
 
 
 def new_id(prefix: str, random: bytes) -> str:

@@ -47,3 +47,11 @@ class NotTerminable(Refusal):
 
 class NotAdoptable(Refusal):
     """The instance is not one that the ledger may take in."""
+
+
+class UnknownToken(Refusal):
+    """The ledger has no token of that id."""
+
+
+class TokenIsRevoked(Refusal):
+    """A token is revoked once."""

@@ -16,6 +16,7 @@ from domain import (
     return_request,
     template,
     termination_batch,
+    token,
 )
 from domain.event_sourced import DomainEvent
 
@@ -35,6 +36,7 @@ TOPICS: dict[str, type[DomainEvent]] = {
         brake,
         archive,
         alert,
+        token,
     )
     for name, item in vars(module).items()
     if isinstance(item, type) and issubclass(item, DomainEvent) and item is not DomainEvent

@@ -620,7 +620,7 @@ class Alerts(_Section):
     10 s. None: none."""
 
 
-class Performance(_Section):
+class PerformanceMonitoring(_Section):
     """Figures of worker and server, and what is made of them; times in seconds."""
 
     enabled: bool = True
@@ -637,7 +637,7 @@ class Performance(_Section):
 class Monitoring(_Section):
     """What is measured."""
 
-    performance: Performance = Performance()
+    performance: PerformanceMonitoring = PerformanceMonitoring()
 
 
 class Retention(_Section):
@@ -659,6 +659,105 @@ class Reports(_Section):
     templates say of prices is all that is known."""
 
 
+def _issuer(url: str | None) -> str | None:
+    if url is None or (_is_address(url) and url.startswith(("https://", "http://127.0.0.1:"))):
+        return url
+    raise ValueError("an https URL is needed")
+
+
+class Oidc(_Section):
+    """Tokens of an identity provider (OpenID Connect), beside those of `hostledger tokens`."""
+
+    issuer: Annotated[Text, AfterValidator(_issuer)] = None
+    """The `iss` that a token must have. None: no such token is accepted."""
+    audience: Text = None
+    """The `aud` that a token must have; needed with `issuer`."""
+    jwks_url: Annotated[Text, AfterValidator(_issuer)] = None
+    """Where the provider's keys are. None: as `issuer`/.well-known/openid-configuration says."""
+    role_claim: Annotated[str, Field(min_length=1)] = "roles"
+    """The claim with the names of roles: a list, or words."""
+    roles: Annotated[
+        dict[str, Literal["viewer", "operator", "admin"]], BeforeValidator(_from_variable)
+    ] = {"viewer": "viewer", "operator": "operator", "admin": "admin"}
+    """Name in that claim -> the role here; the highest holds."""
+
+    @model_validator(mode="after")
+    def _refuse_any_audience(self) -> Self:
+        if self.issuer is not None and self.audience is None:
+            raise _clash(
+                "server.oidc.issuer is set without server.oidc.audience: tokens that were made "
+                "for other programs would be accepted",
+                "set the audience that the provider gives to this server's tokens",
+                "server.oidc.issuer",
+                "server.oidc.audience",
+            )
+        return self
+
+
+class Server(_Section):
+    """`hostledger server run`: queries, commands and the console over HTTP."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    """The address to listen on; every address is `0.0.0.0` or `::`."""
+    port: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=0, le=65535)] = 8765
+    """The port; 0 is any that is free."""
+    socket: Path = None
+    """A Unix socket to listen on in place of host and port, an absolute path; mode 0660."""
+    tls_certificate: Path = None
+    """A PEM file with the certificate and those above it, an absolute path. None: plain HTTP, for a
+    proxy on the same machine that speaks TLS."""
+    tls_key: Path = None
+    """A PEM file with the certificate's key, an absolute path."""
+    requests_per_second: Rate = 2000
+    """Requests that one credential may make per second, over ten seconds; 429 beyond."""
+    max_body: Count = 65536
+    """Bytes of a request's body; 413 beyond."""
+    request_timeout: Seconds = 10
+    """Seconds in which a client must have sent its request; its connection is closed then."""
+    drain_timeout: Seconds = 30
+    """Seconds after SIGTERM in which requests under way may finish."""
+    max_streams: Count = 200
+    """Most clients that follow the event stream at a time, in one process; 503 beyond."""
+    oidc: Oidc = Oidc()
+
+    @model_validator(mode="after")
+    def _refuse_half_a_certificate(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise _clash(
+                "server.tls_certificate and server.tls_key go together",
+                "set both, or neither",
+                "server.tls_certificate",
+                "server.tls_key",
+            )
+        return self
+
+
+def _bytes(value: object) -> object:
+    """ "100MB" as bytes."""
+    if not isinstance(value, str):
+        return _refuse_switch(value)
+    found = re.fullmatch(r"([0-9]+) *([KMG]?)B?", value.strip(), re.IGNORECASE)
+    if found is None:
+        raise ValueError("a size such as 100MB is needed")
+    return int(found[1]) * 1000 ** " KMG".index(found[2].upper() or " ")
+
+
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
+
+
+class Memory(_Section):
+    """What worker and server keep in memory."""
+
+    max_cache_size: Bytes = 100_000_000
+    """Bytes of answers that the server keeps until the log goes on, such as "100MB"; 0: none."""
+
+
+class Performance(_Section):
+    """What worker and server take of the machine."""
+
+    memory: Memory = Memory()
+
+
 class Settings(_Section):
     """Everything a site may choose, validated and frozen; `Settings()` is the defaults."""
 
@@ -670,6 +769,8 @@ class Settings(_Section):
     monitoring: Monitoring = Monitoring()
     retention: Retention = Retention()
     reports: Reports = Reports()
+    server: Server = Server()
+    performance: Performance = Performance()
 
     @model_validator(mode="after")
     def _refuse_lease_shorter_than_a_call(self) -> Self:

@@ -674,7 +674,7 @@ def simulation(
             "(pip install 'hostledger[sandbox]')"
         ) from None
     from infrastructure.sandbox.simulation import SimulatedClock, simulated_places
-    from infrastructure.settings import Monitoring, Performance, Settings, Storage
+    from infrastructure.settings import Monitoring, PerformanceMonitoring, Settings, Storage
     from infrastructure.storage import storage_of
 
     numbers = count(1)
@@ -686,7 +686,7 @@ def simulation(
     with TemporaryDirectory(prefix="hostledger-") as directory:
         site = Site(provider, directory, directory, "")
         make_state_directory(site)
-        unmeasured = Performance(enabled=False)
+        unmeasured = PerformanceMonitoring(enabled=False)
         places, keys = simulated_places(settings["provider"], f"{directory}/credentials")
         document = {
             **settings,

@@ -244,6 +244,12 @@ class AggregateStore:
     """Saves aggregates by `append`, which each store has of its own."""
 
     append: Callable[..., list[str]]
+    _actor: dict[str, str]
+
+    def act_for(self, principal: str) -> None:
+        """From here on commits are made for a client of the server; for none with ""."""
+        own = {name: value for name, value in self._actor.items() if name != "principal"}
+        self._actor = {**own, "principal": principal} if principal else own
 
     def save(self, *aggregates: Aggregate, **metadata: Any) -> list[str]:
         """Store the pending events of aggregates in one commit; the ids of the events.

@@ -321,7 +321,6 @@ ALTER TABLE cloud_states ADD COLUMN wall REAL NOT NULL DEFAULT 0;
 ALTER TABLE store ADD COLUMN moved_to TEXT NOT NULL DEFAULT '';
 """,
     # No question takes the indexes: what is open or alive has some that hold nothing else.
-    # No question takes the indexes: what is open or alive has some that hold nothing else.
     4: """
 CREATE TABLE projection_versions (
     name TEXT PRIMARY KEY,
@@ -333,6 +332,12 @@ DROP INDEX requests_by_status;
 DROP INDEX requests_by_creation;
 DROP INDEX requests_unseen;
 DROP INDEX machines_by_status;
+""",
+    # Pages of the server's listings, the newest first. A row's position never changes, and a new
+    # one's is the greatest, so that each costs one entry at the right edge.
+    5: """
+CREATE INDEX requests_by_position ON requests (position, request_id);
+CREATE INDEX machines_by_position ON machines (position, machine_id);
 """,
 }
 

@@ -35,7 +35,9 @@ class DynamodbQueries(SqlQueries):
 
     def again(self) -> None:
         """End this look and begin a new one, of what the log has by now."""
-        self._rows("COMMIT")
+        if not self._paused:
+            self._rows("COMMIT")
+        self._paused = False
         self._forget_items()
         self._mirror.follow(read_head(self._tables))
         self._connection = self._mirror.store.connection

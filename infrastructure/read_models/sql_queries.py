@@ -17,16 +17,15 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]
 
-REQUESTS = """
-SELECT r.*, CASE r.kind
+# The + keeps SQLite from going through all machines that live for those of one request.
+ALIVE = """CASE r.kind
     WHEN 'request' THEN (
-        SELECT count(*) FROM machines m WHERE m.request_id = r.request_id AND m.alive = 1)
+        SELECT count(*) FROM machines m WHERE m.request_id = r.request_id AND +m.alive = 1)
     ELSE (
         SELECT count(*) FROM returned_machines i JOIN machines m USING (machine_id)
         WHERE i.return_id = r.request_id AND i.ours = 1 AND m.alive = 1)
-    END AS alive
-FROM requests r
-"""
+    END AS alive"""
+REQUESTS = f"SELECT r.*, {ALIVE} FROM requests r"
 RETURNED = """
 SELECT i.machine_id, i.name, i.ours, m.status, m.alive
 FROM returned_machines i LEFT JOIN machines m ON i.ours = 1 AND m.machine_id = i.machine_id
@@ -70,6 +69,7 @@ class SqlQueries:
         self._connection = connection
         self._name = name
         self._schema = schema
+        self._paused = False
         self.inert = inert
         self.reports: list[str] = []
         """What a person should know of the store, and do about it."""
@@ -80,6 +80,12 @@ class SqlQueries:
     def begin(self) -> None:
         """Make what follows one consistent look. Raises StoreError."""
         self._rows("BEGIN")
+
+    def pause(self) -> None:
+        """End this look; `again` begins the next. Whoever keeps a connection open must not hold an
+        old state meanwhile. Raises StoreError."""
+        self._rows("COMMIT")
+        self._paused = True
 
     def close(self) -> None:
         self._connection.close()
@@ -120,6 +126,7 @@ class SqlQueries:
         alive_only: bool,
         machine_id: str = "",
         batch_id: str = "",
+        limit: int | None = None,
     ) -> list[Row]:
         """Machines in the order in which they came."""
         given = {
@@ -130,7 +137,40 @@ class SqlQueries:
         }
         where, values = _where(given, "alive = 1", alive_only)
         return self._rows(
-            f"SELECT * FROM machines WHERE {where} ORDER BY position, machine_id", values
+            f"SELECT * FROM machines WHERE {where} ORDER BY position, machine_id LIMIT ?",
+            (*values, ALL if limit is None else limit),
+        )
+
+    def page(
+        self,
+        table: str,
+        columns: Sequence[str],
+        conditions: Sequence[tuple[str, str, Any]],
+        order: tuple[str, str, bool],
+        after: tuple[Any, str] | None,
+        limit: int,
+    ) -> list[Row]:
+        """These columns (`alive` of requests is counted) of so many rows of a read table, sorted by
+        a column and its key (column, key, descending), behind the place `after` (their values).
+        Names are the caller's own, never a user's."""
+        column, key, descending = order
+        where = [f"r.{name} {operator} ?" for name, operator, _ in conditions]
+        values = [value for _, _, value in conditions]
+        same = column == key
+        if after is not None:
+            compare = "<" if descending else ">"
+            where.append(
+                f"r.{key} {compare} ?" if same else f"(r.{column}, r.{key}) {compare} (?, ?)"
+            )
+            values += after[1:] if same else after
+        direction = "DESC" if descending else "ASC"
+        by = f"r.{key} {direction}" if same else f"r.{column} {direction}, r.{key} {direction}"
+        counted = table == "requests"
+        wanted = [ALIVE if counted and name == "alive" else f"r.{name}" for name in columns]
+        return self._rows(
+            f"SELECT {', '.join(wanted)} FROM {table} r "
+            f"WHERE {' AND '.join(where) or '1 = 1'} ORDER BY {by} LIMIT ?",
+            (*values, limit),
         )
 
     def being_terminated(self, machine_ids: Sequence[str]) -> list[str]:
@@ -242,6 +282,16 @@ class SqlQueries:
             (dumps(list(streams)),),
         )[0]
         return row["first"], row["last"], row["events"]
+
+    def events_between(self, after: int, to: int, topic: str | None, limit: int) -> list[Row]:
+        """The next events, of one topic or of all, with after < position <= to. Raises
+        EventsArchivedAway."""
+        if topic is not None:
+            return self._of_topic("*", topic, after, to, limit, "")
+        return self._events(
+            "SELECT * FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?",
+            (after, to, limit),
+        )
 
     def whole_events_after(self, position: int, limit: int) -> list[Row]:
         """As `events_after`, without those that were taken out."""
@@ -364,6 +414,14 @@ class SqlQueries:
         them."""
         return self._of_topic("*", topic, after, ALL if until is None else until, ALL, text)
 
+    def events_of_topics(self, topics: Sequence[str], after: int) -> list[Row]:
+        """The events of topics that are never archived behind a position, oldest first."""
+        return self._rows(
+            "SELECT * FROM events WHERE topic IN (SELECT j.value FROM json_each(?) j) "
+            "AND position > ? ORDER BY position",
+            (dumps(list(topics)), after),
+        )
+
     def event(self, event_id: str) -> Row | None:
         rows = self._events("SELECT * FROM events WHERE event_id = ?", (event_id,))
         return rows[0] if rows else None
@@ -484,7 +542,9 @@ class SqlQueries:
 
     def again(self) -> None:
         """End this look and begin a new one."""
-        self._rows("COMMIT")
+        if not self._paused:
+            self._rows("COMMIT")
+        self._paused = False
         self.begin()
 
     # -- the store --------------------------------------------------------------------------------

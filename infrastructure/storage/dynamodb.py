@@ -30,6 +30,7 @@ class DynamodbStorage:
     """The methods of `SqliteStorage`. `warnings` is what `create` tells of its settings."""
 
     scheme = "dynamodb"
+    quick_reads = False
     place_key = "storage.dynamodb_strategy.table_prefix"
     keeps_all = (
         "a part of a bucket of its log cannot be taken out: keep a copy with `hostledger audit "

@@ -43,6 +43,7 @@ class PostgresqlStorage:
     """`name` is the url without a password."""
 
     scheme = "postgresql"
+    quick_reads = False
     place_key = "storage.sql_strategy.url"
     keeps_all = ""
 

@@ -47,6 +47,8 @@ class SqliteStorage:
     password), `place_key` the setting that says where it is."""
 
     scheme = "sqlite"
+    quick_reads = True
+    """Whether a look at a few rows costs less than handing it to a thread."""
     place_key = "storage.sqlite_strategy.path"
     keeps_all = ""
     """Why nothing can be taken out of the store, and what to do; "" where it can."""

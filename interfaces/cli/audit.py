@@ -89,7 +89,9 @@ def _tell(event: dict[str, Any]) -> None:
 
 def _actor(event: dict[str, Any]) -> str:
     actor = event["actor"]
-    return "/".join(actor[part] for part in ("user", "provider", "process") if actor.get(part))
+    return "/".join(
+        actor[part] for part in ("user", "provider", "process", "principal") if actor.get(part)
+    )
 
 
 def explain(arguments: argparse.Namespace) -> int:

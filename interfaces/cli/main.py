@@ -37,6 +37,8 @@ COMMANDS = {
     "resume": ("interfaces.cli.resume", "go on with what was paused"),
     "iam-policy": ("interfaces.cli.iam_policy", "the permissions that the worker needs at AWS"),
     "worker": ("interfaces.cli.worker", "run, drain, look at and stop the worker"),
+    "server": ("interfaces.cli.server", "answer queries and take commands over HTTP"),
+    "tokens": ("interfaces.cli.tokens", "who may ask the server: create, list, revoke"),
     "hf": ("interfaces.cli.hf", "one of HostFactory's five verbs, as its scripts do it"),
     "scripts": ("interfaces.cli.scripts", "where the scripts for HostFactory are"),
     "demo": ("interfaces.cli.demo", "a whole cycle in the sandbox, no AWS account needed"),

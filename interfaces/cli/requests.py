@@ -232,16 +232,16 @@ def end_request(side: Any, request_id: str, reason: str) -> list[str]:
 
     Raises UnknownRequest, RequestIsFinal, Conflict.
     """
-    from application.cancel_request import CancelRequest, cancel_request
-    from application.return_machines import ReturnMachines, return_machines
+    from application import cancel_request as cancelling
 
     with options.ledger_of(side) as ledger:
-        provider = queries.request(side.queries(), request_id)["provider"]
-        living = side.work().living_machines_of(request_id)
-        command = CancelRequest(request_id, provider, living, reason, "operator", side.random()(16))
-        returns = [cancel_request(command, ledger)]
-        # What the worker recorded between our look and our commit.
-        while late := side.work().living_machines_of(request_id):
-            more = ReturnMachines(provider, late, [], reason, "operator", side.random()(16))
-            returns.append(return_machines(more, ledger))
-    return [return_id for return_id in returns if return_id]
+        work = side.work()
+        return cancelling.end_request(
+            request_id,
+            queries.request(side.queries(), request_id)["provider"],
+            partial(work.living_machines_of, request_id),
+            reason,
+            "operator",
+            side.random(),
+            ledger,
+        )

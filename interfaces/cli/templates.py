@@ -74,18 +74,11 @@ def run(arguments: argparse.Namespace) -> int:
     return arguments.act(arguments)  # type: ignore[no-any-return]
 
 
-def _document(template: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "template_id": template["template_id"],
-        "revision": template["revision"],
-        **template["content"],
-    }
-
-
 def _documents(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """What is offered now, or what the ledger says was offered then."""
     if arguments.as_of is None:
-        return [_document(t) for t in options.reading(arguments).compiled.templates()]
+        offered = options.reading(arguments).compiled.templates()
+        return [queries.template_document(template) for template in offered]
     provider = options.site_of(arguments).provider
     with options.looking(arguments, partial(as_of.topics, as_of.TEMPLATES)) as view:
         return queries.templates(view, provider)

@@ -384,6 +384,8 @@ def test_every_event_is_written_by_a_commit_with_a_point() -> None:
         "MachineUnprotected",
         "ArchiveIntended",  # tests/application/test_archiving.py kills it at each step
         "EventsArchived",
+        "TokenCreated",
+        "TokenRevoked",
     }
     """One commit of a person's command, who sees whether it was done and may give it again."""
     assert (COMMITS & set(TOPICS)) | behind | by_hand == set(TOPICS)

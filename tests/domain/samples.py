@@ -18,6 +18,7 @@ from domain import (
     return_request,
     template,
     termination_batch,
+    token,
 )
 from tests.specification import Happened, event
 
@@ -380,6 +381,20 @@ def every_event() -> dict[str, tuple[str, Happened]]:
         (
             "lt-default/us-east-1/hostledger-9f86d081-0123456789abcdef01234567",
             event(launch_template.LaunchTemplateDeleted),
+        ),
+        (
+            "token-tok-6ba7b8149dad11d180b400c04fd430c8",
+            event(
+                token.TokenCreated,
+                name="Grafana, Büro 3",
+                role="viewer",
+                digest="0" * 64,
+                expires_at="2027-04-15T08:00:00.000000Z",
+            ),
+        ),
+        (
+            "token-tok-6ba7b8149dad11d180b400c04fd430c8",
+            event(token.TokenRevoked, reason="left the team"),
         ),
         ("brake", event(brake.Paused, scope="everything", reason="Kostenbremse: prüfen")),
         ("brake", event(brake.Resumed, reason="checked")),

@@ -561,7 +561,7 @@ def test_store_status_counts_what_there_is(world: World, run: Run) -> None:
     document = run("store", "status", "--output", "json").document
 
     assert (document["path"], document["deployment"]) == (world.path, world.deployment)
-    assert (document["incarnation"], document["schema"], document["inert"]) == (1, 4, None)
+    assert (document["incarnation"], document["schema"], document["inert"]) == (1, 5, None)
     assert document["events"] == document["head"]["position"] == len(world.topics())
     assert document["open"] == {"requests": 1, "returns": 1, "batches": 0, "terminations": 0}
     assert (document["live_machines"], document["orphans"]) == (2, 0)

@@ -1,0 +1,141 @@
+"""The server's application: what is answered at which path, and what of it may fail."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from application.version import VERSION
+from interfaces.read_side import Site
+from interfaces.rest import commands, problems, queries, stream
+from interfaces.rest.commanding import Commands
+from interfaces.rest.door import Door
+from interfaces.rest.identity import Identities
+from interfaces.rest.looks import Looks
+from interfaces.rest.models import ProblemDocument
+from interfaces.rest.problems import STATUSES, Problem
+from interfaces.rest.replies import Answers
+
+LOOKING_THREADS = 4
+
+DESCRIPTION = (
+    "Queries and commands of a Hostledger deployment. Each request carries a token, "
+    "`Authorization: Bearer TOKEN`, that `hostledger tokens create` made. Times are ISO 8601 in "
+    "UTC; positions are those of the log."
+)
+
+
+def create_app(site: Site, environ: Mapping[str, str], python: str) -> FastAPI:
+    """The application over a site; its `state.door` is the outermost of it. Raises
+    BrokenConfiguration."""
+    looks = Looks(site, environ, python, LOOKING_THREADS)
+    settings = looks.settings["server"]
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        app.state.tail = stream.Tail(looks, settings["max_streams"])
+        try:
+            yield
+        finally:
+            app.state.commands.close()
+            looks.close()
+
+    app = FastAPI(
+        title="Hostledger",
+        version=VERSION,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=life,
+    )
+    app.state.looks = looks
+    app.state.answers = _answers(looks.settings)
+    app.state.commands = Commands(looks.call)
+    app.include_router(stream.router)  # before the paths with an id in them
+    app.include_router(queries.router)
+    app.include_router(commands.router)
+    for failure in (*STATUSES, Problem):
+        app.add_exception_handler(failure, _tell)
+    app.add_exception_handler(HTTPException, _tell_http)
+    app.add_exception_handler(RequestValidationError, _tell_invalid)
+    app.add_exception_handler(Exception, _tell_defect)
+    identities = Identities(looks)
+    app.add_middleware(_door, identities=identities, settings=settings, state=app.state)
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
+    return app
+
+
+def _answers(settings: Mapping[str, Any]) -> Answers:
+    most = settings["performance"]["memory"]["max_cache_size"]
+    sql = settings["storage"]["sql_strategy"]
+    if settings["storage"]["strategy"] != "sql":
+        return Answers(most)
+    return Answers(most if sql["enable_query_cache"] else 0, sql["query_cache_size"])
+
+
+def _door(app: Any, identities: Identities, settings: Mapping[str, Any], state: Any) -> Door:
+    state.door = Door(app, identities, settings)
+    return state.door  # type: ignore[no-any-return]
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        document["components"]["schemas"]["ProblemDocument"] = ProblemDocument.model_json_schema()
+        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}]
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+# -- failures ---------------------------------------------------------------------------------
+
+
+async def _tell(request: Request, error: Exception) -> Response:
+    problem = error if isinstance(error, Problem) else problems.of_failure(error)
+    return problems.response(problem, request.scope["state"]["request_id"])
+
+
+async def _tell_http(request: Request, error: Exception) -> Response:
+    """What the framework itself refuses: a path or method that there is not, a body that is no
+    JSON, or one that the door refused while it was read."""
+    assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, Problem):
+        return await _tell(request, error.__cause__)
+    names = {404: "no-such-path", 405: "no-such-method"}
+    name = names.get(error.status_code, "bad-request")
+    problem = Problem(error.status_code, name, str(error.detail), error.headers)
+    return problems.response(problem, request.scope["state"]["request_id"])
+
+
+async def _tell_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    wrong = [
+        f"{'.'.join(str(part) for part in each['loc'][1:]) or each['loc'][0]}: {each['msg']}"
+        for each in error.errors()
+    ]
+    return await _tell(request, Problem(422, "invalid", "; ".join(wrong[:10])))
+
+
+async def _tell_defect(request: Request, error: Exception) -> Response:
+    """A defect of ours: its trace is in the log, under the id that the client is told."""
+    request_id = request.scope["state"]["request_id"]
+    request.app.state.looks.call().journal().error(
+        "defect",
+        request=request_id,
+        path=request.scope["path"],
+        trace="".join(traceback.format_exception(error)),
+    )
+    detail = "a defect of this server: its log has the trace, under this instance"
+    return problems.response(Problem(500, "defect", detail), request_id)

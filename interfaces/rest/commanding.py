@@ -1,0 +1,179 @@
+"""Commands in the server: one thread has the store open for writing, and whoever waits for it at
+the same time shares a commit."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from application import queries
+from application.cancel_request import end_request
+from application.failures import Conflict, StoreInert, StoreMissing
+from application.request_machines import RequestMachines, request_machines
+from application.return_machines import ReturnMachines, return_machines
+from application.tokens import CreateToken, RevokeToken, create_token, ends_after, revoke_token
+from domain.refusals import UnknownMachine
+from domain.template import Template
+from interfaces.read_side import Call
+from interfaces.rest.problems import Problem
+
+Random = Callable[[int], bytes]
+
+
+class Acting:
+    """What a command acts on: the site as its files are now, and its open store. One thread's."""
+
+    def __init__(self, call: Call, store: Any, model: Any) -> None:
+        self._call = call
+        self._store = store
+        self._model = model
+        self._view = call.storage.view_of(store)
+        self._provider = call.site.provider
+
+    def request_machines(
+        self, template_id: str, count: int, reason: str, source: str, random: Random
+    ) -> dict[str, Any]:
+        """Raises a Refusal, Conflict, StoreError."""
+        key = Template.key(self._provider, template_id)
+        command = RequestMachines(
+            self._provider,
+            template_id,
+            count,
+            self._call.compiled.template(template_id),
+            self._model.template_revision(key),
+            self._call.settings["provider"]["fulfilment_deadline"],
+            source,
+            random(16),
+            reason=reason,
+        )
+        try:
+            request_machines(command, self._store)
+        except Conflict:
+            if self._store.command_result(command.request_id) is None:
+                raise
+            asked = queries.request(self._view, command.request_id, 0)
+            self._refuse_other((asked["template_id"], asked["machine_count"]), (template_id, count))
+        return self._recorded(command.request_id)
+
+    def return_machines(
+        self, machine_ids: list[str], reason: str, source: str, random: Random
+    ) -> dict[str, Any]:
+        """Raises UnknownMachine, Conflict, StoreError."""
+        self._store.refuse_failed_projections()
+        known = self._model.known(machine_ids)
+        unknown = [machine_id for machine_id in machine_ids if machine_id not in known]
+        if unknown:
+            raise UnknownMachine(
+                f"the ledger has no machine {', '.join(unknown[:10])}: nothing was returned; "
+                "/api/v1/machines?alive=true shows what may be"
+            )
+        command = ReturnMachines(self._provider, machine_ids, [], reason, source, random(16))
+        try:
+            return_machines(command, self._store)
+        except Conflict:
+            if self._store.command_result(command.return_id) is None:
+                raise
+            named = [row["machine_id"] for row in self._view.returned(command.return_id)]
+            self._refuse_other(named, machine_ids)
+        return self._recorded(command.return_id)
+
+    def cancel_request(
+        self, request_id: str, reason: str, source: str, random: Random
+    ) -> dict[str, Any]:
+        """Raises UnknownRequest, RequestIsFinal, Conflict, StoreError."""
+        command_id = "cmd-" + random(32)[16:].hex()
+        done = self._store.command_result(command_id)
+        if done is None:
+            self._store.refuse_failed_projections()
+            returns = end_request(
+                request_id,
+                queries.request(self._view, request_id, 0)["provider"],
+                partial(self._living, request_id),
+                reason,
+                source,
+                random,
+                self._store,
+                command_id,
+            )
+        else:
+            returns = [done] if done else []
+        return {**self._recorded(request_id), "state": "cancelled", "return_ids": returns}
+
+    def _living(self, request_id: str) -> list[str]:
+        rows = self._view.machines(None, request_id, True)
+        return [row["machine_id"] for row in rows if not row["return_id"]]
+
+    def create_token(self, name: str, role: str, days: int) -> dict[str, Any]:
+        expires_at = ends_after(self._call.clock.now()[0], days)
+        command = CreateToken(name, role, expires_at, os.urandom(32), os.urandom(16))
+        create_token(command, self._store)
+        return {
+            "token_id": command.token_id,
+            "token": command.token,
+            "role": role,
+            "expires_at": expires_at or None,
+        }
+
+    def revoke_token(self, token_id: str, reason: str) -> None:
+        """Raises UnknownToken, TokenIsRevoked, Conflict, StoreError."""
+        revoke_token(RevokeToken(token_id, reason, os.urandom(16)), self._store)
+
+    def _refuse_other(self, carried_out: Any, asked: Any) -> None:
+        if carried_out != asked:
+            raise Problem(
+                409,
+                "key-reused",
+                f"this Idempotency-Key was used for {carried_out}: another command needs another "
+                "key",
+            )
+
+    def _recorded(self, request_id: str) -> dict[str, Any]:
+        return {"request_id": request_id, "position": self._view.end()[0]}
+
+
+class Commands:
+    """Takes commands from the event loop to the store's thread."""
+
+    def __init__(self, call: Callable[[], Call]) -> None:
+        self._call = call
+        self._thread = ThreadPoolExecutor(1, "commands")
+        self._store: Any = None
+        self._acting: Any = None
+
+    async def carry_out(self, principal: str, command: Callable[[Acting], Any]) -> Any:
+        """What the command answers, when it is on disk. Raises what it raises."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._run, principal, command)
+
+    def _run(self, principal: str, command: Callable[[Acting], Any]) -> Any:
+        if self._acting is None:
+            call = self._call()
+            self._store, model = call.ledger()
+            self._acting = Acting(call, self._store, model)
+        self._store.act_for(principal)
+        try:
+            return command(self._acting)
+        except (StoreInert, StoreMissing):
+            self._close()  # the next command looks what is there now
+            raise
+
+    def hindrance(self) -> str:
+        """Why nobody works on what is recorded, "" when a worker does."""
+        call = self._call()
+        if call.mode == "inline" or call.worker_lives():
+            return ""
+        return "no worker lives: the next call of a script starts one, or `hostledger worker run`"
+
+    def _close(self) -> None:
+        if self._store is not None:
+            self._store.close()
+        self._store = self._acting = None
+
+    def close(self) -> None:
+        """After what waits was carried out."""
+        self._thread.submit(self._close)
+        self._thread.shutdown(wait=True)

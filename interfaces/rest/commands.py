@@ -1,0 +1,180 @@
+"""The commands: ask for machines, hand them back, cancel, make and revoke tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+from os import urandom
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Request
+from starlette.responses import Response
+
+from domain.token import ADMIN, OPERATOR
+from interfaces.rest import models
+from interfaces.rest.door import principal_of, refuse_below
+from interfaces.rest.replies import JSON, Id, encode, problems, reply
+
+SOURCE = "rest"
+
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="the same key again is the same command: it is carried out once, and answered "
+        "again as it was",
+    ),
+]
+
+
+async def _operator(request: Request) -> None:
+    refuse_below(request, OPERATOR)
+
+
+async def _admin(request: Request) -> None:
+    refuse_below(request, ADMIN)
+
+
+router = APIRouter(prefix="/api/v1")
+
+
+def _random(request: Request, key: str | None) -> Callable[[int], bytes]:
+    """The bytes that a command's ids are made of: with a key they are always the same, so that the
+    ledger itself refuses to carry it out twice."""
+    if key is None:
+        return urandom
+    who = principal_of(request).name
+    seed = "\n".join((who, request.method, request.url.path, key)).encode(errors="replace")
+    return lambda count: sha256(seed).digest()[:count]
+
+
+async def _carry_out(request: Request, command: Callable[[Any], Any]) -> Any:
+    return await request.app.state.commands.carry_out(principal_of(request).name, command)
+
+
+def _accepted(request: Request, document: dict[str, Any]) -> Response:
+    document["message"] = request.app.state.commands.hindrance()
+    headers = {"Location": f"/api/v1/requests/{document['request_id']}"}
+    return Response(encode(document), 202, headers, media_type=JSON)
+
+
+@router.post(
+    "/requests",
+    tags=["requests"],
+    summary="Ask for machines",
+    status_code=202,
+    response_model=models.Recorded,
+    responses=problems(409, 413),
+    dependencies=[Depends(_operator)],
+)
+async def request_machines(
+    request: Request, asked: models.AskForMachines, key: Key = None
+) -> Response:
+    """The request is recorded; a worker launches for it."""
+    random = _random(request, key)
+
+    def command(site: Any) -> dict[str, Any]:
+        return site.request_machines(  # type: ignore[no-any-return]
+            asked.template_id, asked.machine_count, asked.reason, SOURCE, random
+        )
+
+    return _accepted(request, await _carry_out(request, command))
+
+
+@router.post(
+    "/returns",
+    tags=["requests"],
+    summary="Hand machines back",
+    status_code=202,
+    response_model=models.Recorded,
+    responses=problems(404, 409, 413),
+    dependencies=[Depends(_operator)],
+)
+async def return_machines(request: Request, asked: models.HandBack, key: Key = None) -> Response:
+    """The return is recorded; a worker terminates the machines. Every one must be ours."""
+    random = _random(request, key)
+    machine_ids = list(dict.fromkeys(asked.machine_ids))
+
+    def command(site: Any) -> dict[str, Any]:
+        return site.return_machines(  # type: ignore[no-any-return]
+            machine_ids, asked.reason, SOURCE, random
+        )
+
+    return _accepted(request, await _carry_out(request, command))
+
+
+@router.post(
+    "/requests/{request_id}/cancel",
+    tags=["requests"],
+    summary="Cancel a request",
+    status_code=202,
+    response_model=models.Cancelled,
+    responses=problems(404, 409, 413),
+    dependencies=[Depends(_operator)],
+)
+async def cancel_request(
+    request: Request, request_id: Id, asked: models.Cancel, key: Key = None
+) -> Response:
+    """It ends, and the machines that it has are returned."""
+    random = _random(request, key)
+
+    def command(site: Any) -> dict[str, Any]:
+        return site.cancel_request(  # type: ignore[no-any-return]
+            request_id, asked.reason, SOURCE, random
+        )
+
+    return _accepted(request, await _carry_out(request, command))
+
+
+@router.get(
+    "/tokens",
+    tags=["tokens"],
+    summary="Who may ask this server",
+    response_model=models.TokenList,
+    responses=problems(),
+    dependencies=[Depends(_admin)],
+)
+async def list_tokens(request: Request) -> Response:
+    """All tokens that there ever were, without themselves."""
+    from application.tokens import Tokens
+
+    tokens = Tokens()
+    await request.app.state.looks.ask(tokens.follow)
+    return reply(None, encode({"tokens": list(tokens.known.values())}))
+
+
+@router.post(
+    "/tokens",
+    tags=["tokens"],
+    summary="Make a token",
+    status_code=201,
+    response_model=models.TokenMade,
+    responses=problems(413),
+    dependencies=[Depends(_admin)],
+)
+async def create_token(request: Request, asked: models.AskForToken) -> Response:
+    """The token itself is told this once; the ledger has its digest."""
+
+    def command(site: Any) -> dict[str, Any]:
+        return site.create_token(asked.name, asked.role, asked.days)  # type: ignore[no-any-return]
+
+    document = await _carry_out(request, command)
+    return Response(encode(document), 201, media_type=JSON)
+
+
+@router.delete(
+    "/tokens/{token_id}",
+    tags=["tokens"],
+    summary="Revoke a token",
+    response_model=models.Revoked,
+    responses=problems(404, 409),
+    dependencies=[Depends(_admin)],
+)
+async def revoke_token(request: Request, token_id: Id) -> Response:
+    """It opens nothing from a second later on, in every process."""
+    await _carry_out(
+        request, lambda site: site.revoke_token(token_id, f"by {principal_of(request).name}")
+    )
+    return reply(None, encode({"token_id": token_id}))
