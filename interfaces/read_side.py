@@ -42,6 +42,7 @@ __all__ = [
     "export_log",
     "iam_policy",
     "instance_types_named",
+    "kept_figures",
     "log_defect",
     "price_list",
     "read_templates",
@@ -289,6 +290,17 @@ def worker_status(call: Call) -> dict[str, object]:
         "ended": bool(facts.get("ended")),
         "reason": facts.get("reason") or None,
     }
+
+
+def kept_figures(call: Call, since: str) -> dict[str, Any]:
+    """What worker and server have kept of their figures since a time, or in a period before now
+    (such as 1h): `operations`, `resources` and `queue` (`telemetry.figures.summary`)."""
+    from infrastructure.event_store.commit import iso, seconds
+    from infrastructure.telemetry import figures
+
+    first = call.now[0] - figures.seconds_of(since) if len(since) < 20 else seconds(since)
+    kept = figures.read(call.site.metrics_dir, first)
+    return {"since": iso(first), **figures.summary(kept)}
 
 
 def verify_log(

@@ -19,6 +19,12 @@ SHORTEST = 600.0
 """Seconds that a file holds at least."""
 
 NAME = "figures-"
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+
+
+def seconds_of(period: str) -> float:
+    """Of a period as the configuration has it, such as 7d."""
+    return float(period[:-1]) * UNITS[period[-1]]
 
 
 class KeptFigures:
@@ -66,9 +72,9 @@ def _files(directory: str) -> list[tuple[float, str]]:
     return sorted(found)
 
 
-def read(directory: str, since: float, until: float) -> Iterator[dict[str, Any]]:
-    """The kept figures of this time (seconds since the epoch), oldest first; a torn line is passed
-    over."""
+def read(directory: str, since: float) -> Iterator[dict[str, Any]]:
+    """The figures that were kept from this time on (seconds since the epoch), oldest first; a torn
+    line is passed over."""
     for _, name in _files(directory):
         try:
             with open(f"{directory}/{name}", encoding="utf-8", errors="replace") as file:
@@ -77,7 +83,7 @@ def read(directory: str, since: float, until: float) -> Iterator[dict[str, Any]]
                         figures = loads(line)
                     except BadJson:
                         continue
-                    if isinstance(figures, dict) and since <= figures.get("at", -1) <= until:
+                    if isinstance(figures, dict) and figures.get("at", -1) >= since:
                         yield figures
         except FileNotFoundError:
             continue  # dropped meanwhile

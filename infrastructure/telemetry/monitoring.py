@@ -34,14 +34,7 @@ finds."""
 ANSWERS = frozenset({"shortage", "quota", "not_found", "template_gone"})
 """Classes of AWS's errors that are answers: the call itself did not fail."""
 
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-
 LEASE_ENDS = {Fenced: "lease_lost", LeaseLost: "lease_lost", IntegrityError: "conflict"}
-
-
-def seconds_of(period: str) -> float:
-    """Of a period as the configuration has it, such as 7d."""
-    return float(period[:-1]) * UNITS[period[-1]]
 
 
 class Watch:
@@ -141,7 +134,7 @@ class Monitoring:
         self._alerting = Alerting(ledger, journal, delivery.tell)
         self._measuring = Measuring(metrics, self._history)
         self._kept = figures.KeptFigures(
-            directory, seconds_of(self._performance["retention_period"])
+            directory, figures.seconds_of(self._performance["retention_period"])
         )
         self._usage = resources.Usage()
         self._began = self._collected = clock.now()
