@@ -173,12 +173,16 @@ class Alerting:
     """`tell` takes each crossing as a document for people and programs."""
 
     def __init__(
-        self, ledger: Ledger, journal: Journal, tell: Callable[[dict[str, Any]], object]
+        self,
+        ledger: Ledger,
+        journal: Journal,
+        tell: Callable[[dict[str, Any]], object],
+        unrecorded: dict[str, bool] | None = None,
     ) -> None:
         self._ledger = ledger
         self._journal = journal
         self._tell = tell
-        self._unrecorded: dict[str, bool] = {}
+        self.unrecorded = unrecorded or {}
         """What was told and could not be recorded."""
 
     def evaluate(
@@ -195,19 +199,19 @@ class Alerting:
             name = condition.name
             now[name] = condition.holds
             if condition.holds == (name in before):
-                if self._unrecorded.pop(name, condition.holds) != condition.holds:
+                if self.unrecorded.pop(name, condition.holds) != condition.holds:
                     self._say(condition)  # it was told, if not recorded
                 continue
-            was_told = self._unrecorded.get(name) == condition.holds
+            was_told = self.unrecorded.get(name) == condition.holds
             try:
                 is_new = self._record(condition, fence)
-                self._unrecorded.pop(name, None)
+                self.unrecorded.pop(name, None)
             except IntegrityError:
                 continue  # another process was quicker: the next look sees it
             except StoreError as error:
                 # A broken log takes no event; whoever can mend it is told all the same.
                 self._journal.error("alert not recorded", alert=name, message=str(error))
-                self._unrecorded[name] = condition.holds
+                self.unrecorded[name] = condition.holds
                 is_new = True
             if is_new and not was_told:
                 self._say(condition)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     """What of a log is of concern, up to a position."""
 
 __all__ = [
+    "METRICS_TYPE",
     "Call",
     "Site",
     "example_templates",
@@ -44,16 +45,21 @@ __all__ = [
     "instance_types_named",
     "kept_figures",
     "log_defect",
+    "metrics_page",
     "price_list",
     "read_templates",
     "register",
     "registered_site",
+    "server_metrics",
     "site_from",
     "store_iam_policy",
     "templates_file",
     "verify_log",
     "worker_status",
 ]
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""The media type of `metrics_page`."""
 
 JUST_NOW = 5.0
 """Seconds in which a living worker has said so at least twice."""
@@ -198,6 +204,19 @@ class Call:
             return ""
         return f"no worker has lived for {missed:.0f} s: {self._why(facts)}"
 
+    def unattended(self, model: ReadModel) -> float:
+        """Seconds for which something was open or alive and no worker looked after it; 0 while one
+        does, and where the calls do it themselves."""
+        if self.mode == "inline" or self.worker_lives() or model.holder_lives():
+            return 0.0
+        if not model.anything_open_or_alive():
+            return 0.0
+        return self._missed(worker_start.status(self.site), model)
+
+    def why_unattended(self) -> str:
+        """What is known of why no worker lives."""
+        return self._why(worker_start.status(self.site))
+
     def take_wanted_turn(self) -> bool:
         """In `inline` mode, the turn that `look_after` found wanting: whether one was taken.
 
@@ -301,6 +320,28 @@ def kept_figures(call: Call, since: str) -> dict[str, Any]:
     first = call.now[0] - figures.seconds_of(since) if len(since) < 20 else seconds(since)
     kept = figures.read(call.site.metrics_dir, first)
     return {"since": iso(first), **figures.summary(kept)}
+
+
+def server_metrics(performance: Mapping[str, Any]) -> Any:
+    """What a server counts with; None where the site wants nothing counted."""
+    if not performance["enabled"]:
+        return None
+    from infrastructure.telemetry.metrics import MetricsCollector
+
+    return MetricsCollector()
+
+
+def metrics_page(call: Call, metrics: Any) -> str:
+    """A server's metrics, with those of the worker beside it while it lives."""
+    from infrastructure.telemetry.exposition import merged
+
+    return merged(
+        metrics,
+        call.site.metrics_dir + "/worker.prom",
+        lives=worker_start.is_alive(call.site),
+        now=call.now[0],
+        interval=call.settings["monitoring"]["performance"]["collection_interval"],
+    )
 
 
 def verify_log(

@@ -330,6 +330,36 @@ class WriteSide(containers.DeclarativeContainer):
     )  # fmt: skip
 
 
+def collect_server(
+    site: Site, environ: Any, call: Any, metrics: Any, before: Any, **overrides: Any
+) -> Any:
+    """One collection of a server's figures and alerts, over a store that is opened for it. `call`
+    is the site as its files are now, `before` what this gave the last time; None where the site
+    wants nothing collected. Raises StoreError, BrokenConfiguration, CallFailed."""
+    from contextlib import closing
+
+    from application.alerting import NO_LEASE, Condition
+    from infrastructure.worker_start import MISSED_AFTER
+
+    side = WriteSide(
+        site=site, environ=environ, process="server", kept_metrics=metrics, **overrides
+    )
+    call.now = side.clock().now()
+    if not side.settings().monitoring.performance.enabled:
+        return None
+    store, model = call.ledger()
+    with closing(store):
+        missed = call.unattended(model)
+    alone = missed >= MISSED_AFTER
+    words = f"nobody has looked after what is open for {missed:.0f} s: {call.why_unattended()}"
+    with closing(side.store()):
+        monitoring = side.monitoring()
+        if before is not None:
+            monitoring.take_over(before)
+        monitoring.collect([Condition(NO_LEASE, alone, missed, MISSED_AFTER, words)])
+    return monitoring
+
+
 REPLAYED = 10_000
 """Events that a replay takes over in one commit."""
 

@@ -35,6 +35,7 @@ RETURNING = "tests/application/test_faults_returning.py::"
 WORKERS = "tests/application/test_faults_workers.py::"
 POLICIES = "tests/application/test_policies_"
 CONTRACTS = "tests/contracts/test_"
+TOGETHER = "tests/contracts/test_together.py::test_"
 MACHINES = "tests/application/test_several_machines.py::"
 
 
@@ -908,6 +909,50 @@ MUTATIONS = (
         "if fence is not None and self._here.looked[4] != fence[1]:",
         "if False:",
         (CONTRACTS + "event_store.py::test_a_lost_lease_is_refused[postgresql]",),
+    ),
+    Mutation(
+        "commands answered before the commit that they share",
+        "",
+        "application/command_queue.py",
+        "outcomes = store.together([work(command, principal) for command, principal, _ in some])",
+        """def answer(command: Any, principal: str, future: Any) -> Any:
+                return lambda: future.set_result(work(command, principal)())
+
+            store.together([answer(*one) for one in some])
+            return""",
+        (TOGETHER + "nobody_is_answered_before_the_commit[sqlite-commit.together.before#2]",),
+    ),
+    Mutation(
+        "writes of a command that conflicted kept in the commit of the others",
+        "",
+        "infrastructure/event_store/sql.py",
+        'self.connection.execute("ROLLBACK TO shared")',
+        "self.connection.total_changes",
+        (TOGETHER + "a_conflict_takes_back_its_own_writes_alone[sqlite]",),
+    ),
+    Mutation(
+        "log's end not taken back with a command that conflicted",
+        "",
+        "infrastructure/event_store/sql.py",
+        "            here.appended = appended\n",
+        "            del appended\n",
+        (TOGETHER + "the_same_command_twice_gives_one_result[sqlite]",),
+    ),
+    Mutation(
+        "a shared commit that went on after the disk was full",
+        "",
+        "infrastructure/event_store/sql.py",
+        "            raise self._here.spoilt\n        return outcome",
+        "            pass\n        return outcome",
+        (TOGETHER + "a_disk_that_is_full_in_the_middle_fails_all[sqlite]",),
+    ),
+    Mutation(
+        "a read model that failed in a shared commit followed by PostgreSQL all the same",
+        "",
+        "infrastructure/event_store/postgresql.py",
+        "        if fence or tracking or any(asked) or self._here.anew:",
+        "        if fence or tracking or any(asked):",
+        (TOGETHER + "a_failed_projection_stops_alone_and_stays_where_it_stopped[postgresql]",),
     ),
     Mutation(
         "checksum of a line of JSON not compared",

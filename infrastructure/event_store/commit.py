@@ -15,10 +15,12 @@ from infrastructure.event_store.digest import chain, digest
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from typing import Any
+    from typing import Any, TypeVar
 
     from application.instants import Instant
     from domain.event_sourced import Aggregate, DomainEvent
+
+    R = TypeVar("R")
 
     Head = tuple[int, str, str]
     """Position, chain and recorded time of the last event; (0, deployment id, "") before any."""
@@ -258,6 +260,24 @@ class AggregateStore:
         """
         events = [event for aggregate in aggregates for event in aggregate.collect_events()]
         return self.append([to_record(event) for event in events], **metadata)
+
+    def together(self, works: Sequence[Callable[[], R]]) -> list[R | Exception]:
+        """Carry out several commands, in their order, in one commit where the store has that: what
+        each returned, or the exception it raised, which is its own and keeps nothing of the others
+        back.
+
+        Whoever is answered before this has returned is answered too early. What a work saves before
+        it raises stays, as in a commit of its own. Raises StoreError when the commit that they
+        share fails: then nothing of any is recorded.
+        """
+        return [outcome_of(work) for work in works]
+
+
+def outcome_of(work: Callable[[], R]) -> R | Exception:
+    try:
+        return work()
+    except Exception as error:
+        return error
 
 
 class Rows:

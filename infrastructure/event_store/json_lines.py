@@ -11,7 +11,7 @@ import os
 
 from application.crash_points import reach
 from application.failures import Conflict, LogDamaged, StoreError, StoreInert
-from infrastructure.event_store.commit import iso, to_event
+from infrastructure.event_store.commit import AggregateStore, iso, to_event
 from infrastructure.event_store.json_ledger import (
     Identity,
     JsonLedger,
@@ -106,12 +106,7 @@ class JsonEventStore(SqliteEventStore):
         self._left: list[Any] = []
         self._lock_file = -1
         self._inode = first_inode(base)
-        try:
-            self._lock_file = os.open(
-                base + "/log.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-            )
-        except OSError as error:
-            raise StoreError(f"{base}/log.lock cannot be opened: {error.strerror}") from None
+        self._open_lock(base + "/log.lock")
         try:
             self._inert = inert
             self._identity = self._identify(inert)
@@ -340,6 +335,9 @@ class JsonEventStore(SqliteEventStore):
 
     # -- writing ----------------------------------------------------------------------------------
 
+    together = AggregateStore.together
+    """A commit is a line, and a line is what is written and waited for as a whole."""
+
     def append(
         self,
         records: Sequence[Pending],
@@ -405,7 +403,7 @@ class JsonEventStore(SqliteEventStore):
         Raises StoreBusy, StoreError, Conflict.
         """
         self._queue()
-        self._appended = None
+        self._here.appended = None
         logged = False
         try:
             try:
@@ -541,8 +539,8 @@ class JsonEventStore(SqliteEventStore):
         """After the commit: what is left beside it for whoever looks."""
         if commit is None:
             return
-        if self._appended is not None and commit.must_sync:
-            note_head(self._lock_file, *self._appended)
+        if self._here.appended is not None and commit.must_sync:
+            note_head(self._lock_file, *self._here.appended[:2])
         if self._settings["storage_type"] == "split_files":
             from infrastructure.event_store.json_streams import follow
 

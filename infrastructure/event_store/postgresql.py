@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from application.ports import Clock
     from application.projections import Record
     from infrastructure.event_store.commit import Head, Pending
-    from infrastructure.event_store.postgresql_driver import Statement
+    from infrastructure.event_store.postgresql_driver import Answer, Statement
     from infrastructure.event_store.sql import Found
 
 LOCK = 0x686F73746C656467
@@ -133,6 +133,10 @@ REAL = ("fulfilment_deadline", "boot_seconds")
 """Columns of the read tables whose numbers JSON may tell without a point."""
 
 
+TAKEN = ("events", "commands")
+"""Tables of which a key that is there already says that somebody was first."""
+
+
 class _Carefully(Exception):
     """What a read model wants stored is refused: once more, step by step."""
 
@@ -144,6 +148,7 @@ class PostgresqlEventStore(SqlEventStore):
     """
 
     unfit = (psycopg2.DataError, psycopg2.IntegrityError, psycopg2.ProgrammingError, ValueError)
+    driver_error = psycopg2.Error
     connection: Session
 
     def __init__(
@@ -157,7 +162,7 @@ class PostgresqlEventStore(SqlEventStore):
     ) -> None:
         super().__init__(session.name, clock, actor)
         self.connection = session
-        self._here = self.connection._here
+        self._here = self.connection.here
         self._own_changes = 0
         try:
             found = self.connection.run(FOUND).fetchone()
@@ -198,27 +203,33 @@ class PostgresqlEventStore(SqlEventStore):
 
         Raises StoreBusy, StoreError, Conflict.
         """
+        if self._here.sharing:
+            return self._write_within(work)
         session = self.connection
         self._begin()
+        ending: list[Statement | str] = []
         try:
             result = work()
             reach(f"commit.{name}.before")
-            ending: list[Statement | str] = [self._commit()]
-            if self._here.position is not None:
-                ending.insert(0, (GO_ON, (self._here.position,), None))
-            elif name != "lease":  # else every renewal would look like news
-                ending.insert(0, CHANGED)
+            ending.append(self._commit())
+            if self._here.appended is not None:
+                ending.insert(0, (GO_ON, (self._here.appended[0],), None))
+            elif name != "lease" and (name != "together" or self._here.wrote):
+                ending.insert(0, CHANGED)  # else what changes nothing would look like news
             session.end(*ending)
         except psycopg2.IntegrityError as error:
             raise Conflict(str(error)) from None
         except psycopg2.Error as error:
-            if self.connection.within and self._here.held.closed:
+            if not ending or not (session.within and self._here.held.closed):
+                raise failure(self.name, error, "; nothing was recorded") from None
+            if name != "together" or self._here.appended is None:
                 raise failure(
                     self.name,
                     error,
                     " (the connection broke: whether it was recorded is not known)",
                 ) from None
-            raise failure(self.name, error, "; nothing was recorded") from None
+            session.roll_back()
+            self._settle(error, self._here.appended, None)
         finally:
             if session.within:
                 session.roll_back()
@@ -227,6 +238,11 @@ class PostgresqlEventStore(SqlEventStore):
         reach(f"commit.{name}.after")
         return result
 
+    def _refused(self, error: Exception) -> Exception:
+        if isinstance(error, psycopg2.IntegrityError):
+            return Conflict(str(error))
+        return failure(self.name, error, "; nothing was recorded")
+
     def _begin(
         self,
         fence: tuple[str, int] | None = None,
@@ -234,18 +250,10 @@ class PostgresqlEventStore(SqlEventStore):
         pending: Sequence[Pending] = (),
     ) -> None:
         """Begin a write transaction and look at what it stands on."""
-        self._here.position = None
-        self._here.rows = {}
-        asked = _asked(pending)
-        known = any(asked)
-        text, types = LOOKS[fence is not None, tracking is not None, known]
-        given = [one[0] for one in (fence, tracking) if one is not None] + asked * known
-        found = self.connection.begin(
-            BEGIN, (QUEUE, (), ""), (text, given, types), raw=True
-        ).fetchall()
-        row = found[0] if found else None
-        self._here.looked = row
-        self._here.before = found[1][-1] if len(found) > 1 else self.deployment
+        self._here.appended = None
+        look, asked = _look_for(fence, tracking, pending)
+        self._keep(self.connection.begin(BEGIN, (QUEUE, (), ""), look, raw=True), asked)
+        row = self._here.looked
         try:
             if row is None or row[1] != self.deployment or row[2] != self.incarnation:
                 raise StoreInert(
@@ -255,16 +263,35 @@ class PostgresqlEventStore(SqlEventStore):
         except StoreInert:
             self.connection.roll_back()
             raise
-        self._here.rows = _rows_of(row[7], asked) if known else {}
+
+    def _keep(self, answer: Answer, asked: list[list[str]]) -> None:
+        """What a look has found."""
+        here, found = self._here, answer.fetchall()
+        here.looked = found[0] if found else None
+        here.before = found[1][-1] if len(found) > 1 else self.deployment
+        here.rows = _rows_of(here.looked[7], asked) if found and any(asked) else {}
+        here.anew = False
+
+    def _look_again(
+        self,
+        fence: tuple[str, int] | None,
+        tracking: tuple[str, int] | None,
+        pending: Sequence[Pending],
+    ) -> None:
+        """Within a transaction that is shared: look at what one more append stands on."""
+        look, asked = _look_for(fence, tracking, pending)
+        if fence or tracking or any(asked) or self._here.anew:
+            self._keep(self.connection.send([look]), asked)
 
     def _commit(self) -> str:
         return FLUSHED if self._here.looked[6] else "COMMIT"
 
     def _head(self) -> Head:
-        """The last position, chain and time, after the last event was checked against its own."""
+        """The last position, chain and time, after the last event was checked against its own: once
+        in a transaction."""
+        if self._here.appended is not None:
+            return self._here.appended  # type: ignore[no-any-return]
         issued, last = self._here.looked[0], self._here.looked[9:]
-        if self._here.position is not None:
-            raise AssertionError("one append a transaction")
         if last[0] is None:
             if issued:
                 raise LogDamaged(f"{self.name}: the log is empty, but it held {issued} events")
@@ -293,7 +320,10 @@ class PostgresqlEventStore(SqlEventStore):
         connection is asked whether it was carried out."""
         name = records[0][2] if records else "tracking"
         session = self.connection
-        self._begin(fence, tracking, records)
+        sharing = self._here.sharing
+        if sharing and self._here.spoilt is not None:
+            raise self._here.spoilt
+        (self._look_again if sharing else self._begin)(fence, tracking, records)
         try:
             if self._here.looked[8] and not self._although_moved:
                 raise StoreElsewhere(self.name, self._here.looked[8])
@@ -313,16 +343,22 @@ class PostgresqlEventStore(SqlEventStore):
             for body in (bodies or {}).items():
                 statements.append(_own(KEEP_BODY, body))
             if rows:
-                if len(rows) <= MANY:
+                if len(rows) <= MANY or sharing:
                     statements.append(_events(rows))
                 statements += self._follow(followed)
             if command is not None:
                 statements.append(_own(RESULT, (*command, last)))
-            statements.append((GO_ON, (last,), "bigint"))
-            self._send(name, statements, rows, tracking)
+            if sharing:
+                self._send_within(statements, rows)
+            else:
+                statements.append((GO_ON, (last,), "bigint"))
+                self._send(name, statements, rows, tracking)
             self._remember(rows, head)
         except _Carefully:
-            session.roll_back()
+            if sharing:
+                self._here.anew = True
+            else:
+                session.roll_back()
             return super().append(
                 records,
                 correlation_id=correlation_id,
@@ -335,10 +371,11 @@ class PostgresqlEventStore(SqlEventStore):
                 positions=positions,
             )
         finally:
-            if session.within:
+            if session.within and not sharing:
                 session.roll_back()
-        self._own_changes += 1
-        reach(f"commit.{name}.after")
+        if not sharing:
+            self._own_changes += 1
+            reach(f"commit.{name}.after")
         if positions is not None:
             positions.extend(range(head[0] + 1, last + 1))
         return [row[1] for row in rows]
@@ -360,17 +397,36 @@ class PostgresqlEventStore(SqlEventStore):
         except psycopg2.Error as error:
             if self._here.held.closed or _is_over(self._here.held):
                 self.connection.roll_back()
-                self._settle(error, [row[1] for row in rows], tracking)
+                self._settle(error, _end_of(rows), tracking)
                 return
-            if isinstance(error, psycopg2.IntegrityError) and error.diag.table_name in (
-                "events", "commands",
-            ):  # fmt: skip
+            if isinstance(error, psycopg2.IntegrityError) and error.diag.table_name in TAKEN:
                 raise Conflict(str(error)) from None
             if isinstance(error, self.unfit):
                 raise _Carefully from None
             raise failure(self.name, error, "; nothing was recorded") from None
 
-    def _settle(self, error: Exception, ids: list[str], tracking: tuple[str, int] | None) -> None:
+    def _send_within(self, statements: list[Statement], rows: Sequence[Sequence[Any]]) -> None:
+        """The same under a savepoint of a transaction that is shared."""
+        here, session = self._here, self.connection
+        begin, end = ("SAVEPOINT shared", (), None), ("RELEASE shared", (), None)
+        try:
+            session.send([begin, *statements, end])
+        except ValueError:  # a text that PostgreSQL has no place for; nothing was sent
+            raise _Carefully from None
+        except psycopg2.Error as error:
+            if here.held.closed or not isinstance(error, self.unfit):
+                here.spoilt = error
+                raise
+            session.run("ROLLBACK TO shared")
+            session.run("RELEASE shared")
+            if isinstance(error, psycopg2.IntegrityError) and error.diag.table_name in TAKEN:
+                raise Conflict(str(error)) from None
+            raise _Carefully from None
+        here.wrote, here.rows = True, {}
+        if rows:
+            here.appended = _end_of(rows)
+
+    def _settle(self, error: Exception, end: Head | None, tracking: tuple[str, int] | None) -> None:
         """The connection broke before the answer came: find out what became of the commit.
 
         Behind the lock: the server's side of the broken connection has it until its transaction
@@ -384,9 +440,9 @@ class PostgresqlEventStore(SqlEventStore):
                 "known until the store is back)"
             ) from None
         try:
-            if ids:
+            if end is not None:
                 found = self.connection.run(
-                    "SELECT count(*) FROM events WHERE event_id = %s", (ids[-1],)
+                    "SELECT count(*) FROM events WHERE position = %s AND chain = %s", end[:2]
                 ).fetchone()
                 is_there = found is not None and found[0] == 1
             else:
@@ -401,7 +457,7 @@ class PostgresqlEventStore(SqlEventStore):
 
     def _insert(self, rows: Sequence[Sequence[Any]], followed: Sequence[Record]) -> None:
         if rows:
-            self._here.position = rows[-1][0]
+            self._here.appended = _end_of(rows)
             self.connection.send([_events(rows)])
         self._project(followed)
 
@@ -410,6 +466,7 @@ class PostgresqlEventStore(SqlEventStore):
         failed = set(loads(self._here.looked[3] or "[]"))
         rows = Rows(self._read_row)
         errors = project(records, rows, failed)
+        self._here.anew |= bool(errors)
         statements: list[Statement] = []
         for writer in rows.writers():
             statements += _puts(rows.take(writer))
@@ -438,6 +495,21 @@ class PostgresqlEventStore(SqlEventStore):
             session.run("ROLLBACK TO rows")
             for table, row in rows:
                 session.execute(put((table, *row)), list(row.values()))
+
+
+def _end_of(rows: Sequence[Sequence[Any]]) -> Head | None:
+    return (rows[-1][0], rows[-1][10], rows[-1][6]) if rows else None
+
+
+def _look_for(
+    fence: tuple[str, int] | None, tracking: tuple[str, int] | None, pending: Sequence[Pending]
+) -> tuple[Statement, list[list[str]]]:
+    """What is looked at for an append of these, and the keys of rows that are asked for by it."""
+    asked = _asked(pending)
+    known = any(asked)
+    text, types = LOOKS[fence is not None, tracking is not None, known]
+    given = [one[0] for one in (fence, tracking) if one is not None] + asked * known
+    return (text, given, types), asked
 
 
 def _is_over(connection: Any) -> bool:

@@ -228,6 +228,26 @@ class Answer:
         return iter(self.fetchall())
 
 
+class Here(_local):
+    """What is known of the transaction under way in this thread: its connection, whether it raises
+    the driver's own errors; the rest is the store's (`sql.UnderWay`)."""
+
+    held: Any = None
+    raw = False
+    appended: Any = None
+    sharing = False
+    wrote = False
+    spoilt: Exception | None = None
+    looked: Any = None
+    """What the last look at what the write stands on has found."""
+    before = ""
+    """The chain before the log's last event."""
+    rows: dict[str, Any] = {}
+    """Rows that the read models will ask for (`_rows_of`)."""
+    anew = False
+    """Whether a read model has failed since the look."""
+
+
 class Session:
     """What the shared code calls a connection: SQL as SQLite has it goes in, rows come out.
 
@@ -240,7 +260,7 @@ class Session:
         self.name = name
         self.source = source
         self.cache = cache
-        self._here = _local()
+        self.here = Here()
         self._prepares = True
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Answer:
@@ -288,22 +308,22 @@ class Session:
 
     def send(self, statements: Sequence[Statement]) -> Answer:
         """The same within a transaction; the answer of the last. Raises the driver's errors."""
-        connection = self._here.held
+        connection = self.here.held
         text, new = self.message(connection, statements)
         return self._ask(connection, text, (), new)
 
     def copy(self, text: str, rows: Iterable[Sequence[Any]]) -> None:
         """Within a transaction, by COPY .. FROM STDIN. Raises the driver's errors, ValueError."""
         lines = ["\t".join(map(_copied, row)) for row in rows]
-        self._here.held.cursor().copy_expert(text, StringIO("\n".join(lines)), 1 << 20)
+        self.here.held.cursor().copy_expert(text, StringIO("\n".join(lines)), 1 << 20)
 
     def run(self, text: str | bytes, given: Sequence[Any] = ()) -> Answer:
         """A statement in PostgreSQL's own words."""
         if self.within:
             try:
-                return self._ask(self._here.held, text, given)
+                return self._ask(self.here.held, text, given)
             except psycopg2.Error as error:
-                if self._here.raw:
+                if self.here.raw:
                     raise
                 raise failure(self.name, error) from None
         connection = self.source.take()
@@ -348,7 +368,7 @@ class Session:
     @property
     def within(self) -> bool:
         """Whether this thread is in a transaction."""
-        return getattr(self._here, "held", None) is not None
+        return self.here.held is not None
 
     def begin(self, *statements: Statement | str, raw: bool = False) -> Answer:
         """Begin a transaction by statements and keep its connection; the answer of the last.
@@ -375,7 +395,7 @@ class Session:
                 self.source.give_back(connection, True)
                 raise
             else:
-                self._here.held, self._here.raw = connection, raw
+                self.here.held, self.here.raw = connection, raw
                 return answer
         raise AssertionError
 
@@ -385,7 +405,7 @@ class Session:
         try:
             self.send([(one, (), None) if isinstance(one, str) else one for one in statements])
         except psycopg2.Error as error:
-            if self._here.raw:
+            if self.here.raw:
                 raise
             raise failure(self.name, error) from None
         self._let_go(False)
@@ -398,14 +418,14 @@ class Session:
 
     def roll_back(self) -> None:
         """End the transaction without a word about what it was."""
-        connection = self._here.held
+        connection = self.here.held
         broken = bool(connection.closed)
         if not broken:
             broken = not _roll_back(connection)
         self._let_go(broken)
 
     def _let_go(self, broken: bool) -> None:
-        connection, self._here.held = self._here.held, None
+        connection, self.here.held = self.here.held, None
         self.source.give_back(connection, broken)
 
     def close(self) -> None:

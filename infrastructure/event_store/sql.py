@@ -22,6 +22,7 @@ from infrastructure.event_store.commit import (
     compose,
     decompose,
     is_damaged,
+    outcome_of,
     project,
     to_event,
 )
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from infrastructure.event_store.commit import Head, Pending
 
     A = TypeVar("A", bound=Aggregate)
+    R = TypeVar("R")
 
     Found = dict[tuple[Any, ...], dict[str, Any]]
     """(table, *key) -> row."""
@@ -121,6 +123,20 @@ def by_shape(
     return found
 
 
+class UnderWay:
+    """What is known of the write transaction under way."""
+
+    appended: Head | None = None
+    """Its last event; None while it has none."""
+    sharing = False
+    """Whether the writes of several commands share it."""
+    wrote = False
+    """Whether any of them was kept."""
+    spoilt: Exception | None = None
+    """Why nothing that is in it can be relied on any more: it is the store that failed, not what
+    was to be written."""
+
+
 class SqlEventStore(AggregateStore):
     """The log of one deployment, with its read tables, open for writing.
 
@@ -135,6 +151,8 @@ class SqlEventStore(AggregateStore):
     incarnation: int
     connection: Any
     unfit: tuple[type[Exception], ...]
+    driver_error: type[Exception]
+    """Of everything that the driver raises about the store and what is written to it."""
     undoes_statements = False
     """Whether a statement that fails leaves the transaction as it was before it."""
 
@@ -142,7 +160,7 @@ class SqlEventStore(AggregateStore):
         self.name = name
         self._clock = clock
         self._actor = actor
-        self._appended: tuple[int, str] | None = None
+        self._here: Any = UnderWay()
         self._composed: tuple[tuple[Any, ...], str] | None = None
         self._columns: dict[str, tuple[str, ...]] = {}
         self._although_moved = False
@@ -191,10 +209,60 @@ class SqlEventStore(AggregateStore):
     # -- writing ----------------------------------------------------------------------------------
 
     def write(self, name: str, work: Callable[[], Any]) -> Any:
-        """Run `work` in one write transaction. `name` names its crash points.
+        """Run `work` in one write transaction, under a savepoint of the one that is shared within
+        `together`. `name` names its crash points.
 
         Raises StoreBusy, StoreError, Conflict.
         """
+        raise NotImplementedError
+
+    def together(self, works: Sequence[Callable[[], R]]) -> list[R | Exception]:
+        """As everywhere: one transaction, in which each write is a savepoint. It is the writers'
+        turn all the while, so that no work's look at the store is stale when it saves."""
+
+        def all_of_them() -> list[R | Exception]:
+            self._here.sharing, self._here.wrote, self._here.spoilt = True, False, None
+            try:
+                return [self._share(work) for work in works]
+            finally:
+                self._here.sharing = False
+
+        return self.write("together", all_of_them)  # type: ignore[no-any-return]
+
+    def _share(self, work: Callable[[], R]) -> R | Exception:
+        outcome = outcome_of(work)
+        if self._here.spoilt is None and isinstance(outcome, self.driver_error):
+            self._here.spoilt = outcome  # a look failed
+        if self._here.spoilt is not None:
+            raise self._here.spoilt
+        return outcome
+
+    def _write_within(self, work: Callable[[], Any]) -> Any:
+        """Run `work` under a savepoint. An error of the store's ends the transaction for all who
+        share it, whatever becomes of it in between. Raises Conflict, StoreError."""
+        here = self._here
+        if here.spoilt is not None:
+            raise here.spoilt
+        appended = here.appended
+        self.connection.execute("SAVEPOINT shared")
+        try:
+            result = work()
+            self.connection.execute("RELEASE shared")
+        except BaseException as error:
+            here.appended = appended
+            if isinstance(error, self.driver_error) and not isinstance(error, self.unfit):
+                here.spoilt = error
+                raise
+            self.connection.execute("ROLLBACK TO shared")
+            self.connection.execute("RELEASE shared")
+            if isinstance(error, self.driver_error):
+                raise self._refused(error) from None
+            raise
+        here.wrote = True
+        return result
+
+    def _refused(self, error: Exception) -> Exception:
+        """What is raised for one of `unfit`."""
         raise NotImplementedError
 
     def _head(self) -> Head:
@@ -299,7 +367,7 @@ class SqlEventStore(AggregateStore):
         self._insert_events(rows)
         self._project(followed)
         if rows:
-            self._appended = (rows[-1][0], rows[-1][10])
+            self._here.appended = (rows[-1][0], rows[-1][10], rows[-1][6])
 
     def _insert_events(self, rows: Sequence[Sequence[Any]]) -> None:
         self.connection.executemany(INSERT_EVENT, rows)

@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     from infrastructure.event_store.commit import Head
 
 TOGETHER = 10
-INSERT_EVENTS = INSERT_EVENT.replace("INTO", "OR ROLLBACK INTO").replace(
-    EVENT, ", ".join([EVENT] * TOGETHER)
-)
+INSERT_EVENTS = INSERT_EVENT.replace(EVENT, ", ".join([EVENT] * TOGETHER))
 """So many events in one statement: each that is carried out reads and writes the last position that
-AUTOINCREMENT has given. A conflict ends the transaction, as `write` does, so that SQLite need not
-keep what the pages were before the statement."""
+AUTOINCREMENT has given."""
+
+INSERT_EVENTS_ALONE = INSERT_EVENTS.replace("INTO", "OR ROLLBACK INTO")
+"""A conflict ends the transaction, as `write` does, so that SQLite need not keep what the pages
+were before the statement."""
 
 ISSUED = "SELECT seq FROM sqlite_sequence WHERE name = 'events'"
 LAST_TWO = f"SELECT {', '.join(COLUMNS)}, ({ISSUED}) FROM events ORDER BY position DESC LIMIT 2"
@@ -48,6 +49,9 @@ class SqliteEventStore(SqlEventStore):
     `clock` tells the time of the events, `actor` who acts (OS user, provider instance, process).
     """
 
+    driver_error = sqlite.DatabaseError
+    longest_wait = BUSY_TIMEOUT
+    """Seconds that a write waits for its turn."""
     undoes_statements = True
     unfit = (
         sqlite.IntegrityError,
@@ -64,10 +68,7 @@ class SqliteEventStore(SqlEventStore):
             self._inode = inode = os.stat(path).st_ino
         except OSError as error:
             raise missing(path, error) from None
-        try:
-            self._lock_file = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StoreError(f"{path}.lock cannot be opened: {error.strerror}") from None
+        self._open_lock(path + ".lock")
         try:
             self.connection = self._connect()
             self.connection.execute("PRAGMA synchronous = FULL")
@@ -88,6 +89,15 @@ class SqliteEventStore(SqlEventStore):
         except StoreError:
             self.close()
             raise
+
+    def _open_lock(self, path: str) -> None:
+        self._lock_path = path
+        self._lock_file = self._turn = -1
+        self._queued: Any = None
+        try:
+            self._lock_file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be opened: {error.strerror}") from None
 
     def _connect(self) -> Any:
         return sqlite.connect(
@@ -127,8 +137,10 @@ class SqliteEventStore(SqlEventStore):
         A fair queue (flock) stands before SQLite's own lock, whose busy handler would let the
         unlucky wait for seconds. Raises StoreBusy, StoreError.
         """
+        if self._here.sharing:
+            return self._write_within(work)
         self._queue()
-        self._appended = None
+        self._here.appended = None
         try:
             self._refuse_replaced_file()
             try:
@@ -137,8 +149,8 @@ class SqliteEventStore(SqlEventStore):
                     result = work()
                     reach(f"commit.{name}.before")
                     self.connection.execute("COMMIT")
-                    if self._appended is not None:
-                        note_head(self._lock_file, *self._appended)
+                    if self._here.appended is not None:
+                        note_head(self._lock_file, *self._here.appended[:2])
                 except BaseException:
                     if self.connection.in_transaction:
                         self.connection.execute("ROLLBACK")
@@ -153,6 +165,9 @@ class SqliteEventStore(SqlEventStore):
             self._leave_queue()
         reach(f"commit.{name}.after")
         return result
+
+    def _refused(self, error: Exception) -> Exception:
+        return Conflict(str(error)) if isinstance(error, sqlite.IntegrityError) else error
 
     def _refuse_replaced_file(self) -> None:
         """A store that was put in the place of this one while we had it open is another's."""
@@ -178,33 +193,54 @@ class SqliteEventStore(SqlEventStore):
         import threading
 
         if threading.current_thread() is not threading.main_thread():
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+            self._wait_elsewhere()
             return
 
         def late(*_: object) -> None:
-            raise StoreBusy(
-                f"{self.path} was held by another process for {BUSY_TIMEOUT:.0f} s; "
-                "nothing was recorded: try again"
-            )
+            raise self._busy()
 
         before = signal.signal(signal.SIGALRM, late)
-        signal.setitimer(signal.ITIMER_REAL, BUSY_TIMEOUT)
+        signal.setitimer(signal.ITIMER_REAL, self.longest_wait)
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
 
+    def _wait_elsewhere(self) -> None:
+        """A signal ends only the main thread's wait."""
+        from infrastructure.event_store.sqlite_queue import Queue
+
+        if self._queued is None:
+            self._queued = Queue(self._lock_path)
+        try:
+            turn = self._queued.wait(self.longest_wait)
+        except OSError as error:
+            raise StoreError(f"{self._lock_path}: {error.strerror}; nothing was recorded") from None
+        if turn is None:
+            raise self._busy()
+        self._turn = turn
+
+    def _busy(self) -> StoreBusy:
+        return StoreBusy(
+            f"{self.path} was held by another process for {self.longest_wait:.0f} s; "
+            "nothing was recorded: try again"
+        )
+
     def _leave_queue(self) -> None:
         import fcntl
 
+        if self._turn >= 0:
+            os.close(self._turn)
+            self._turn = -1
+            return
         fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
     def _insert_events(self, rows: Sequence[Sequence[Any]]) -> None:
         whole = len(rows) // TOGETHER * TOGETHER
         if whole:
             self.connection.executemany(
-                INSERT_EVENTS,
+                INSERT_EVENTS if self._here.sharing else INSERT_EVENTS_ALONE,
                 [
                     [value for row in rows[start : start + TOGETHER] for value in row]
                     for start in range(0, whole, TOGETHER)
@@ -213,7 +249,10 @@ class SqliteEventStore(SqlEventStore):
         self.connection.executemany(INSERT_EVENT, rows[whole:])
 
     def _head(self) -> Head:
-        """The last position, chain and time, after the last event was checked against its own."""
+        """The last position, chain and time, after the last event was checked against its own: once
+        in a transaction, in which nobody else writes."""
+        if self._here.appended is not None:
+            return self._here.appended  # type: ignore[no-any-return]
         found = self.connection.execute(LAST_TWO).fetchall()
         if not found:
             issued = self.connection.execute(ISSUED).fetchone()

@@ -15,7 +15,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from infrastructure.telemetry.metrics import PREFIX, MetricsCollector
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 CREATED = "_created"
 """Ends the series in which the library says when each other one began: nobody asks for them."""
 

@@ -129,6 +129,15 @@ METRICS: dict[str, Metric] = {
         "Seconds that a read of HostFactory took, without the start of its process",
         ("verb",),
     ),
+    "rest_requests": Metric(
+        COUNTER, "Requests to the server", ("route", "method", "status"), SERVER
+    ),
+    "rest_request_seconds": Metric(
+        TIMER,
+        "Seconds until the server had answered, streams of events left out",
+        ("route", "method"),
+        SERVER,
+    ),
     # -- what is open
     "queue_depth": Metric(
         GAUGE, "Requests, returns, batches (launches), terminations that are open", ("kind",), BOTH

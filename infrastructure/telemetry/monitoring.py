@@ -149,8 +149,14 @@ class Monitoring:
 
     def take_over(self, before: Monitoring) -> None:
         """Go on from the one that was configured otherwise."""
-        self._delivery.take_over(before._delivery)
+        if self._settings == before._settings:
+            self._delivery = before._delivery
+        else:
+            self._delivery.take_over(before._delivery)
+        unrecorded = before._alerting.unrecorded
+        self._alerting = Alerting(self._ledger, self._journal, self._delivery.tell, unrecorded)
         self._began, self._collected = before._began, before._collected
+        self._usage, self._told = before._usage, before._told
         self._damage, self._raised = before._damage, before._raised
 
     @contextmanager

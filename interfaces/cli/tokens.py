@@ -34,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_reason(revoking)
 
 
+def _days(value: str) -> int:
+    number = int(value)
+    if number < 0:
+        raise ValueError("below 0")
+    return number
+
+
 def run(arguments: argparse.Namespace) -> int:
     return arguments.act(arguments)  # type: ignore[no-any-return]
 

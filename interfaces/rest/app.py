@@ -15,9 +15,10 @@ from starlette.responses import Response
 
 from application.version import VERSION
 from interfaces.read_side import Site
-from interfaces.rest import commands, problems, queries, stream
+from interfaces.rest import commands, health, problems, queries, stream
 from interfaces.rest.commanding import Commands
 from interfaces.rest.door import Door
+from interfaces.rest.health import Watching
 from interfaces.rest.identity import Identities
 from interfaces.rest.looks import Looks
 from interfaces.rest.models import ProblemDocument
@@ -42,9 +43,11 @@ def create_app(site: Site, environ: Mapping[str, str], python: str) -> FastAPI:
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         app.state.tail = stream.Tail(looks, settings["max_streams"])
+        app.state.watching.start()
         try:
             yield
         finally:
+            app.state.watching.end()
             app.state.commands.close()
             looks.close()
 
@@ -54,11 +57,14 @@ def create_app(site: Site, environ: Mapping[str, str], python: str) -> FastAPI:
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
         lifespan=life,
     )
     app.state.looks = looks
     app.state.answers = _answers(looks.settings)
     app.state.commands = Commands(looks.call)
+    app.state.watching = Watching(site, environ, looks.call)
+    app.include_router(health.router)
     app.include_router(stream.router)  # before the paths with an id in them
     app.include_router(queries.router)
     app.include_router(commands.router)
@@ -67,8 +73,8 @@ def create_app(site: Site, environ: Mapping[str, str], python: str) -> FastAPI:
     app.add_exception_handler(HTTPException, _tell_http)
     app.add_exception_handler(RequestValidationError, _tell_invalid)
     app.add_exception_handler(Exception, _tell_defect)
-    identities = Identities(looks)
-    app.add_middleware(_door, identities=identities, settings=settings, state=app.state)
+    app.state.identities = Identities(looks)
+    app.add_middleware(_door, settings=settings, state=app.state)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     return app
 
@@ -81,8 +87,8 @@ def _answers(settings: Mapping[str, Any]) -> Answers:
     return Answers(most if sql["enable_query_cache"] else 0, sql["query_cache_size"])
 
 
-def _door(app: Any, identities: Identities, settings: Mapping[str, Any], state: Any) -> Door:
-    state.door = Door(app, identities, settings)
+def _door(app: Any, settings: Mapping[str, Any], state: Any) -> Door:
+    state.door = Door(app, state.identities, settings, state.watching.answered)
     return state.door  # type: ignore[no-any-return]
 
 

@@ -173,8 +173,9 @@ async def create_token(request: Request, asked: models.AskForToken) -> Response:
     dependencies=[Depends(_admin)],
 )
 async def revoke_token(request: Request, token_id: Id) -> Response:
-    """It opens nothing from a second later on, in every process."""
+    """It opens nothing here from now on, and in other processes from a second later on."""
     await _carry_out(
         request, lambda site: site.revoke_token(token_id, f"by {principal_of(request).name}")
     )
+    request.app.state.identities.forget()
     return reply(None, encode({"token_id": token_id}))

@@ -43,8 +43,16 @@ class Door:
     `scope["state"]` then has `principal` and `request_id`.
     """
 
-    def __init__(self, app: ASGIApp, identities: Identities, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        identities: Identities,
+        settings: Mapping[str, Any],
+        answered: Callable[[Scope, int, float], object],
+    ) -> None:
+        """`answered` is told of each request with its status and the seconds that it took."""
         self._app = app
+        self._answered = answered
         self._identities = identities
         self._most = settings["max_body"]
         self._timeout = settings["request_timeout"]
@@ -57,6 +65,7 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        began = time.perf_counter()
         request_id = urandom(8).hex()
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
@@ -73,6 +82,7 @@ class Door:
             await response(problem, request_id)(scope, receive, answer)
         finally:
             self.under_way -= 1
+            self._answered(scope, answer.status, time.perf_counter() - began)
 
     async def _let_in(self, scope: Scope, headers: Any, state: dict[str, Any]) -> None:
         """Raises Problem."""
@@ -187,10 +197,12 @@ class _Answer:
         self._id = request_id.encode()
         self._door = door
         self.began = False
+        self.status = 500
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.began = True
+            self.status = message["status"]
             headers = message["headers"] = list(message.get("headers", ()))
             said = {name for name, _ in headers}
             headers += [header for header in HEADERS if header[0] not in said]

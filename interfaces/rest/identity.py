@@ -45,6 +45,10 @@ class Identities:
         oidc = looks.settings["server"]["oidc"]
         self._provider = _Provider(looks, oidc) if oidc["issuer"] else None
 
+    def forget(self) -> None:
+        """Look at the tokens again before the next is let in: one was revoked here."""
+        self._followed = float("-inf")
+
     async def of(self, token: str) -> Principal:
         """Raises Problem 401."""
         if token.startswith(SECRET):

@@ -11,6 +11,7 @@ import inspect
 import json
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
@@ -27,6 +28,7 @@ from infrastructure.telemetry.metrics import COUNTER, METRICS, PREFIX, MetricsCo
 from interfaces.cli.main import COMMANDS, _parser
 from tests import features
 from tests.house.event_schema import schema_page
+from tests.house.rest_pages import openapi_page, rest_page
 from tests.world import WAYS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -348,6 +350,8 @@ PAGES = {
     "configuration.md": configuration_page,
     "commands.md": commands_page,
     "metrics.md": metrics_page,
+    "openapi.json": openapi_page,
+    "rest.md": partial(rest_page, GENERATED),
 }
 
 if __name__ == "__main__":

@@ -1,0 +1,115 @@
+"""Whether the server lives and can answer, what it counts, and what it watches over."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from threading import Event, Thread
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import PlainTextResponse, Response
+
+from application.failures import BrokenConfiguration, StoreError
+from application.ports import CallFailed
+from interfaces.read_side import METRICS_TYPE, Call, Site, metrics_page, server_metrics
+from interfaces.rest.looks import Looks
+from interfaces.rest.problems import Problem
+
+router = APIRouter(include_in_schema=False)
+
+STREAMS = ("/api/v1/events/stream",)
+"""Routes that last as long as their client wants."""
+
+
+@router.get("/livez")
+async def livez() -> Response:
+    """The loop turns: whoever reads this knows all there is to know. A busy processor makes it
+    late, and never wrong."""
+    return PlainTextResponse("ok\n")
+
+
+@router.get("/readyz")
+async def readyz(request: Request) -> Response:
+    """The store answers, no read model has failed, and the server is not about to end."""
+    if request.app.state.door.draining:
+        return PlainTextResponse("this server is about to end\n", 503)
+    try:
+        await request.app.state.looks.ask(lambda view: view.end())
+    except (StoreError, BrokenConfiguration) as error:
+        return PlainTextResponse(f"{' '.join(str(error).split())}\n", 503)
+    return PlainTextResponse("ok\n")
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """What Prometheus reads: the server's metrics and those of the worker that lives here."""
+    watching: Watching = request.app.state.watching
+    looks: Looks = request.app.state.looks
+    if watching.metrics is None:
+        raise Problem(404, "no-metrics", "monitoring.performance.enabled is false")
+    text = await looks.run(lambda: metrics_page(looks.call(), watching.metrics))
+    return Response(text, media_type=METRICS_TYPE)
+
+
+class Watching:
+    """What the server counts, and a thread that collects it and judges the alerts each interval: a
+    worker that is not there raises none. `overrides` are parts of the write side that take the
+    place of the real ones."""
+
+    def __init__(
+        self, site: Site, environ: Mapping[str, str], call: Callable[[], Call], **overrides: Any
+    ) -> None:
+        self._site = site
+        self._environ = environ
+        self._call = call
+        self.overrides = overrides
+        performance = call().settings["monitoring"]["performance"]
+        self.metrics: Any = server_metrics(performance)
+        self._interval: float = performance["collection_interval"]
+        self._before: Any = None
+        self._end = Event()
+        self._thread = Thread(target=self._run, name="watching", daemon=True)
+
+    def start(self) -> None:
+        if self.metrics is not None:
+            self._thread.start()
+
+    def end(self) -> None:
+        self._end.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._end.wait(self._interval):
+            try:
+                self.collect()
+            except (StoreError, BrokenConfiguration, CallFailed, OSError) as error:
+                self._call().journal().warn("figures are not complete", message=str(error))
+            except Exception:
+                self._call().journal().error("defect", trace=traceback.format_exc())
+
+    def collect(self) -> None:
+        """Once. Raises StoreError, BrokenConfiguration, CallFailed, OSError."""
+        from interfaces.write_side import collect_server
+
+        self._before = collect_server(
+            self._site, self._environ, self._call(), self.metrics, self._before, **self.overrides
+        )
+
+    def answered(self, scope: Mapping[str, Any], status: int, seconds: float) -> None:
+        """A request was answered."""
+        if self.metrics is None:
+            return
+        route = getattr(scope.get("route"), "path", None)
+        method = scope["method"] if route else "other"
+        route = route or "other"
+        self.metrics.counter(
+            "rest_requests", route=route, method=method, status=str(status)
+        ).increment()
+        if route in STREAMS:
+            return
+        self.metrics.timer("rest_request_seconds", route=route, method=method).observe(seconds)
+        self.metrics.performance.record_request_time(
+            f"rest {method} {route}", seconds, failed=status >= 500
+        )
