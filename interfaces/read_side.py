@@ -46,11 +46,11 @@ __all__ = [
     "kept_figures",
     "log_defect",
     "metrics_page",
+    "new_metrics",
     "price_list",
     "read_templates",
     "register",
     "registered_site",
-    "server_metrics",
     "site_from",
     "store_iam_policy",
     "templates_file",
@@ -322,13 +322,16 @@ def kept_figures(call: Call, since: str) -> dict[str, Any]:
     return {"since": iso(first), **figures.summary(kept)}
 
 
-def server_metrics(performance: Mapping[str, Any]) -> Any:
-    """What a server counts with; None where the site wants nothing counted."""
-    if not performance["enabled"]:
-        return None
+def new_metrics(process: str, environ: Mapping[str, str]) -> Any:
+    """What a worker or a server counts with, and traces where OTEL_EXPORTER_OTLP_* names a
+    collector. Raises NotInstalled."""
     from infrastructure.telemetry.metrics import MetricsCollector
+    from infrastructure.telemetry.tracing import Tracing, is_wanted
 
-    return MetricsCollector()
+    metrics = MetricsCollector()
+    if is_wanted(environ):
+        metrics.tracing = Tracing(process, environ, metrics)
+    return metrics
 
 
 def metrics_page(call: Call, metrics: Any) -> str:

@@ -59,14 +59,14 @@ def _journal(site: Site, compiled: Any) -> Any:
     return Journal(site.log_file, compiled.settings["logging"])
 
 
-def _metrics(settings: Any, process: str, kept: Any) -> Any:
+def _metrics(settings: Any, process: str, environ: Any, kept: Any) -> Any:
     """What a worker or a server counts with, the one it has counted with so far where there is
-    one; None for whoever counts nothing."""
+    one; None for whoever counts nothing. Raises NotInstalled."""
     if process not in ("worker", "server") or not settings.monitoring.performance.enabled:
         return None
-    from infrastructure.telemetry.metrics import MetricsCollector
+    from interfaces.read_side import new_metrics
 
-    return kept or MetricsCollector()
+    return kept or new_metrics(process, environ)
 
 
 def _watch(metrics: Any) -> Any:
@@ -299,7 +299,7 @@ class WriteSide(containers.DeclarativeContainer):
     settings: Any = providers.Singleton(_settings, compiled)
     journal: Any = providers.Singleton(_journal, site, compiled)
     kept_metrics: Any = providers.Object(None)
-    metrics: Any = providers.Singleton(_metrics, settings, process, kept_metrics)
+    metrics: Any = providers.Singleton(_metrics, settings, process, environ, kept_metrics)
     watch: Any = providers.Singleton(_watch, metrics)
     storage: Any = providers.Singleton(_storage, site, compiled)
     store: Any = providers.Singleton(_store, storage, site, clock, process)

@@ -14,6 +14,7 @@ dashboard still knows each metric.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 from prometheus_client import (
@@ -239,6 +240,10 @@ class MetricsCollector:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.performance = PerformanceMetrics()
+        self.also: dict[str, Callable[[float, dict[str, str]], object]] = {}
+        """Timer -> what is told of its durations besides, with their labels (OpenTelemetry)."""
+        self.tracing: Any = None
+        """What traces (`tracing.Tracing`); None where nobody wants traces."""
         self._families: dict[str, Any] = {}
         self._children: dict[tuple[str, ...], Any] = {}
         self._series: dict[str, int] = {}
@@ -247,7 +252,11 @@ class MetricsCollector:
 
     def timer(self, name: str, /, **labels: str) -> Timer:
         """To be entered with `with`, or told of a duration with `observe`."""
-        return Timer(self._child(TIMER, name, labels))
+        also = self.also.get(name) if self.also else None
+        return Timer(
+            self._child(TIMER, name, labels),
+            None if also is None else lambda seconds: also(seconds, labels),
+        )
 
     def gauge(self, name: str, value: float, /, **labels: str) -> None:
         """Say what a value is now."""
@@ -256,13 +265,16 @@ class MetricsCollector:
     def counter(self, name: str, /, **labels: str) -> CounterOf:
         return CounterOf(self._child(COUNTER, name, labels))
 
-    def forget(self, name: str) -> None:
-        """Drop all series of a metric with labels: what is not said again is not there any more."""
-        if name in self._families:
-            self._families[name].clear()
-            self._series[name] = 0
-            for key in [key for key in self._children if key[0] == name]:
-                del self._children[key]
+    def values(self, name: str) -> list[tuple[dict[str, str], float]]:
+        """Labels and value of each series of a declared counter or gauge."""
+        family = self._families.get(name)
+        found = [] if family is None else [*family.collect()]
+        return [
+            (sample.labels, sample.value)
+            for each in found
+            for sample in each.samples
+            if not sample.name.endswith("_created")
+        ]
 
     def _child(self, kind: str, name: str, labels: dict[str, str]) -> Any:
         key = (name, *labels.values())
@@ -305,12 +317,15 @@ class MetricsCollector:
 class Timer:
     """Measures what happens within, or takes a duration as it was measured elsewhere."""
 
-    def __init__(self, series: Any) -> None:
+    def __init__(self, series: Any, also: Callable[[float], object] | None = None) -> None:
         self._series = series
+        self._also = also
         self._began = 0.0
 
     def observe(self, seconds: float) -> None:
         self._series.observe(seconds)
+        if self._also is not None:
+            self._also(seconds)
 
     def __enter__(self) -> Self:
         self._began = time.perf_counter()

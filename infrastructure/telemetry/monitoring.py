@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from time import perf_counter
 from typing import Any
 
@@ -52,6 +52,16 @@ class Watch:
         self._metrics.timer("aws_call_seconds", **place).observe(seconds)
         if kind == "throttled":
             self._metrics.counter("aws_throttles", **place).increment()
+        if self._metrics.tracing is not None:
+            self._metrics.tracing.ended(
+                api,
+                seconds,
+                code or kind,
+                api=api,
+                system="aws-api",
+                region=region,
+                account=account,
+            )
         failed = bool(kind) and kind not in ANSWERS
         self._metrics.performance.record_request_time(f"aws {api}", seconds, failed=failed)
 
@@ -63,6 +73,8 @@ class Watch:
 
     def store(self, operation: str, seconds: float) -> None:
         self._metrics.timer("store_seconds", operation=operation).observe(seconds)
+        if self._metrics.tracing is not None and operation == "commit":
+            self._metrics.tracing.ended("commit", seconds)
 
     def sightings(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """What HostFactory's reads have left."""
@@ -164,8 +176,10 @@ class Monitoring:
         """Around a turn of the policies."""
         began = perf_counter()
         outcome = "failed"
+        tracing = self.metrics.tracing
         try:
-            yield
+            with tracing.span("turn") if tracing is not None else nullcontext():
+                yield
             outcome = "done"
             self._damage = ""
         except tuple(LEASE_ENDS) as error:
@@ -216,7 +230,9 @@ class Monitoring:
         self._told = problem
 
     def end(self) -> None:
-        """Who has ended leaves no figures that look like a living one's."""
+        """Who has ended leaves no figures that look like a living one's, nor unsent traces."""
+        if self.metrics.tracing is not None:
+            self.metrics.tracing.end()
         if self._process == WORKER:
             try:
                 os.unlink(f"{self._directory}/worker.prom")

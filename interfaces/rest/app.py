@@ -62,8 +62,8 @@ def create_app(site: Site, environ: Mapping[str, str], python: str) -> FastAPI:
     )
     app.state.looks = looks
     app.state.answers = _answers(looks.settings)
-    app.state.commands = Commands(looks.call)
     app.state.watching = Watching(site, environ, looks.call)
+    app.state.commands = Commands(looks.call, app.state.watching.span)
     app.include_router(health.router)
     app.include_router(stream.router)  # before the paths with an id in them
     app.include_router(queries.router)
@@ -88,7 +88,7 @@ def _answers(settings: Mapping[str, Any]) -> Answers:
 
 
 def _door(app: Any, settings: Mapping[str, Any], state: Any) -> Door:
-    state.door = Door(app, state.identities, settings, state.watching.answered)
+    state.door = Door(app, state.identities, settings, state.watching)
     return state.door  # type: ignore[no-any-return]
 
 

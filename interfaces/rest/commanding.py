@@ -7,6 +7,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -138,8 +139,12 @@ class Acting:
 class Commands:
     """Takes commands from the event loop to the store's thread."""
 
-    def __init__(self, call: Callable[[], Call]) -> None:
+    def __init__(
+        self, call: Callable[[], Call], span: Callable[[str], AbstractContextManager[Any]]
+    ) -> None:
+        """`span` is around what is traced (`health.Watching`)."""
         self._call = call
+        self._span = span
         self._thread = ThreadPoolExecutor(1, "commands")
         self._store: Any = None
         self._acting: Any = None
@@ -147,7 +152,8 @@ class Commands:
     async def carry_out(self, principal: str, command: Callable[[Acting], Any]) -> Any:
         """What the command answers, when it is on disk. Raises what it raises."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._run, principal, command)
+        with self._span("command"):
+            return await loop.run_in_executor(self._thread, self._run, principal, command)
 
     def _run(self, principal: str, command: Callable[[Acting], Any]) -> Any:
         if self._acting is None:

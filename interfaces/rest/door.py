@@ -11,6 +11,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from interfaces.rest.health import Watching
 from interfaces.rest.identity import Identities, Principal, unauthenticated
 from interfaces.rest.problems import Problem, of_failure, response
 
@@ -48,11 +49,10 @@ class Door:
         app: ASGIApp,
         identities: Identities,
         settings: Mapping[str, Any],
-        answered: Callable[[Scope, int, float], object],
+        watching: Watching,
     ) -> None:
-        """`answered` is told of each request with its status and the seconds that it took."""
         self._app = app
-        self._answered = answered
+        self._watching = watching
         self._identities = identities
         self._most = settings["max_body"]
         self._timeout = settings["request_timeout"]
@@ -66,10 +66,17 @@ class Door:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        request_id = urandom(8).hex()
+        with self._watching.request(scope) as span:
+            answer = _Answer(send, urandom(8).hex(), self)
+            try:
+                await self._serve(scope, receive, answer)
+            finally:
+                took = time.perf_counter() - began
+                self._watching.answered(scope, answer.status, took, span)
+
+    async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         state = scope.setdefault("state", {})
-        state["request_id"] = request_id
-        answer = _Answer(send, request_id, self)
+        state["request_id"] = answer.request_id
         self.under_way += 1
         try:
             headers = scope["headers"]
@@ -79,10 +86,9 @@ class Door:
         except Problem as problem:
             if answer.began:
                 raise
-            await response(problem, request_id)(scope, receive, answer)
+            await response(problem, answer.request_id)(scope, receive, answer)
         finally:
             self.under_way -= 1
-            self._answered(scope, answer.status, time.perf_counter() - began)
 
     async def _let_in(self, scope: Scope, headers: Any, state: dict[str, Any]) -> None:
         """Raises Problem."""
@@ -194,7 +200,7 @@ class _Answer:
 
     def __init__(self, send: Send, request_id: str, door: Door) -> None:
         self._send = send
-        self._id = request_id.encode()
+        self.request_id = request_id
         self._door = door
         self.began = False
         self.status = 500
@@ -206,7 +212,7 @@ class _Answer:
             headers = message["headers"] = list(message.get("headers", ()))
             said = {name for name, _ in headers}
             headers += [header for header in HEADERS if header[0] not in said]
-            headers.append((b"x-request-id", self._id))
+            headers.append((b"x-request-id", self.request_id.encode()))
             if self._door.draining and b"connection" not in said:
                 headers.append((b"connection", b"close"))
         await self._send(message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from threading import Event, Thread
 from typing import Any
 
@@ -12,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from application.failures import BrokenConfiguration, StoreError
 from application.ports import CallFailed
-from interfaces.read_side import METRICS_TYPE, Call, Site, metrics_page, server_metrics
+from interfaces.read_side import METRICS_TYPE, Call, Site, metrics_page, new_metrics
 from interfaces.rest.looks import Looks
 from interfaces.rest.problems import Problem
 
@@ -65,7 +66,7 @@ class Watching:
         self._call = call
         self.overrides = overrides
         performance = call().settings["monitoring"]["performance"]
-        self.metrics: Any = server_metrics(performance)
+        self.metrics: Any = new_metrics("server", environ) if performance["enabled"] else None
         self._interval: float = performance["collection_interval"]
         self._before: Any = None
         self._end = Event()
@@ -79,6 +80,8 @@ class Watching:
         self._end.set()
         if self._thread.is_alive():
             self._thread.join()
+        if self.metrics is not None and self.metrics.tracing is not None:
+            self.metrics.tracing.end()
 
     def _run(self) -> None:
         while not self._end.wait(self._interval):
@@ -97,11 +100,30 @@ class Watching:
             self._site, self._environ, self._call(), self.metrics, self._before, **self.overrides
         )
 
-    def answered(self, scope: Mapping[str, Any], status: int, seconds: float) -> None:
-        """A request was answered."""
+    def span(self, name: str) -> AbstractContextManager[Any]:
+        """Around what is traced, where somebody wants traces."""
+        if self.metrics is None or self.metrics.tracing is None:
+            return nullcontext()
+        return self.metrics.tracing.span(name)  # type: ignore[no-any-return]
+
+    def request(self, scope: Mapping[str, Any]) -> AbstractContextManager[Any]:
+        """The same around a request; `answered` says in it what became of it."""
+        if self.metrics is None or self.metrics.tracing is None:
+            return nullcontext()
+        headers = {n.decode("latin-1"): v.decode("latin-1") for n, v in scope["headers"]}
+        return self.metrics.tracing.request(  # type: ignore[no-any-return]
+            headers, scope["method"], method=scope["method"], path=scope["path"]
+        )
+
+    def answered(self, scope: Mapping[str, Any], status: int, seconds: float, span: Any) -> None:
+        """A request was answered; `span` is what `request` gave."""
         if self.metrics is None:
             return
         route = getattr(scope.get("route"), "path", None)
+        if span is not None:
+            span.update_name(f"{scope['method']} {route or ''}".strip())
+            span.set_attribute("http.route", route or "")
+            span.set_attribute("http.response.status_code", status)
         method = scope["method"] if route else "other"
         route = route or "other"
         self.metrics.counter(
