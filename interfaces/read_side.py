@@ -516,6 +516,7 @@ def iam_policy(call: Call) -> tuple[dict[str, Any], list[str]]:
         roles=[place["assume_role"] for place in places if place["assume_role"]],
         tags_ids=aws["tag_instance_id"],
         checkpoints=call.settings["audit"]["checkpoint_to"],
+        topic=call.settings["monitoring"]["performance"]["alerts"]["sns_topic_arn"],
     )
     return document, profiles
 
