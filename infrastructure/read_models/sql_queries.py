@@ -5,6 +5,7 @@ from __future__ import annotations
 from application.failures import StoreError, archived_away
 from application.json_text import dumps, loads
 from application.projections.record import COLUMNS
+from application.queries import MACHINE_COLUMNS
 from infrastructure.event_store.sqlite_driver import sqlite
 
 TYPE_CHECKING = False
@@ -46,6 +47,8 @@ SELECT
     (SELECT count(*) FROM orphans) AS orphans
 """
 
+
+MACHINE = ", ".join(MACHINE_COLUMNS)
 
 ALL = 2**62
 """A LIMIT that is none."""
@@ -137,7 +140,7 @@ class SqlQueries:
         }
         where, values = _where(given, "alive = 1", alive_only)
         return self._rows(
-            f"SELECT * FROM machines WHERE {where} ORDER BY position, machine_id LIMIT ?",
+            f"SELECT {MACHINE} FROM machines WHERE {where} ORDER BY position, machine_id LIMIT ?",
             (*values, ALL if limit is None else limit),
         )
 

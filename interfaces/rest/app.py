@@ -63,7 +63,7 @@ def create_app(site: Site, environ: Mapping[str, str], python: str) -> FastAPI:
     app.state.looks = looks
     app.state.answers = _answers(looks.settings)
     app.state.watching = Watching(site, environ, looks.call)
-    app.state.commands = Commands(looks.call, app.state.watching.span)
+    app.state.commands = Commands(looks, app.state.watching.span)
     app.include_router(health.router)
     app.include_router(stream.router)  # before the paths with an id in them
     app.include_router(queries.router)

@@ -5,31 +5,34 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from application import queries
 from application.cancel_request import end_request
-from application.failures import Conflict, StoreInert, StoreMissing
+from application.command_queue import CommandQueue
+from application.failures import Conflict
 from application.request_machines import RequestMachines, request_machines
 from application.return_machines import ReturnMachines, return_machines
 from application.tokens import CreateToken, RevokeToken, create_token, ends_after, revoke_token
 from domain.refusals import UnknownMachine
 from domain.template import Template
 from interfaces.read_side import Call
+from interfaces.rest.looks import RECENT, Looks
 from interfaces.rest.problems import Problem
 
+T = TypeVar("T")
 Random = Callable[[int], bytes]
 
 
 class Acting:
     """What a command acts on: the site as its files are now, and its open store. One thread's."""
 
-    def __init__(self, call: Call, store: Any, model: Any) -> None:
-        self._call = call
+    def __init__(self, looks: Looks, call: Call, store: Any, model: Any) -> None:
+        self._looks = looks
         self._store = store
         self._model = model
         self._view = call.storage.view_of(store)
@@ -39,14 +42,15 @@ class Acting:
         self, template_id: str, count: int, reason: str, source: str, random: Random
     ) -> dict[str, Any]:
         """Raises a Refusal, Conflict, StoreError."""
+        site = self._looks.recent_call()
         key = Template.key(self._provider, template_id)
         command = RequestMachines(
             self._provider,
             template_id,
             count,
-            self._call.compiled.template(template_id),
+            site.compiled.template(template_id),
             self._model.template_revision(key),
-            self._call.settings["provider"]["fulfilment_deadline"],
+            site.settings["provider"]["fulfilment_deadline"],
             source,
             random(16),
             reason=reason,
@@ -109,7 +113,7 @@ class Acting:
         return [row["machine_id"] for row in rows if not row["return_id"]]
 
     def create_token(self, name: str, role: str, days: int) -> dict[str, Any]:
-        expires_at = ends_after(self._call.clock.now()[0], days)
+        expires_at = ends_after(self._looks.call().now[0], days)
         command = CreateToken(name, role, expires_at, os.urandom(32), os.urandom(16))
         create_token(command, self._store)
         return {
@@ -139,47 +143,37 @@ class Acting:
 class Commands:
     """Takes commands from the event loop to the store's thread."""
 
-    def __init__(
-        self, call: Callable[[], Call], span: Callable[[str], AbstractContextManager[Any]]
-    ) -> None:
+    def __init__(self, looks: Looks, span: Callable[[str], AbstractContextManager[Any]]) -> None:
         """`span` is around what is traced (`health.Watching`)."""
-        self._call = call
+        self._looks = looks
         self._span = span
-        self._thread = ThreadPoolExecutor(1, "commands")
-        self._store: Any = None
-        self._acting: Any = None
+        self._queue: CommandQueue[Acting] = CommandQueue(self._open)
+        self._hindrance = ("", 0.0)
 
-    async def carry_out(self, principal: str, command: Callable[[Acting], Any]) -> Any:
+    def _open(self) -> tuple[Any, Acting]:
+        call = self._looks.call()
+        store, model = call.ledger()
+        return store, Acting(self._looks, call, store, model)
+
+    async def carry_out(self, principal: str, command: Callable[[Acting], T]) -> T:
         """What the command answers, when it is on disk. Raises what it raises."""
-        loop = asyncio.get_running_loop()
         with self._span("command"):
-            return await loop.run_in_executor(self._thread, self._run, principal, command)
-
-    def _run(self, principal: str, command: Callable[[Acting], Any]) -> Any:
-        if self._acting is None:
-            call = self._call()
-            self._store, model = call.ledger()
-            self._acting = Acting(call, self._store, model)
-        self._store.act_for(principal)
-        try:
-            return command(self._acting)
-        except (StoreInert, StoreMissing):
-            self._close()  # the next command looks what is there now
-            raise
+            return await asyncio.wrap_future(self._queue.submit(command, principal))
 
     def hindrance(self) -> str:
-        """Why nobody works on what is recorded, "" when a worker does."""
-        call = self._call()
-        if call.mode == "inline" or call.worker_lives():
-            return ""
-        return "no worker lives: the next call of a script starts one, or `hostledger worker run`"
-
-    def _close(self) -> None:
-        if self._store is not None:
-            self._store.close()
-        self._store = self._acting = None
+        """Why nobody works on what is recorded, "" when a worker does; as of a second ago."""
+        told, until = self._hindrance
+        if time.monotonic() >= until:
+            told = _hindrance(self._looks.call())
+            self._hindrance = (told, time.monotonic() + RECENT)
+        return told
 
     def close(self) -> None:
         """After what waits was carried out."""
-        self._thread.submit(self._close)
-        self._thread.shutdown(wait=True)
+        self._queue.close()
+
+
+def _hindrance(call: Call) -> str:
+    if call.mode == "inline" or call.worker_lives():
+        return ""
+    return "no worker lives: the next call of a script starts one, or `hostledger worker run`"

@@ -23,6 +23,9 @@ T = TypeVar("T")
 KEPT = 2.0
 """Seconds after which a connection is opened anew: the store may have been replaced or moved."""
 
+RECENT = 1.0
+"""Seconds in which the site's files are not looked at again by those who ask for a recent call."""
+
 POLL = 0.02
 """Seconds between two looks at the end of the log while somebody waits for it."""
 
@@ -37,6 +40,7 @@ class Looks:
         self._mine = local()
         self._threads = ThreadPoolExecutor(threads, "look")
         call = self.call()
+        self._recent = (call, time.monotonic() + RECENT)
         self.settings: dict[str, Any] = call.settings
         self.provider = site.provider
         self._quick = call.storage.quick_reads
@@ -44,6 +48,14 @@ class Looks:
     def call(self) -> Call:
         """The site as its files are now. Raises BrokenConfiguration."""
         return Call("server", self._environ, self._python, self._site)
+
+    def recent_call(self) -> Call:
+        """The same as the files were a second ago at most: what many ask for at a time."""
+        call, until = self._recent
+        if time.monotonic() >= until:
+            call = self.call()
+            self._recent = (call, time.monotonic() + RECENT)
+        return call
 
     async def ask(self, question: Callable[[Any], T], *, is_quick: bool = True) -> T:
         """What the question finds in one consistent look at whole read models. Raises StoreError

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from interfaces.read_side import Site
@@ -101,7 +102,11 @@ def _address(config: uvicorn.Config, listening: Any) -> str:
 
 def run(site: Site, environ: Mapping[str, str], settings: Mapping[str, Any]) -> int:
     """Listen until told to end. Exit status. Raises BrokenConfiguration, StoreError, OSError."""
-    app = create_app(site, environ, sys.executable)
+    return listen(create_app(site, environ, sys.executable), settings)
+
+
+def listen(app: FastAPI, settings: Mapping[str, Any]) -> int:
+    """The same for an application (`create_app`)."""
     _Patient.patience = settings["request_timeout"]
     config = uvicorn.Config(
         app,
