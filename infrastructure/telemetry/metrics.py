@@ -358,25 +358,28 @@ class PerformanceMetrics:
 
     def record_request_time(self, operation: str, duration: float, *, failed: bool = False) -> None:
         """One request, command or call of this name took `duration` seconds."""
-        for told in (self._all, self._since):
-            known = operation
-            if known not in told:
-                if len(told) >= MOST_SERIES:
-                    known = OTHER
-                told.setdefault(known, Durations())
-            told[known].add(duration, failed=failed)
+        if operation not in self._since:
+            if len(self._since) >= MOST_SERIES:
+                operation = OTHER
+            self._since.setdefault(operation, Durations())
+        self._since[operation].add(duration, failed=failed)
 
     def get_average_response_time(self, operation: str | None = None) -> float:
         """Seconds, of one operation or of all; 0.0 where there was none."""
         merged = Durations()
-        for name, durations in self._all.items():
-            if operation in (None, name):
-                merged.merge(durations)
+        for told in (self._all, self._since):
+            for name, durations in told.items():
+                if operation in (None, name):
+                    merged.merge(durations)
         return merged.mean
 
     def take(self) -> dict[str, Durations]:
         """What was recorded since it was last taken, by operation."""
         taken, self._since = self._since, {}
+        for operation, durations in taken.items():
+            if operation not in self._all and len(self._all) >= MOST_SERIES:
+                operation = OTHER
+            self._all.setdefault(operation, Durations()).merge(durations)
         return taken
 
 

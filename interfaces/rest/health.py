@@ -17,6 +17,9 @@ from interfaces.read_side import METRICS_TYPE, Call, Site, metrics_page, new_met
 from interfaces.rest.looks import Looks
 from interfaces.rest.problems import Problem
 
+OTHER = "other"
+"""The route of what asks for a path that there is not, and its method."""
+
 router = APIRouter(include_in_schema=False)
 
 STREAMS = ("/api/v1/events/stream",)
@@ -69,6 +72,7 @@ class Watching:
         self.metrics: Any = new_metrics("server", environ) if performance["enabled"] else None
         self._interval: float = performance["collection_interval"]
         self._before: Any = None
+        self._counts: dict[tuple[str | None, str, int], Callable[[float], None]] = {}
         self._end = Event()
         self._thread = Thread(target=self._run, name="watching", daemon=True)
 
@@ -124,14 +128,26 @@ class Watching:
             span.update_name(f"{scope['method']} {route or ''}".strip())
             span.set_attribute("http.route", route or "")
             span.set_attribute("http.response.status_code", status)
-        method = scope["method"] if route else "other"
-        route = route or "other"
-        self.metrics.counter(
-            "rest_requests", route=route, method=method, status=str(status)
-        ).increment()
+        key = (route, scope["method"] if route else OTHER, status)
+        counts = self._counts.get(key)
+        if counts is None:
+            counts = self._counts[key] = self._new_counts(*key)
+        counts(seconds)
+
+    def _new_counts(self, route: str | None, method: str, status: int) -> Callable[[float], None]:
+        """What takes the seconds of a request that ended so: looked up once, since it is in the way
+        of each."""
+        where = {"route": route or OTHER, "method": method}
+        counter = self.metrics.counter("rest_requests", status=str(status), **where)
         if route in STREAMS:
-            return
-        self.metrics.timer("rest_request_seconds", route=route, method=method).observe(seconds)
-        self.metrics.performance.record_request_time(
-            f"rest {method} {route}", seconds, failed=status >= 500
-        )
+            return lambda seconds: counter.increment()
+        timer = self.metrics.timer("rest_request_seconds", **where)
+        record = self.metrics.performance.record_request_time
+        operation, failed = f"rest {method} {where['route']}", status >= 500
+
+        def count(seconds: float) -> None:
+            counter.increment()
+            timer.observe(seconds)
+            record(operation, seconds, failed=failed)
+
+        return count
