@@ -195,6 +195,30 @@ def test_a_changed_event_is_told_although_nothing_can_be_recorded(
     assert crossings(world, CHAIN) in ([], ["AlertRaised"])
 
 
+def test_a_changed_event_within_the_log_is_told_soon(make_site: Callable[..., World]) -> None:
+    """It is not the last one, so that commits go on; what measures the log looks at each event."""
+    world = make_site()
+    world.start_worker()
+    world.fulfilled(1)
+    world.run(35)
+    assert crossings(world, CHAIN) == []
+    before = len(world.topics())
+    world.request(1)
+    world.run(3)
+    assert len(world.topics()) > before + 2
+    store = world.storage().event_store(world.clock, {"user": "x"})
+    store.connection.execute(
+        "UPDATE events SET data = replace(data, 'awsinst', 'another') WHERE position = ?",
+        (before + 1,),
+    )
+    store.close()
+    world.run(40)
+
+    assert crossings(world, CHAIN) == ["AlertRaised"]
+    (raised,) = world.events("AlertRaised")
+    assert f"event {before + 1} " in raised["message"]
+
+
 # -- the three thresholds -------------------------------------------------------------------------
 
 
