@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from infrastructure.telemetry.figures import read
 from interfaces.worker.loop import Worker
 from tests.infrastructure.test_metrics import series
 from tests.stores import FOUR
@@ -143,6 +144,20 @@ def test_the_interval_is_the_sites(
 
     (file,) = Path(world.site.metrics_dir).glob("figures-*.jsonl")
     assert len(file.read_text().splitlines()) == writes
+
+
+@pytest.mark.stores("sqlite")
+@pytest.mark.parametrize(("period", "kept"), [("1h", 70.0), ("7d", 180.0)])
+def test_figures_are_kept_for_as_long_as_the_site_says(
+    make_world: Callable[..., World], period: str, kept: float
+) -> None:
+    """Minutes that the oldest figures reach back after three hours."""
+    world = make_world(settings={"HOSTLEDGER_MONITORING__PERFORMANCE__RETENTION_PERIOD": period})
+    world.start_worker()
+    world.run(3 * 3600, step=30.0)
+
+    times = [figures["at"] for figures in read(world.site.metrics_dir, 0.0)]
+    assert (world.clock.wall - min(times)) / 60 == pytest.approx(kept, abs=10)
 
 
 @pytest.mark.stores("sqlite")
