@@ -99,10 +99,10 @@ def merged(
         of_worker.gauge("figures_age_seconds", age)
     mine = [f for f in families_of(of_worker, "worker") if f.name in _OF_WORKER]
     for family in [*mine, *(theirs if up else ())]:
-        if family.name in families:
-            families[family.name].samples.extend(family.samples)
-        else:
-            families[family.name] = family
+        known = families.setdefault(family.name, family)
+        # A worker of another release may have made something else of a name.
+        if known is not family and known.type == family.type:
+            known.samples.extend(family.samples)
     return text_of(families.values())
 
 

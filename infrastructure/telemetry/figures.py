@@ -8,6 +8,7 @@ nothing is ever rewritten.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -100,15 +101,19 @@ def summary(figures: Iterator[dict[str, Any]]) -> dict[str, Any]:
         process = line["process"]
         covered[process] = covered.get(process, 0.0) + line["seconds"]
         for name, document in line["operations"].items():
-            for known in dict.fromkeys((name, name.partition(" ")[0])):
-                operations.setdefault((process, known), Durations()).merge(durations_of(document))
+            for key in {(process, name), (process, name.partition(" ")[0])}:
+                operations.setdefault(key, Durations()).merge(durations_of(document))
         for section, found in values.items():
             for name, value in line.get(section, {}).items():
                 found.setdefault((process, name), []).append(value)
+    several = Counter(
+        (process, name.partition(" ")[0]) for process, name in operations if " " in name
+    )
     return {
         "operations": [
             _operation(process, name, durations, covered[process])
             for (process, name), durations in sorted(operations.items())
+            if several[process, name] != 1
         ],
         **{
             section: [_value(process, name, seen) for (process, name), seen in found.items()]

@@ -201,6 +201,21 @@ def test_figures_of_a_worker_that_is_not_there_are_not_served(
     assert 'hostledger_log_position{process="worker"}' not in text
 
 
+def test_what_another_release_means_by_a_name_is_left_out(tmp_path: Path) -> None:
+    """The page stays valid: a family has one type."""
+    path = worker_file(tmp_path, 1000.0)
+    text = Path(path).read_text()
+    Path(path).write_text(
+        text.replace("TYPE hostledger_log_position gauge", "TYPE hostledger_log_position summary")
+    )
+
+    made = page(path)
+
+    assert 'hostledger_log_position{process="server"} 42.0' in made
+    assert 'hostledger_log_position{process="worker"}' not in made
+    assert 'hostledger_turns_total{outcome="done",process="worker"} 7.0' in made
+
+
 def test_a_missing_or_torn_file_is_no_reason_to_fail(tmp_path: Path) -> None:
     (tmp_path / "torn.prom").write_text("hostledger_turns_total{outcome=")
     for name in ("missing.prom", "torn.prom"):
@@ -238,12 +253,13 @@ def line(at: float, **durations: float) -> dict[str, Any]:
 def test_kept_figures_come_to_times_rates_and_throughput(tmp_path: Path) -> None:
     kept = figures.KeptFigures(str(tmp_path), 7 * 86_400)
     kept.append(line(1000.0, aws_Run=1.0, aws_Describe=0.1))
-    kept.append(line(1030.0, aws_Describe=0.3))
+    kept.append(line(1030.0, aws_Describe=0.3, worker_turn=0.1, other=1.0))
 
     told = figures.summary(figures.read(str(tmp_path), 0.0))
 
     by_name = {row["operation"]: row for row in told["operations"]}
-    assert {*by_name} == {"aws", "aws Run", "aws Describe"}
+    assert {*by_name} == {"aws", "aws Run", "aws Describe", "worker turn", "other"}
+    assert by_name["other"]["count"] == 1
     assert by_name["aws"]["count"] == 3
     assert by_name["aws Describe"]["mean_seconds"] == 0.2
     assert by_name["aws Describe"]["p99_seconds"] == pytest.approx(0.3, rel=0.06)
