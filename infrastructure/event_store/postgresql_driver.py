@@ -53,7 +53,7 @@ if TYPE_CHECKING:
         def close(self) -> None: ...
 
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """The version in `schema_version` that this release reads and writes: `sqlite_file` has the same,
 the migrations are the same."""
 
