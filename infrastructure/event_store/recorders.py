@@ -65,6 +65,8 @@ def _class_version(state: bytes) -> int:
 class StoreRecorder(ProcessRecorder):
     """Events, notifications and tracking in our file, as the library's interfaces want them."""
 
+    _watch: Callable[[str, float], object] | None = None
+
     def __init__(
         self, store: SqlEventStore, watch: Callable[[str, float], object] | None = None
     ) -> None:
