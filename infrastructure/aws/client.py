@@ -194,7 +194,7 @@ class Connection:
             raise failed from error
         breaker.succeeded()
         took = self.seconds() - began
-        self.journal.debug("aws", api=api, seconds=took)
+        self.journal.info("aws", api=api, seconds=took)
         self._count(api, took, "", "")
         reach(f"aws.{api}.after")
         return answer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from application.failures import StoreError, archived_away
 from application.json_text import dumps, loads
 from application.projections.record import COLUMNS
@@ -47,6 +49,9 @@ SELECT
     (SELECT count(*) FROM orphans) AS orphans
 """
 
+
+PLANNED = ("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")
+"""What statements begin with that the store makes a plan for."""
 
 MACHINE = ", ".join(MACHINE_COLUMNS)
 
@@ -107,6 +112,28 @@ class SqlQueries:
 
     def _one(self, statement: str) -> Row:
         return self._rows(statement)[0]
+
+    def plan(self, statements: str) -> list[str]:
+        """How the store would carry out what `slow_statements` told, a line a step, or why that is
+        not known; none for what needs no plan (COMMIT)."""
+        lines: list[str] = []
+        for statement in statements.split(";"):
+            if statement.lstrip().startswith(PLANNED):
+                try:
+                    lines += self._steps(statement)
+                except StoreError as error:
+                    lines.append(f"no plan: {error}")
+        return lines
+
+    def _steps(self, statement: str) -> list[str]:
+        last = 0
+        for number in re.findall(r"\?(\d*)", statement):
+            last = max(last, int(number)) if number else last + 1
+        steps = self._rows("EXPLAIN QUERY PLAN " + statement, [None] * last)
+        depths = {0: -1}
+        for step in steps:
+            depths[step["id"]] = depths[step["parent"]] + 1
+        return ["  " * depths[step["id"]] + step["detail"] for step in steps]
 
     # -- read models ------------------------------------------------------------------------------
 

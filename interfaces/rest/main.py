@@ -83,6 +83,7 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if await super().on_tick(counter):
             return True
+        self._app.state.memory_looks.tick()
         door = self._app.state.door
         if not door.draining:
             return False
