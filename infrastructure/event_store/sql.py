@@ -87,6 +87,17 @@ WITH_KEY = {
 }
 SELECT_ROW = {table: f"SELECT * FROM {table} WHERE {where}" for table, where in WITH_KEY.items()}
 
+
+def rows_with(connection: Any, table: str, keys: Sequence[str]) -> Found:
+    """Those rows of a read table, as they are stored, whose only key is one of these."""
+    (name,) = Rows.KEYS[table]
+    marks = ", ".join("?" * len(keys))
+    cursor = connection.execute(f"SELECT * FROM {table} WHERE {name} IN ({marks})", keys)
+    columns = [column[0] for column in cursor.description]
+    rows = [dict(zip(columns, values, strict=True)) for values in cursor.fetchall()]
+    return {(table, row[name]): row for row in rows}
+
+
 _puts: dict[tuple[str, ...], str] = {}
 
 

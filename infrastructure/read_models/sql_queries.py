@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from operator import itemgetter
 
 from application.failures import StoreError, archived_away
 from application.json_text import dumps, loads
@@ -49,6 +50,8 @@ SELECT
     (SELECT count(*) FROM orphans) AS orphans
 """
 
+
+TOPIC = itemgetter(COLUMNS.index("topic"))
 
 PLANNED = ("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")
 """What statements begin with that the store makes a plan for."""
@@ -99,6 +102,13 @@ class SqlQueries:
         self._connection.close()
 
     def _rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        values, names = self._fetch(statement, parameters)
+        return [dict(zip(names, row, strict=True)) for row in values]
+
+    def _fetch(
+        self, statement: str, parameters: Sequence[Any]
+    ) -> tuple[list[tuple[Any, ...]], list[str]]:
+        """All rows, and the names of their columns. Raises StoreError."""
         try:
             cursor = self._connection.execute(statement, tuple(parameters))
             values = cursor.fetchall()
@@ -107,8 +117,7 @@ class SqlQueries:
                 f"{self._name}: {error}; if the file is damaged, restore a backup and run "
                 "`hostledger store activate`"
             ) from None
-        names = [column[0] for column in cursor.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in values]
+        return values, [column[0] for column in cursor.description or ()]
 
     def _one(self, statement: str) -> Row:
         return self._rows(statement)[0]
@@ -473,11 +482,19 @@ class SqlQueries:
 
     def records_after(self, position: int, limit: int) -> list[tuple[Any, ...]]:
         """The next events as rows of COLUMNS, as they are stored."""
-        rows = self._rows(
+        rows, _ = self._fetch(
             f"SELECT {', '.join(COLUMNS)} FROM events WHERE position > ? ORDER BY position LIMIT ?",
             (position, limit),
         )
-        return [tuple(row.values()) for row in rows]
+        return rows
+
+    def records_to_replay(self, position: int, limit: int) -> list[tuple[Any, ...]]:
+        """The same, those that were taken out from their archives. Raises EventsArchivedAway."""
+        rows = self.records_after(position, limit)
+        if all(map(TOPIC, rows)):
+            return rows
+        whole = self.events_after(position, limit)
+        return [tuple(event[name] for name in COLUMNS) for event in whole]
 
     def position_after(self, position: int) -> int | None:
         """That of the next event; None for none."""

@@ -253,6 +253,7 @@ def _queries(both: Both, world: World) -> None:
     assert same(SqlQueries, "event", world.query("SELECT event_id FROM events")[1][0])
     same(SqlQueries, "event", "none")
     assert same(SqlQueries, "records_after", 0, 3)
+    assert same(SqlQueries, "records_to_replay", 0, 3)
     same(SqlQueries, "position_after", 2)
     same(SqlQueries, "position_after", 10_000)
     assert same(SqlQueries, "end")
