@@ -29,7 +29,6 @@ ENVIRONMENT_PREFIX = "HOSTLEDGER_"
 _KEYS_TO_COME = (
     "performance",
     "processing",
-    "monitoring",
 )
 
 

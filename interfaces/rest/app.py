@@ -16,12 +16,13 @@ from starlette.staticfiles import StaticFiles
 
 from application.version import VERSION
 from interfaces.read_side import Site, memory_looks
-from interfaces.rest import commands, problems, queries, stream
+from interfaces.rest import commands, health, problems, queries, stream
 from interfaces.rest.commanding import Commands
 from interfaces.rest.console import pages as console
 from interfaces.rest.console import sign_in
 from interfaces.rest.console.rendering import HERE, tell
 from interfaces.rest.door import Door, wants_page
+from interfaces.rest.health import Watching
 from interfaces.rest.identity import Identities
 from interfaces.rest.looks import Looks
 from interfaces.rest.models import ProblemDocument
@@ -46,9 +47,11 @@ def create_app(site: Site, environ: Mapping[str, str], python: str) -> FastAPI:
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         app.state.tail = stream.Tail(looks, settings["max_streams"])
+        app.state.watching.start()
         try:
             yield
         finally:
+            app.state.watching.end()
             app.state.commands.close()
             looks.close()
 
@@ -64,7 +67,9 @@ def create_app(site: Site, environ: Mapping[str, str], python: str) -> FastAPI:
     app.state.looks = looks
     app.state.memory_looks = memory_looks(site, "server")
     app.state.answers = _answers(looks.settings)
-    app.state.commands = Commands(looks)
+    app.state.watching = Watching(site, environ, looks.call)
+    app.state.commands = Commands(looks, app.state.watching.span)
+    app.include_router(health.router)
     app.include_router(stream.router)  # before the paths with an id in them
     app.include_router(queries.router)
     app.include_router(commands.router)
@@ -91,7 +96,7 @@ def _answers(settings: Mapping[str, Any]) -> Answers:
 
 
 def _door(app: Any, settings: Mapping[str, Any], state: Any) -> Door:
-    state.door = Door(app, state.identities, settings)
+    state.door = Door(app, state.identities, settings, state.watching)
     return state.door  # type: ignore[no-any-return]
 
 

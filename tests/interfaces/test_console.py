@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
+from domain.alert import Alert
 from tests.interfaces.commands import Run, fulfilled
 from tests.interfaces.console import Page, Person
 from tests.interfaces.rest import Client, new_token, problem, serving
@@ -250,6 +251,22 @@ def test_shortfalls_and_health(world: World, viewer: Person) -> None:
     assert {given["id"] for given, _ in page.all("section")} == {
         "shortfalls", "rejections", "interruptions", "losses",
     }  # fmt: skip
+
+
+def test_an_alert_is_shown_while_it_is_raised(world: World, viewer: Person) -> None:
+    """On the first page and among the health, and on none when it is well again."""
+    alert = Alert(Alert.stream("orphans"))
+    for raised in (True, False):
+        if raised:
+            alert.set_off("2 instances that the ledger does not know", 2.0, 0.0)
+        else:
+            alert.clear(0.0)
+        with closing(world.storage().event_store(world.clock, {"user": "test"})) as store:
+            store.save(alert)
+        shown = viewer.page("/console").text("section", id="warnings")
+        assert ("Alert orphans" in shown) == raised
+        row = viewer.page("/console/health").text("section", id="alerts")
+        assert ("2 instances that the ledger does not know" in row) == raised
 
 
 def test_what_others_wrote_is_text(world: World, run: Run, client: Client) -> None:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ValidationError
 from starlette.responses import RedirectResponse, Response
 
-from application import history, pages, queries, rebuilding
+from application import alerting, history, pages, queries, rebuilding
 from application.pages import REQUESTS, Wanted
 from domain.token import OPERATOR
 from interfaces.cli import explained
@@ -97,6 +97,7 @@ async def show_fleet(request: Request) -> Response:
             "fleet": queries.fleet(view),
             "open": facts["open"],
             "paused": facts["brake"],
+            "alerts": _raised(view),
             "in_flight": in_flight,
             "more": following is not None,
             "final": [
@@ -109,6 +110,10 @@ async def show_fleet(request: Request) -> Response:
     document = await _look(request, question)
     hindrance = request.app.state.commands.hindrance()
     return page(request, "fleet", live=True, hindrance=hindrance, **document)
+
+
+def _raised(view: Any) -> list[Row]:
+    return [alert for alert in alerting.alerts(view) if alert["state"] == "raised"]
 
 
 def _in_flight(view: Any) -> tuple[list[Row], str | None]:
@@ -353,6 +358,7 @@ async def show_health(request: Request) -> Response:
             | {f"open {kind}": count for kind, count in store["open"].items()}
             | {"inert": store["inert"]},
             "worker": worker_status(call),
+            "alerts": _raised(view),
             "projections": rebuilding.projections(view),
             "orphans": orphans,
             "orphan_columns": list(orphans[0]) if orphans else [],
