@@ -63,11 +63,11 @@ def _store(storage: Any, site: Site, clock: Any, process: str) -> Any:
     return storage.event_store(clock, site.actor(process))
 
 
-def _ledger(store: Any) -> Any:
+def _ledger(store: Any, settings: Any) -> Any:
     from application.event_sourcing import Ledger
     from infrastructure.event_store.recorders import StoreFactory
 
-    return Ledger(StoreFactory(store))
+    return Ledger(StoreFactory(store), settings.performance.memory.object_pool_size)
 
 
 def _clouds(settings: Any, clock: Any, journal: Any, on_client: Any) -> Any:
@@ -140,6 +140,7 @@ def _turns(
     from application.turn import Divided, Turn
 
     divided = Divided()
+    batch = settings.processing.batch_processing
     return [
         Turn(
             ledger=ledger,
@@ -154,6 +155,7 @@ def _turns(
             incarnation=store.incarnation,
             random=random,
             divided=divided,
+            at_once=batch.batch_size if batch.enabled else 1,
         )
         for name, aws in settings.provider.places().items()
     ]
@@ -214,7 +216,7 @@ class WriteSide(containers.DeclarativeContainer):
     journal: Any = providers.Singleton(_journal, site, compiled)
     storage: Any = providers.Singleton(_storage, site, compiled)
     store: Any = providers.Singleton(_store, storage, site, clock, process)
-    ledger: Any = providers.Singleton(_ledger, store)
+    ledger: Any = providers.Singleton(_ledger, store, settings)
     works: Any = providers.Singleton(_works, storage, store, settings)
     work: Any = providers.Singleton(_first, works)
     queries: Any = providers.Singleton(_queries, storage, store)
