@@ -33,9 +33,7 @@ class Ledger(Application[str]):
     def construct_factory(self, env: Any) -> InfrastructureFactory[Any]:
         return self._given_factory
 
-    def get(
-        self, aggregate_class: type[A], identifier: str, *, from_log: bool = False
-    ) -> A | None:
+    def get(self, aggregate_class: type[A], identifier: str, *, from_log: bool = False) -> A | None:
         """The thing with this id; None when the log has no such stream. `from_log` is for what may
         have been archived since it was kept. Raises EventsArchivedAway."""
         try:

@@ -104,7 +104,8 @@ class Server(uvicorn.Server):
             self._until = now + self._patience
         if door.under_way > self._app.state.tail.clients and now < self._until:
             return False
-        for connection in list(self.server_state.connections):
+        connections: list[Any] = list(self.server_state.connections)
+        for connection in connections:
             if connection.flow.write_paused:
                 connection.transport.abort()  # it takes nothing: it is not waited for
         return True

@@ -427,8 +427,7 @@ def problem_of(
 def test_the_tables_here_name_every_key() -> None:
     """No key is added without its default, another value and a bad one here."""
     every = {
-        re.sub(r"^(server\.oidc\.roles)\..*", r"\1", key)
-        for key in leaves(Settings().model_dump())
+        re.sub(r"^(server\.oidc\.roles)\..*", r"\1", key) for key in leaves(Settings().model_dump())
     }
 
     assert every == {key for key, *_ in KEYS} | NOT_ALONE

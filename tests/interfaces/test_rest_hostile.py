@@ -69,7 +69,8 @@ def test_what_is_in_a_parameter_is_never_sql(served: tuple[Server, str]) -> None
                     assert not heard.document.get(key), (path, heard)
     for place in ("requests", "machines", "history", "reports", "templates", "batches"):
         for text in INJECTIONS:
-            heard = connection.send(request(f"/api/v1/{place}/{quote(text, safe='')}", token)).hear()
+            path = f"/api/v1/{place}/{quote(text, safe='')}"
+            heard = connection.send(request(path, token)).hear()
             assert heard is not None
             assert heard.status in (404, 422), (place, text, heard)
 
@@ -193,9 +194,11 @@ def test_odd_bytes_in_parameters(served: tuple[Server, str]) -> None:
         heard = server.ask(token, f"/api/v1/{path}")
         assert heard.status in (404, 422), (path, heard)
     for key in (b"\x80\xff", b"a" * 256, b""):
-        heard = server.connect().send(
-            request(POST, token, "POST", b"{}", b"Idempotency-Key: " + key + b"\r\n")
-        ).hear()
+        heard = (
+            server.connect()
+            .send(request(POST, token, "POST", b"{}", b"Idempotency-Key: " + key + b"\r\n"))
+            .hear()
+        )
         refuses(heard)
 
 

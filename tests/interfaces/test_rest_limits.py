@@ -7,6 +7,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import httpx2 as httpx
@@ -182,7 +183,7 @@ def test_how_long_a_burst_is_let_come_in(world: World, seconds: str, enabled: st
     worker.turn = turn  # type: ignore[method-assign]
     worker.run(sleep)
     world.workers.remove(worker)
-    longest = max(after - before for before, after in zip(turns, turns[1:], strict=False))
+    longest = max(after - before for before, after in pairwise(turns))
     assert (longest > 1.5) == (enabled == "true")
 
 
