@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts audit mutations bench bench-aws bench-stores bench-replay lock docs clean
+.PHONY: help demo test check lint types contracts audit mutations bench bench-aws bench-stores bench-replay bench-server lock docs clean
 
 help:  ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -59,6 +59,9 @@ bench-stores: $(VENV)/.stamp  ## Measure each store against something bare; writ
 
 bench-replay: $(VENV)/.stamp  ## Measure a rebuild of 1,000,000 events; writes docs/reference/performance-replay.md
 	$(BIN)/python -m tests.performance.bench_replay
+
+bench-server: $(VENV)/.stamp  ## Measure the server beside a constant answer; writes docs/reference/performance-server.md
+	$(BIN)/python -m tests.performance.bench_server
 
 lock:  ## Compile the locked requirements anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra all --group test --group check \

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from application.json_text import loads
 
 TYPE_CHECKING = False
@@ -70,19 +68,19 @@ CHANGES: dict[str, tuple[str, Callable[[Row], str]]] = {
 """Topic -> what it is called, and what is told of its fields."""
 
 
-def changes(source: Source, after: int, to: int) -> tuple[dict[str, int], list[Row]]:
-    """How many changes of each kind there were with after < position <= to, in the order of
-    CHANGES, and all of them in their own."""
-    found = [_change(event) for event in _events(source, after, to) if event["topic"] in CHANGES]
-    counts = Counter(change["change"] for change in found)
-    return {name: counts[name] for name, _ in CHANGES.values() if counts[name]}, found
-
-
-def _events(source: Source, after: int, to: int) -> Iterator[Row]:
+def changes(source: Source, after: int, to: int, counts: dict[str, int]) -> Iterator[Row]:
+    """The changes with after < position <= to, as they are read. `counts` has in the end how many
+    there were of each kind, in the order of CHANGES."""
+    found = dict.fromkeys((name for name, _ in CHANGES.values()), 0)
     while after < to:
         events = source.events_after(after, min(PAGE, to - after))
-        yield from events
+        for event in events:
+            if event["topic"] in CHANGES:
+                change = _change(event)
+                found[change["change"]] += 1
+                yield change
         after = events[-1]["position"]
+    counts.update({name: count for name, count in found.items() if count})
 
 
 def _change(event: Row) -> Row:

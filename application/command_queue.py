@@ -85,8 +85,8 @@ class CommandQueue(Generic[Acting]):
 
     def _close_store(self) -> None:
         if self._open is not None:
-            self._open[0].close()
-            self._open = None
+            (store, _), self._open = self._open, None
+            store.close()
 
     def _next(self) -> list[tuple[Callable[[Acting], Any], str, Future[Any]]]:
         """Those that wait, so many at most, as soon as there are any; none when it is closed."""
@@ -118,11 +118,11 @@ class CommandQueue(Generic[Acting]):
         except Exception as error:
             # Whatever it is, each of them is told, and the next ones are tried.
             outcomes = [error] * len(some)
-        if any(isinstance(outcome, (StoreInert, StoreMissing)) for outcome in outcomes):
-            self._close_store()
         reach("answer.commands")
         for (_, _, future), outcome in zip(some, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
+        if any(isinstance(outcome, (StoreInert, StoreMissing)) for outcome in outcomes):
+            self._close_store()

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any, Protocol
 
+    from application.replay import Stored
+
     Key = tuple[Any, ...]
     Row = dict[str, Any]
     Change = tuple[str, Key, Row | None]
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
         def again(self) -> None: ...
 
         def events_after(self, position: int, limit: int) -> list[Row]: ...
+
+        def records_to_replay(self, position: int, limit: int) -> list[Stored]: ...
 
         def last_events(self, limit: int, topic: str | None) -> list[Row]: ...
 
@@ -52,7 +56,7 @@ if TYPE_CHECKING:
 
         def begin(self) -> None: ...
 
-        def take(self, events: Sequence[Row]) -> None: ...
+        def take(self, events: Sequence[Stored]) -> None: ...
 
         def write(self) -> None: ...
 

@@ -296,11 +296,11 @@ def _final(record: Record, request: _Open) -> Row:
     return {**NOTHING, "requests": 1, ENDS[record.topic]: 1, "asked": asked, "missing": missing}
 
 
-def percentile(ordered: Sequence[float], percent: int) -> float | None:
+def percentile(ordered: Sequence[float], percent: int, digits: int = 1) -> float | None:
     """The least value that so many percent of all are not above; None of nothing."""
     if not ordered:
         return None
-    return round(ordered[math.ceil(len(ordered) * percent / 100) - 1], 1)
+    return round(ordered[math.ceil(len(ordered) * percent / 100) - 1], digits)
 
 
 # -- the fleet over time ------------------------------------------------------------------------

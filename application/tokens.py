@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 TOPICS = ("TokenCreated", "TokenRevoked")
-SECRET = "hlt_"  # how each token begins, no token  # nosec B105
+SECRET = "hlt_"
 """How every token begins, so that a scanner of sources and logs can tell one."""
 
 

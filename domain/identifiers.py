@@ -31,7 +31,7 @@ REQUEST = "req-"
 RETURN = "ret-"
 BATCH = "bat-"
 TERMINATION = "ter-"
-TOKEN = "tok-"  # how a token's id begins, no token  # nosec B105
+TOKEN = "tok-"
 
 
 def new_id(prefix: str, random: bytes) -> str:

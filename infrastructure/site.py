@@ -28,11 +28,13 @@ class Site:
         self.lay_out(self.state_dir)
 
     def lay_out(self, directory: str) -> None:
-        """Where what goes with the store lies: sightings, and the worker's status and lock."""
+        """Where what goes with the store lies: sightings, the worker's status and lock, what is
+        told of memory."""
         self.sightings = directory + "/seen.jsonl"
         self.worker_status = directory + "/worker.json"
         self.worker_lock = directory + "/worker.lock"
         self.worker_words = directory + "/worker.err"
+        self.memory = directory + "/memory"
 
     def actor(self, process: str) -> dict[str, str]:
         """Who acts, for the ledger: OS user, provider instance, process."""

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from infrastructure.read_models.sql_queries import SqlQueries
     from infrastructure.storage import EventStore, ReadModel
     from infrastructure.telemetry.journal import Journal
+    from infrastructure.telemetry.memory import MemoryLooks
+    from infrastructure.telemetry.slow_statements import SlowStatements
 
     Find = Callable[[SqlQueries, int], Concern]
     """What of a log is of concern, up to a position."""
@@ -38,16 +40,20 @@ if TYPE_CHECKING:
 __all__ = [
     "Call",
     "Site",
+    "aws_calls",
     "example_templates",
     "export_log",
     "iam_policy",
     "instance_types_named",
     "log_defect",
+    "memory_growth",
+    "memory_looks",
     "price_list",
     "read_templates",
     "register",
     "registered_site",
     "site_from",
+    "slow_statements",
     "store_iam_policy",
     "templates_file",
     "verify_log",
@@ -149,6 +155,12 @@ class Call:
         except BaseException:
             source.close()
             raise
+
+    def slow_statements(self) -> SlowStatements:
+        """What notes in the log what takes the store long, as the `watch` of a storage."""
+        from infrastructure.telemetry.slow_statements import SlowStatements
+
+        return SlowStatements(self.journal())
 
     def journal(self) -> Journal:
         from infrastructure.telemetry.journal import Journal
@@ -504,6 +516,66 @@ def _parameters(contents: Sequence[dict[str, Any]]) -> list[str]:
         if str(part.get("ImageId", "")).startswith("resolve:ssm:")
     ]
     return [name for name in named if name]
+
+
+def slow_statements(call: Call, since: str, most: int) -> list[dict[str, Any]]:
+    """The slowest statements to the store that are in the log from a time on, with their `plan`,
+    as the store would carry them out now. Raises StoreError, NotConfigured, OSError."""
+    from contextlib import closing
+
+    from application.diagnosis import slow_statements
+    from infrastructure.telemetry.slow_statements import NOTED_AS
+
+    if call.storage.scheme == "dynamodb":
+        raise StoreError(
+            f"{call.storage.name}: DynamoDB has no statements; how long it takes to answer is in "
+            "CloudWatch (SuccessfulRequestLatency)"
+        )
+    rows = slow_statements(_log_of(call).lines(NOTED_AS, since), most)
+    with closing(call.any_store()) as view:
+        for row in rows:
+            row["plan"] = view.plan(row["sql"])
+    return rows
+
+
+def aws_calls(call: Call, since: str) -> dict[str, Any]:
+    """The calls to AWS that are in the log from a time on (`application.diagnosis.aws_calls`).
+    Raises NotConfigured, OSError."""
+    from application.diagnosis import aws_calls
+
+    return aws_calls(_log_of(call).lines("aws", since))
+
+
+def _log_of(call: Call) -> Journal:
+    if not call.site.log_file:
+        raise NotConfigured(
+            f"no log of {call.site.provider} is known: set HF_PROVIDER_LOGDIR, or register the "
+            "instance with its log directory (`hostledger store init --join --log-dir DIR`)"
+        )
+    return call.journal()
+
+
+def memory_looks(site: Site, process: str) -> MemoryLooks:
+    """The looks of this process at its own memory, for whom `memory_growth` asks."""
+    from infrastructure.telemetry.memory import MemoryLooks
+
+    return MemoryLooks(site.memory, SystemClock(), process)
+
+
+def memory_growth(call: Call, interval: float) -> list[dict[str, Any]]:
+    """What the instance's living processes say of their memory after two looks so many seconds
+    apart (`infrastructure.telemetry.memory`). Raises StoreError when there is none."""
+    from infrastructure.telemetry import memory
+
+    lives = worker_start.is_alive(call.site)
+    worker = int(worker_start.status(call.site).get("pid") or 0) if lives else 0
+    found = memory.ask(call.site.memory, call.clock, interval, worker)
+    if not found:
+        raise StoreError(
+            f"no process of {call.site.provider} lives that could be looked at: start the worker "
+            "(`hostledger worker run`)"
+        )
+    return found
 
 
 def price_list(call: Call) -> Listed:

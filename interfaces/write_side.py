@@ -35,10 +35,20 @@ def _compiled(site: Site, environ: Any) -> Any:
     return load(site, environ)
 
 
-def _storage(site: Site, compiled: Any) -> Any:
+def _storage(site: Site, compiled: Any, journal: Any) -> Any:
+    """What takes the store long is noted in the log."""
     from infrastructure.storage import storage_of
+    from infrastructure.telemetry.slow_statements import SlowStatements
 
-    return storage_of(site, compiled.settings)
+    storage = storage_of(site, compiled.settings)
+    storage.watch = SlowStatements(journal)
+    return storage
+
+
+def _memory_looks(site: Site, clock: Any, process: str) -> Any:
+    from infrastructure.telemetry.memory import MemoryLooks
+
+    return MemoryLooks(site.memory, clock, process)
 
 
 def _write_status(site: Site, facts: dict[str, Any]) -> None:
@@ -214,7 +224,8 @@ class WriteSide(containers.DeclarativeContainer):
     write_status: Any = providers.Callable(_write_status, site)
     settings: Any = providers.Singleton(_settings, compiled)
     journal: Any = providers.Singleton(_journal, site, compiled)
-    storage: Any = providers.Singleton(_storage, site, compiled)
+    storage: Any = providers.Singleton(_storage, site, compiled, journal)
+    memory_looks: Any = providers.Singleton(_memory_looks, site, clock, process)
     store: Any = providers.Singleton(_store, storage, site, clock, process)
     ledger: Any = providers.Singleton(_ledger, store, settings)
     works: Any = providers.Singleton(_works, storage, store, settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from botocore.client import ClientCreator
+from botocore.hooks import EventAliaser, HierarchicalEmitter
 from botocore.loaders import JSONFileLoader, Loader
 from hypothesis import HealthCheck, settings
 
@@ -74,6 +76,9 @@ def _once(owner: type, name: str) -> None:
 _once(ClientCreator, "_load_service_model")
 _once(ClientCreator, "_create_methods")
 _once(Loader, "list_available_services")
+# What the name of an event stands for: asked a dozen times a call, of each client anew.
+_alias = functools.cache(EventAliaser(HierarchicalEmitter())._alias_event_name)
+EventAliaser._alias_event_name = staticmethod(_alias)  # type: ignore[method-assign]
 
 
 @pytest.fixture
@@ -118,6 +123,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     config.hook.pytest_deselected(items=[item for item in items if not is_wanted(item)])
     items[:] = [item for item in items if is_wanted(item)]
+
+
+def pytest_collection_finish() -> None:
+    """What was collected lives until the end: the collector need not look at it again and again,
+    nor a forked process copy it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -8,6 +8,7 @@ and settling take no real time.
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import json
 import mmap
@@ -29,14 +30,31 @@ from infrastructure.sandbox.server import listen
 from interfaces.worker.loop import Worker
 from tests.world import World
 
+LOADED = (
+    "application.policies",
+    "application.rebuilding",
+    "infrastructure.aws.ec2",
+    "infrastructure.event_store.lease",
+    "infrastructure.event_store.notebook",
+    "infrastructure.event_store.recorders",
+    "infrastructure.read_models.sql_queries",
+    "infrastructure.read_models.sql_work",
+    "infrastructure.settings",
+    "infrastructure.sightings",
+)
+"""What a worker imports when it needs it."""
+
 
 @functools.cache
 def _know_ec2() -> None:
     """Have EC2's model, and what a worker imports, before a process is forked: else each would load
     them again."""
     boto3.session.Session(region_name="us-east-1").client("ec2")
-    for module in ("application.policies", "infrastructure.aws.ec2", "infrastructure.settings"):
+    for module in LOADED:
         importlib.import_module(module)
+    # The collector of a forked process would write to, and so copy, all that this one holds.
+    gc.collect()
+    gc.freeze()
 
 
 class SharedClock:

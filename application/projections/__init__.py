@@ -10,7 +10,7 @@ from __future__ import annotations
 from application.projections import brake, launches, machines, requests, templates
 from application.projections.record import Record, Rows
 
-__all__ = ["PROJECTIONS", "TABLES", "VERSIONS", "Record", "Rows"]
+__all__ = ["FRAGMENTS", "PROJECTIONS", "TABLES", "VERSIONS", "Record", "Rows"]
 
 PROJECTIONS = {
     "templates": templates.HANDLERS,
@@ -24,6 +24,10 @@ PROJECTIONS = {
 VERSIONS = {"templates": 1, "requests": 1, "launches": 1, "brake": 1, "machines": 1}
 """Raise one with every change of what its handlers make of an event: the store's rows are then
 built anew."""
+
+FRAGMENTS = {"machines": machines.write_fragments}
+"""What writes the finished fragments of a table's row in which a handler has left `fragment` None:
+once, when it is stored, however many events have changed it."""
 
 TABLES = {
     "templates": ("templates", "template_revisions"),

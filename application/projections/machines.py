@@ -17,10 +17,21 @@ PROTECTED = "protected: "
 INTERRUPTION = "interruption"
 
 
-def _put(record: Record, rows: Rows, row: dict[str, Any]) -> None:
-    row["updated_at"] = record.recorded_at
+def write_fragments(row: dict[str, Any]) -> None:
+    """What HostFactory is answered of the machine."""
     row["fragment"] = fragment = wire_fragments.machine(row)
     row["return_fragment"] = wire_fragments.returned_machine(row, fragment)
+
+
+def _put(record: Record, rows: Rows, row: dict[str, Any]) -> None:
+    row["updated_at"] = record.recorded_at
+    row["fragment"] = None
+    rows.put("machines", row)
+
+
+def _put_new(rows: Rows, row: dict[str, Any]) -> None:
+    """Its fragments are written at once: what an event lacks stops the projection here."""
+    write_fragments(row)
     rows.put("machines", row)
 
 
@@ -55,7 +66,7 @@ def machine_launched(record: Record, rows: Rows) -> None:
         _owe(row, "surplus: nobody asks for it any more")
     elif request["final"]:
         _owe(row, f"its request is {request['state']}")
-    _put(record, rows, row)
+    _put_new(rows, row)
 
 
 def machine_adopted(record: Record, rows: Rows) -> None:
@@ -77,7 +88,7 @@ def machine_adopted(record: Record, rows: Rows) -> None:
         **data,
         **record.origin(),
     }
-    _put(record, rows, row)
+    _put_new(rows, row)
 
 
 def machine_protected(record: Record, rows: Rows) -> None:

@@ -175,7 +175,7 @@ class Connection:
                 raise
             raise failed from error
         breaker.succeeded()
-        self.journal.debug("aws", api=api, seconds=self.seconds() - began)
+        self.journal.info("aws", api=api, seconds=self.seconds() - began)
         reach(f"aws.{api}.after")
         return answer
 

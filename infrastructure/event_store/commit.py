@@ -9,7 +9,7 @@ import time
 
 from application.failures import LogDamaged, UnknownEvent, archived_away
 from application.json_text import dumps, loads
-from application.projections import PROJECTIONS, Record
+from application.projections import FRAGMENTS, PROJECTIONS, Record
 from infrastructure.event_store.digest import chain, digest
 
 TYPE_CHECKING = False
@@ -121,9 +121,10 @@ def decompose_all(rows: Iterable[Sequence[Any]]) -> Iterator[Record]:
     said, facts = "", {}
     at, wall = "", 0.0
     for row in rows:
-        position, event_id, stream, version, topic, class_version, recorded_at, metadata, data = (
-            row[:9]
-        )
+        (
+            position, event_id, stream, version, topic, class_version, recorded_at, metadata, data,
+            _, _,
+        ) = row  # fmt: skip
         try:
             if metadata != said:
                 facts, said = loads(metadata), metadata
@@ -298,7 +299,8 @@ class Rows:
         "brake": ("one",),
         "launch_templates": ("template_key",),
     }
-    LISTS = frozenset({"claims", "machine_ids"})
+    LISTS = {"batches": "claims", "terminations": "machine_ids"}
+    """Table -> the column of which handlers see the value."""
     JSON = {
         "requests": ("fragment",),
         "machines": ("fragment", "return_fragment"),
@@ -323,13 +325,15 @@ class Rows:
     def get(self, table: str, *key: Any) -> dict[str, Any] | None:
         """The row, or None. Change it and `put` it."""
         full = (table, *key)
-        if full not in self._known:
-            row = self._read(table, key)
-            if row is not None:
-                for column in self.LISTS & row.keys():
-                    row[column] = loads(row[column])
-            self._known[full] = row
-        return self._known[full]
+        try:
+            return self._known[full]
+        except KeyError:
+            row = self._known[full] = self._read(table, key)
+        if row is not None:
+            column = self.LISTS.get(table)
+            if column is not None:
+                row[column] = loads(row[column])
+        return row
 
     def put(self, table: str, row: dict[str, Any]) -> None:
         key = self.KEYS[table]
@@ -340,23 +344,31 @@ class Rows:
             changed = self._changed[self.writer] = {}
         changed[full] = row
 
+    def know(self, found: dict[tuple[Any, ...], dict[str, Any]]) -> None:
+        """Rows that were read ahead, (table, *key) -> row; of a table that has no LISTS."""
+        for full, row in found.items():
+            self._known.setdefault(full, row)
+
     def writers(self) -> list[str]:
         return list(self._changed)
 
     def take(self, writer: str) -> list[tuple[str, dict[str, Any]]]:
         """(table, row as it is stored) of what one projection changed; not given again."""
         taken = []
-        for (table, *_), row in self._changed.pop(writer, {}).items():
-            lists = {}
+        for full, row in self._changed.pop(writer, {}).items():
+            table = full[0]
+            if table in FRAGMENTS and row["fragment"] is None:
+                FRAGMENTS[table](row)
+            stored = row
             for column in self.JSON[table]:
                 value = row[column]
                 if value is None or value.__class__ is str:
                     continue
-                if column in self.LISTS:
-                    lists[column] = dumps(value)
+                if column == self.LISTS.get(table):
+                    stored = {**row, column: dumps(value)}
                 else:
                     row[column] = dumps(value)  # as it would be read again
-            taken.append((table, {**row, **lists} if lists else row))
+            taken.append((table, stored))
         return taken
 
     def forget(self, writer: str) -> None:

@@ -37,14 +37,13 @@ from infrastructure.event_store.json_log import (
 from infrastructure.event_store.sql import SqlEventStore
 from infrastructure.event_store.sqlite import SqliteEventStore
 from infrastructure.event_store.sqlite_file import (
-    BUSY_TIMEOUT,
     SCHEMA_VERSION,
     bring_up_to_date,
+    connect,
     note_head,
     refuse_older_copy,
     sqlite,
     sync_directory,
-    uri,
 )
 
 TYPE_CHECKING = False
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
     from application.projections import Record
     from domain.event_sourced import DomainEvent
     from infrastructure.event_store.commit import Head, Pending
+    from infrastructure.telemetry.slow_statements import SlowStatements
 
     Stored = tuple[int, str, int, str]
 
@@ -77,7 +77,8 @@ class JsonEventStore(SqliteEventStore):
 
     `settings` are those of `storage.json_strategy`. `inert`: to be brought to life, whatever was
     there before; its ledger is made again. `sync` and `write` are how the log gets to the
-    disk; `cache_hits` counts the streams that were not read again.
+    disk; `cache_hits` counts the streams that were not read again; `watch` is told of statements to
+    the ledger that take long.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class JsonEventStore(SqliteEventStore):
         although_moved: bool = False,
         sync: Callable[[int], None] = os.fsync,
         write: Callable[[int, bytes], int] = os.write,
+        watch: SlowStatements | None = None,
     ) -> None:
         SqlEventStore.__init__(self, base, clock, actor)
         self.base = base
@@ -99,6 +101,7 @@ class JsonEventStore(SqliteEventStore):
         self._settings = settings
         self._sync = sync
         self._write = write
+        self._watch = watch
         self._commit: _Commit | None = None
         self._cached: dict[str, list[Stored]] = {}
         self.connection: Any = None
@@ -196,9 +199,7 @@ class JsonEventStore(SqliteEventStore):
             file = os.stat(self.path).st_ino
         except OSError:
             return False
-        connection = sqlite.connect(
-            uri(self.path, "mode=rw"), timeout=BUSY_TIMEOUT, isolation_level=None, uri=True
-        )
+        connection = connect(self.path, "mode=rw", self._watch)
         try:
             connection.execute("PRAGMA synchronous = NORMAL")
             (version,) = connection.execute("PRAGMA user_version").fetchone()

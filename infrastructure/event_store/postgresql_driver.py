@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from _thread import _local
 from io import StringIO
+from time import perf_counter
 
 from application.failures import (
     StoreBusy,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from infrastructure.event_store.pool import Cache
+    from infrastructure.telemetry.slow_statements import SlowStatements
 
     Statement = tuple[str, Sequence[Any], str | None]
     """In PostgreSQL's words, with its parameters; and their types, for one that is worth to be
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
         def close(self) -> None: ...
 
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """The version in `schema_version` that this release reads and writes: `sqlite_file` has the same,
 the migrations are the same."""
 
@@ -254,12 +256,20 @@ class Session:
     Outside of a transaction each statement takes a connection and gives it back; one that was begun
     keeps its connection, for the thread that began it. `cache` has answers to what was asked
     outside of transactions since the last write of anybody's, which one cheap question tells.
+    `watch` is told of statements that take long.
     """
 
-    def __init__(self, name: str, source: Source, cache: Cache | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        cache: Cache | None = None,
+        watch: SlowStatements | None = None,
+    ) -> None:
         self.name = name
         self.source = source
         self.cache = cache
+        self.watch = watch
         self.here = Here()
         self._prepares = True
 
@@ -298,7 +308,7 @@ class Session:
             if name not in connection.prepared and name not in new:
                 new.add(name)
                 taken = f"({types})" if types else ""
-                parts.append(f"PREPARE {name}{taken} AS {_numbered(text)}".encode())
+                parts.append(f"PREPARE {name}{taken} AS {numbered(text)}".encode())
             if given:
                 marks = ", ".join(["%s"] * len(given))
                 parts.append(cursor.mogrify(f"EXECUTE {name}({marks})", given))
@@ -310,14 +320,14 @@ class Session:
         """The same within a transaction; the answer of the last. Raises the driver's errors."""
         connection = self.here.held
         text, new = self.message(connection, statements)
-        return self._ask(connection, text, (), new)
+        return self._ask(connection, text, (), new, statements)
 
     def copy(self, text: str, rows: Iterable[Sequence[Any]]) -> None:
         """Within a transaction, by COPY .. FROM STDIN. Raises the driver's errors, ValueError."""
         lines = ["\t".join(map(_copied, row)) for row in rows]
         self.here.held.cursor().copy_expert(text, StringIO("\n".join(lines)), 1 << 20)
 
-    def run(self, text: str | bytes, given: Sequence[Any] = ()) -> Answer:
+    def run(self, text: str, given: Sequence[Any] = ()) -> Answer:
         """A statement in PostgreSQL's own words."""
         if self.within:
             try:
@@ -339,7 +349,7 @@ class Session:
         self.source.give_back(connection, False)
         return answer
 
-    def _run_anew(self, text: str | bytes, given: Sequence[Any]) -> Answer:
+    def _run_anew(self, text: str, given: Sequence[Any]) -> Answer:
         connection = self.source.take()
         try:
             answer = self._ask(connection, text, given)
@@ -350,7 +360,27 @@ class Session:
         return answer
 
     def _ask(
-        self, connection: Any, text: str | bytes, given: Sequence[Any], new: Iterable[str] = ()
+        self,
+        connection: Any,
+        text: str | bytes,
+        given: Sequence[Any],
+        new: Iterable[str] = (),
+        statements: Sequence[Statement] = (),
+    ) -> Answer:
+        """`statements` are those of which `text` is the message, values and all."""
+        if self.watch is None:
+            return self._carry_out(connection, text, given, new)
+        began = perf_counter()
+        try:
+            return self._carry_out(connection, text, given, new)
+        finally:
+            took = perf_counter() - began
+            if took >= self.watch.long:
+                said = ";".join([one for one, *_ in statements])
+                self.watch.note(said or str(text), took)
+
+    def _carry_out(
+        self, connection: Any, text: str | bytes, given: Sequence[Any], new: Iterable[str]
     ) -> Answer:
         cursor = connection.cursor()
         try:
@@ -381,7 +411,7 @@ class Session:
             prepares = self._prepares
             try:
                 text, new = self.message(connection, given)
-                answer = self._ask(connection, text, (), new)
+                answer = self._ask(connection, text, (), new, given)
             except psycopg2.Error as error:
                 broken = bool(connection.closed)
                 if not broken:
@@ -453,7 +483,8 @@ def _name(text: str) -> str:
 _names: dict[str, str] = {}
 
 
-def _numbered(text: str) -> str:
+def numbered(text: str) -> str:
+    """A statement as PREPARE takes it: its places are $1, $2 ..."""
     first, *rest = text.split("%s")
     return first + "".join(f"${number}{part}" for number, part in enumerate(rest, 1))
 
@@ -463,8 +494,8 @@ def _may_be_kept(text: str) -> bool:
     return text.lstrip().startswith("SELECT") and not ("leases" in text or "sightings" in text)
 
 
-def _only_asks(text: str | bytes) -> bool:
-    return isinstance(text, str) and text.lstrip().startswith("SELECT")
+def _only_asks(text: str) -> bool:
+    return text.lstrip().startswith("SELECT")
 
 
 def _roll_back(connection: Any) -> bool:
@@ -524,10 +555,16 @@ def missing(name: str) -> StoreMissing:
     )
 
 
-def open_for_reading(name: str, source: Source, migrate: Callable[[Session], None]) -> Session:
+def open_for_reading(
+    name: str,
+    source: Source,
+    migrate: Callable[[Session], None],
+    watch: SlowStatements | None = None,
+) -> Session:
     """A session within one consistent look, at a store that may be used. `migrate` brings an older
-    one up to date. Raises StoreMissing, StoreInert, StoreNewer, StoreError."""
-    session = Session(name, source)
+    one up to date, `watch` is told of statements that take long. Raises StoreMissing, StoreInert,
+    StoreNewer, StoreError."""
+    session = Session(name, source, watch=watch)
     look = translate("BEGIN")[0]
     try:
         found = session.begin(look, FOUND).fetchone()

@@ -87,6 +87,17 @@ WITH_KEY = {
 }
 SELECT_ROW = {table: f"SELECT * FROM {table} WHERE {where}" for table, where in WITH_KEY.items()}
 
+
+def rows_with(connection: Any, table: str, keys: Sequence[str]) -> Found:
+    """Those rows of a read table, as they are stored, whose only key is one of these."""
+    (name,) = Rows.KEYS[table]
+    marks = ", ".join("?" * len(keys))
+    cursor = connection.execute(f"SELECT * FROM {table} WHERE {name} IN ({marks})", keys)
+    columns = [column[0] for column in cursor.description]
+    rows = [dict(zip(columns, values, strict=True)) for values in cursor.fetchall()]
+    return {(table, row[name]): row for row in rows}
+
+
 _puts: dict[tuple[str, ...], str] = {}
 
 
@@ -525,8 +536,8 @@ class SqlEventStore(AggregateStore):
 
     # -- reading ----------------------------------------------------------------------------------
 
-    def get(self, aggregate_class: type[A], identifier: str) -> A | None:
-        """The thing with this id as its events tell it; None when the log has none."""
+    def get(self, aggregate_class: type[A], identifier: str, *, from_log: bool = True) -> A | None:
+        """The thing with this id as its events tell it, always; None when the log has none."""
         stream = aggregate_class.stream(identifier)
         return aggregate_class.project(None, self.events_of(stream))
 

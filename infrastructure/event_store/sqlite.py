@@ -16,10 +16,10 @@ from infrastructure.event_store.sqlite_file import (
     BUSY_TIMEOUT,
     bring_up_to_date,
     check,
+    connect,
     missing,
     note_head,
     sqlite,
-    uri,
 )
 
 TYPE_CHECKING = False
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from application.ports import Clock
     from infrastructure.event_store.commit import Head
+    from infrastructure.telemetry.slow_statements import SlowStatements
 
 TOGETHER = 10
 INSERT_EVENTS = INSERT_EVENT.replace(EVENT, ", ".join([EVENT] * TOGETHER))
@@ -46,7 +47,8 @@ LAST_TWO = f"SELECT {', '.join(COLUMNS)}, ({ISSUED}) FROM events ORDER BY positi
 class SqliteEventStore(SqlEventStore):
     """The log of one deployment, with its read tables, open for writing.
 
-    `clock` tells the time of the events, `actor` who acts (OS user, provider instance, process).
+    `clock` tells the time of the events, `actor` who acts (OS user, provider instance, process);
+    `watch` is told of statements that take long.
     """
 
     driver_error = sqlite.DatabaseError
@@ -60,9 +62,18 @@ class SqliteEventStore(SqlEventStore):
         OverflowError,
     )
 
-    def __init__(self, path: str, clock: Clock, actor: dict[str, str], *, inert: bool = False):
+    def __init__(
+        self,
+        path: str,
+        clock: Clock,
+        actor: dict[str, str],
+        *,
+        inert: bool = False,
+        watch: SlowStatements | None = None,
+    ) -> None:
         super().__init__(path, clock, actor)
         self.path = path
+        self._watch = watch
         self.connection = None
         try:
             self._inode = inode = os.stat(path).st_ino
@@ -100,9 +111,7 @@ class SqliteEventStore(SqlEventStore):
             raise StoreError(f"{path} cannot be opened: {error.strerror}") from None
 
     def _connect(self) -> Any:
-        return sqlite.connect(
-            uri(self.path, "mode=rw"), timeout=BUSY_TIMEOUT, isolation_level=None, uri=True
-        )
+        return connect(self.path, "mode=rw", self._watch)
 
     def _disconnect(self) -> None:
         self.connection.close()

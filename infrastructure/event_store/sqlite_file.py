@@ -15,6 +15,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "bring_up_to_date",
     "check",
+    "connect",
     "missing",
     "note_head",
     "open_for_reading",
@@ -26,6 +27,8 @@ __all__ = [
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from infrastructure.telemetry.slow_statements import SlowStatements
 
 SCHEMA_VERSION = 5
 """`PRAGMA user_version` of the schema that this release reads and writes."""
@@ -52,11 +55,26 @@ def uri(path: str, query: str) -> str:
     return f"file:{quoted}?{query}"
 
 
-def open_for_reading(path: str, name: str = "", inode: int = 0) -> Any:
+def connect(path: str, query: str, watch: SlowStatements | None, **options: Any) -> Any:
+    """A connection to the file, which must be there. `watch` is told of what takes long."""
+    if watch is None:
+        return sqlite.connect(
+            uri(path, query), timeout=BUSY_TIMEOUT, isolation_level=None, uri=True, **options
+        )
+    from infrastructure.event_store.sqlite_timed import TimedConnection
+
+    return TimedConnection(
+        watch, uri(path, query), timeout=BUSY_TIMEOUT, isolation_level=None, uri=True, **options
+    )
+
+
+def open_for_reading(
+    path: str, name: str = "", inode: int = 0, watch: SlowStatements | None = None
+) -> Any:
     """A connection that cannot write. Raises StoreMissing, StoreInert, StoreNewer, StoreError.
 
     For a ledger beside something else that is the store, `name` is what messages call it and
-    `inode` what tells it from a copy.
+    `inode` what tells it from a copy. `watch` is told of statements that take long.
 
     Where SQLite cannot make its -shm file (a read-only directory, a full disk) a WAL database
     opens only as immutable, which would hide what is still in a non-empty -wal: then it is refused.
@@ -67,14 +85,10 @@ def open_for_reading(path: str, name: str = "", inode: int = 0) -> Any:
         raise missing(path, error) from None
     name = name or path
     try:
-        connection = sqlite.connect(
-            uri(path, "mode=ro"), timeout=BUSY_TIMEOUT, isolation_level=None, uri=True
-        )
+        connection = connect(path, "mode=ro", watch)
         if _version(connection) in range(1, SCHEMA_VERSION):
             # The first call of a new release; a copy is brought up to date like any other.
-            writing = sqlite.connect(
-                uri(path, "mode=rw"), timeout=BUSY_TIMEOUT, isolation_level=None, uri=True
-            )
+            writing = connect(path, "mode=rw", watch)
             bring_up_to_date(writing)
             writing.close()
         check(connection, name, inode)
@@ -91,9 +105,7 @@ def open_for_reading(path: str, name: str = "", inode: int = 0) -> Any:
                 "that cannot be read so: make the directory writable for this user, with room on it"
             ) from None
         try:
-            connection = sqlite.connect(
-                uri(path, "mode=ro&immutable=1"), isolation_level=None, uri=True
-            )
+            connection = connect(path, "mode=ro&immutable=1", watch)
             check(connection, name, inode)
         except sqlite.DatabaseError as again:
             raise StoreError(f"{path}: {again}") from None

@@ -7,19 +7,13 @@ from typing import Any
 from application.ports import Clock
 from infrastructure.event_store.pool import Cache, Pool
 from infrastructure.event_store.sqlite import SqliteEventStore
-from infrastructure.event_store.sqlite_driver import sqlite
-from infrastructure.event_store.sqlite_file import BUSY_TIMEOUT, uri
+from infrastructure.event_store.sqlite_file import connect
+from infrastructure.telemetry.slow_statements import SlowStatements
 
 
-def connect(path: str) -> Any:
-    """A connection that another thread may take over."""
-    return sqlite.connect(
-        uri(path, "mode=rw"),
-        timeout=BUSY_TIMEOUT,
-        isolation_level=None,
-        uri=True,
-        check_same_thread=False,
-    )
+def connect_for_threads(path: str, watch: SlowStatements | None) -> Any:
+    """A connection that another thread may take over. `watch` is told of what takes long."""
+    return connect(path, "mode=rw", watch, check_same_thread=False)
 
 
 class PooledSqliteEventStore(SqliteEventStore):

@@ -13,14 +13,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from infrastructure.telemetry.slow_statements import SlowStatements
+
 
 class JsonReadModel(SqlReadModel):
     """Answers from the ledger; where it is missing or damaged, as from an empty one. What the
     ledger lacks and the log has is in the log, and there is something for a worker to do."""
 
-    def __init__(self, base: str, inode: int) -> None:
-        """`inode` is that of the log. Raises StoreError."""
+    def __init__(self, base: str, inode: int, watch: SlowStatements | None = None) -> None:
+        """`inode` is that of the log, `watch` is told of statements that take long. Raises
+        StoreError."""
         self._base = base
+        self._watch = watch
         self._inode = inode
         self._end = (1, 0)
         self.is_missing = False
@@ -32,7 +36,7 @@ class JsonReadModel(SqlReadModel):
         connection = None
         try:
             if os.path.exists(path):
-                connection = open_for_reading(path, self._base, self._inode)
+                connection = open_for_reading(path, self._base, self._inode, self._watch)
                 connection.execute("BEGIN")
                 self._end = connection.execute("SELECT segment, offset FROM log_end").fetchone()
                 self.is_missing = False

@@ -15,11 +15,12 @@ from contextlib import closing
 from hashlib import sha256
 
 from application.failures import ProjectionFailed, StoreError
+from application.projections.record import COLUMNS
 from application.replay import replay
 from infrastructure.event_store.commit import Rows
 from infrastructure.event_store.sqlite_driver import sqlite
 from infrastructure.event_store.sqlite_file import SCHEMA_VERSION, uri
-from infrastructure.read_models.replica import Replica, made_by, values
+from infrastructure.read_models.replica import Replica, made_by
 from infrastructure.read_models.sql import SqlReadModel
 from infrastructure.read_models.sql_queries import SqlQueries
 
@@ -104,7 +105,7 @@ class _Part(Replica):
         super().__init__(":memory:", deployment)
         if concern.things is not None:
             self._rows = _PartRows(self._read_row, concern.things)
-        self._fold([values(event) for event in concern.events])
+        self._fold([tuple(event[name] for name in COLUMNS) for event in concern.events])
         self.write()
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from operator import itemgetter
+
 from application.failures import StoreError, archived_away
 from application.json_text import dumps, loads
 from application.projections.record import COLUMNS
+from application.queries import MACHINE_COLUMNS
 from infrastructure.event_store.sqlite_driver import sqlite
 
 TYPE_CHECKING = False
@@ -46,6 +50,13 @@ SELECT
     (SELECT count(*) FROM orphans) AS orphans
 """
 
+
+TOPIC = itemgetter(COLUMNS.index("topic"))
+
+PLANNED = ("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")
+"""What statements begin with that the store makes a plan for."""
+
+MACHINE = ", ".join(MACHINE_COLUMNS)
 
 ALL = 2**62
 """A LIMIT that is none."""
@@ -91,6 +102,13 @@ class SqlQueries:
         self._connection.close()
 
     def _rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        values, names = self._fetch(statement, parameters)
+        return [dict(zip(names, row, strict=True)) for row in values]
+
+    def _fetch(
+        self, statement: str, parameters: Sequence[Any]
+    ) -> tuple[list[tuple[Any, ...]], list[str]]:
+        """All rows, and the names of their columns. Raises StoreError."""
         try:
             cursor = self._connection.execute(statement, tuple(parameters))
             values = cursor.fetchall()
@@ -99,11 +117,32 @@ class SqlQueries:
                 f"{self._name}: {error}; if the file is damaged, restore a backup and run "
                 "`hostledger store activate`"
             ) from None
-        names = [column[0] for column in cursor.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in values]
+        return values, [column[0] for column in cursor.description or ()]
 
     def _one(self, statement: str) -> Row:
         return self._rows(statement)[0]
+
+    def plan(self, statements: str) -> list[str]:
+        """How the store would carry out what `slow_statements` told, a line a step, or why that is
+        not known; none for what needs no plan (COMMIT)."""
+        lines: list[str] = []
+        for statement in statements.split(";"):
+            if statement.lstrip().startswith(PLANNED):
+                try:
+                    lines += self._steps(statement)
+                except StoreError as error:
+                    lines.append(f"no plan: {error}")
+        return lines
+
+    def _steps(self, statement: str) -> list[str]:
+        last = 0
+        for number in re.findall(r"\?(\d*)", statement):
+            last = max(last, int(number)) if number else last + 1
+        steps = self._rows("EXPLAIN QUERY PLAN " + statement, [None] * last)
+        depths = {0: -1}
+        for step in steps:
+            depths[step["id"]] = depths[step["parent"]] + 1
+        return ["  " * depths[step["id"]] + step["detail"] for step in steps]
 
     # -- read models ------------------------------------------------------------------------------
 
@@ -137,7 +176,7 @@ class SqlQueries:
         }
         where, values = _where(given, "alive = 1", alive_only)
         return self._rows(
-            f"SELECT * FROM machines WHERE {where} ORDER BY position, machine_id LIMIT ?",
+            f"SELECT {MACHINE} FROM machines WHERE {where} ORDER BY position, machine_id LIMIT ?",
             (*values, ALL if limit is None else limit),
         )
 
@@ -443,11 +482,19 @@ class SqlQueries:
 
     def records_after(self, position: int, limit: int) -> list[tuple[Any, ...]]:
         """The next events as rows of COLUMNS, as they are stored."""
-        rows = self._rows(
+        rows, _ = self._fetch(
             f"SELECT {', '.join(COLUMNS)} FROM events WHERE position > ? ORDER BY position LIMIT ?",
             (position, limit),
         )
-        return [tuple(row.values()) for row in rows]
+        return rows
+
+    def records_to_replay(self, position: int, limit: int) -> list[tuple[Any, ...]]:
+        """The same, those that were taken out from their archives. Raises EventsArchivedAway."""
+        rows = self.records_after(position, limit)
+        if all(map(TOPIC, rows)):
+            return rows
+        whole = self.events_after(position, limit)
+        return [tuple(event[name] for name in COLUMNS) for event in whole]
 
     def position_after(self, position: int) -> int | None:
         """That of the next event; None for none."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from infrastructure.read_models.dynamodb_queries import DynamodbQueries
     from infrastructure.read_models.sql_work import SqlWork
     from infrastructure.site import Site
+    from infrastructure.telemetry.slow_statements import SlowStatements
 
 
 class DynamodbStorage:
@@ -32,6 +33,8 @@ class DynamodbStorage:
     scheme = "dynamodb"
     quick_reads = False
     place_key = "storage.dynamodb_strategy.table_prefix"
+    watch: SlowStatements | None = None
+    """Told of nothing: there are no statements."""
     keeps_all = (
         "a part of a bucket of its log cannot be taken out: keep a copy with `hostledger audit "
         "export`, or move to another store (`hostledger store copy --seal`) and archive there"

@@ -46,7 +46,7 @@ class JsonStorage(SqliteStorage):
         from infrastructure.read_models.json_lines import JsonReadModel
 
         try:
-            model = JsonReadModel(self.path, first_inode(self.path))
+            model = JsonReadModel(self.path, first_inode(self.path), self.watch)
             model.refuse_failed(self.name)
         except sqlite.DatabaseError as error:
             raise StoreError(f"{self.path}/ledger.db: {error}") from None
@@ -58,7 +58,7 @@ class JsonStorage(SqliteStorage):
         """The store, open for writing. Raises StoreError."""
         from infrastructure.event_store.json_lines import JsonEventStore
 
-        return JsonEventStore(self.path, clock, actor, self._settings)
+        return JsonEventStore(self.path, clock, actor, self._settings, watch=self.watch)
 
     def queries(self) -> SqlQueries:
         """One consistent look for an operator, at whole read models. Raises StoreError."""
@@ -71,7 +71,7 @@ class JsonStorage(SqliteStorage):
         from infrastructure.event_store.json_log import first_inode
         from infrastructure.read_models.json_lines import JsonReadModel
 
-        return self._view(JsonReadModel(self.path, first_inode(self.path)).connection)
+        return self._view(JsonReadModel(self.path, first_inode(self.path), self.watch).connection)
 
     def _catch_up(self) -> None:
         """Let the ledger follow the log. An operator without the right to write sees what it has

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from infrastructure.read_models.postgresql_queries import PostgresqlQueries
     from infrastructure.read_models.sql_work import SqlWork
     from infrastructure.site import Site
+    from infrastructure.telemetry.slow_statements import SlowStatements
 
 
 def _migrate(session: Session) -> None:
@@ -46,6 +47,7 @@ class PostgresqlStorage:
     quick_reads = False
     place_key = "storage.sql_strategy.url"
     keeps_all = ""
+    watch: SlowStatements | None = None
 
     def __init__(self, site: Site, settings: dict[str, Any]) -> None:
         self.site = site
@@ -68,7 +70,7 @@ class PostgresqlStorage:
         return model
 
     def _look(self) -> Session:
-        return open_for_reading(self.name, Connection(self._url), _migrate)
+        return open_for_reading(self.name, Connection(self._url), _migrate, self.watch)
 
     def for_command(
         self, clock: Clock, actor: dict[str, str]
@@ -77,7 +79,7 @@ class PostgresqlStorage:
         from infrastructure.event_store.postgresql import PostgresqlEventStore
         from infrastructure.read_models.postgresql import PostgresqlReadModel
 
-        session = Session(self.name, Connection(self._url))
+        session = Session(self.name, Connection(self._url), watch=self.watch)
         store = PostgresqlEventStore(session, clock, actor, _migrate)
         return store, PostgresqlReadModel(session)
 
@@ -97,7 +99,7 @@ class PostgresqlStorage:
         pool = Pool(self.name, "postgresql", lambda: connect(self._url), self._settings)
         kept = self._settings["enable_query_cache"]
         cache = Cache(self._settings["query_cache_size"]) if kept else None
-        session = Session(self.name, pool, cache)
+        session = Session(self.name, pool, cache, self.watch)
         return PostgresqlEventStore(session, clock, actor, _migrate)
 
     def queries(self) -> PostgresqlQueries:
@@ -115,7 +117,8 @@ class PostgresqlStorage:
         try:
             return self.log()
         except StoreInert as inert:
-            view = self._view(Session(self.name, Connection(self._url)), str(inert))
+            session = Session(self.name, Connection(self._url), watch=self.watch)
+            view = self._view(session, str(inert))
             view.begin()
             return view
 

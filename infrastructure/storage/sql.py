@@ -41,9 +41,16 @@ class SqlalchemyStorage(SqliteStorage):
         """The store, open for writing, with a connection of the pool's until it is closed. Raises
         StoreError."""
         from infrastructure.event_store.pool import Cache, Pool
-        from infrastructure.event_store.sqlite_pooled import PooledSqliteEventStore, connect
+        from infrastructure.event_store.sqlite_pooled import (
+            PooledSqliteEventStore,
+            connect_for_threads,
+        )
 
         if self._pool is None:
-            self._pool = Pool(self.path, "sqlite", lambda: connect(self.path), self._sql)
+
+            def connect() -> Any:
+                return connect_for_threads(self.path, self.watch)
+
+            self._pool = Pool(self.path, "sqlite", connect, self._sql)
         cache = Cache(self._sql["query_cache_size"]) if self._sql["enable_query_cache"] else None
         return PooledSqliteEventStore(self._pool, cache, self.path, clock, actor)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from infrastructure.read_models.sql_work import SqlWork
     from infrastructure.sightings import Sightings
     from infrastructure.site import Site
+    from infrastructure.telemetry.slow_statements import SlowStatements
 
 
 def save_copy(source: Any, site: Site, path: str) -> None:
@@ -52,6 +53,9 @@ class SqliteStorage:
     place_key = "storage.sqlite_strategy.path"
     keeps_all = ""
     """Why nothing can be taken out of the store, and what to do; "" where it can."""
+    watch: SlowStatements | None = None
+    """Told of statements that take long, by what is opened from then on. HostFactory's calls have
+    none: they do not time theirs."""
 
     def __init__(self, site: Site, settings: dict[str, Any]) -> None:
         self.site = site
@@ -72,7 +76,7 @@ class SqliteStorage:
         from infrastructure.event_store.sqlite_file import open_for_reading
         from infrastructure.read_models.sql import SqlReadModel
 
-        model = SqlReadModel(open_for_reading(self.path))
+        model = SqlReadModel(open_for_reading(self.path, watch=self.watch))
         try:
             model.connection.execute("BEGIN")
             model.refuse_failed(self.name)
@@ -101,7 +105,7 @@ class SqliteStorage:
         """The store, open for writing. Raises StoreError."""
         from infrastructure.event_store.sqlite import SqliteEventStore
 
-        return SqliteEventStore(self.path, clock, actor)
+        return SqliteEventStore(self.path, clock, actor, watch=self.watch)
 
     def queries(self) -> SqlQueries:
         """One consistent look for an operator, at whole read models. Raises StoreError."""
@@ -111,7 +115,7 @@ class SqliteStorage:
         """The same where a read model may have failed: for the log. Raises StoreError."""
         from infrastructure.event_store.sqlite_file import open_for_reading
 
-        view = self._view(open_for_reading(self.path))
+        view = self._view(open_for_reading(self.path, watch=self.watch))
         view.begin()
         return view
 
@@ -120,10 +124,9 @@ class SqliteStorage:
         try:
             return self.log()
         except StoreInert as inert:
-            from infrastructure.event_store.sqlite_file import uri
+            from infrastructure.event_store.sqlite_file import connect
 
-            connection = sqlite.connect(uri(self.path, "mode=ro"), isolation_level=None, uri=True)
-            view = self._view(connection, str(inert))
+            view = self._view(connect(self.path, "mode=ro", self.watch), str(inert))
             view.begin()
             return view
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 
-from application.json_text import dumps
+from application.json_text import BadJson, dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
@@ -59,6 +60,35 @@ class Journal:
             if os.path.exists(f"{self.path}.{number}"):
                 os.replace(f"{self.path}.{number}", f"{self.path}.{number + 1}")
         os.replace(self.path, f"{self.path}.1")
+
+    def lines(self, what: str, since: str) -> Iterator[dict[str, Any]]:
+        """The lines of one kind from a time on (ISO 8601, UTC) that are still there, oldest first;
+        a torn one is passed over. Raises OSError."""
+        marked = f'"what":"{what}"'
+        for file in reversed(self._files()):
+            with file:
+                for line in file:
+                    if marked not in line:
+                        continue
+                    try:
+                        entry = loads(line)
+                    except BadJson:
+                        continue
+                    if entry["what"] == what and entry["at"] >= since:
+                        yield entry
+
+    def _files(self) -> list[Any]:
+        """The log and the older ones. The newest is opened first: one that is moved aside
+        meanwhile is met twice, and none is missed."""
+        files: dict[int, Any] = {}
+        for suffix in ("", *(f".{number}" for number in range(1, self._rotate + 1))):
+            try:
+                file = open(self.path + suffix, encoding="utf-8", errors="replace")  # noqa: SIM115
+            except FileNotFoundError:
+                continue
+            if files.setdefault(os.fstat(file.fileno()).st_ino, file) is not file:
+                file.close()
+        return list(files.values())
 
     def debug(self, what: str, **facts: Any) -> None:
         self.write("DEBUG", what, **facts)

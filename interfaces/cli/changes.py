@@ -8,10 +8,15 @@ from contextlib import closing
 from typing import Any
 
 from application.changes import changes
+from application.json_text import dumps
 from application.replay import end_of, position_of
 from interfaces.cli import options, output
 
-COLUMNS = ("position", "recorded_at", "change", "id", "detail", "user", "process")
+COLUMNS = {
+    "position": 8, "recorded_at": 20, "change": 24, "id": 36, "user": 10, "process": 26,
+    "detail": 0,
+}  # fmt: skip
+"""What a line has, and how wide: lines are printed as they are read, however many there are."""
 
 
 def add_arguments(actions: Any) -> None:
@@ -45,14 +50,27 @@ def diff(arguments: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
             return 1
-        counts, found = changes(log, after, to)
-    if arguments.output == "json":
-        document = {"from_position": after, "to_position": to, "counts": counts, "changes": found}
-        output.show_json(document)
-        return 0
-    print(f"after position {after}, until position {to}")
-    output.show_table(found, COLUMNS, "nothing changed")
+        counts: dict[str, int] = {}
+        found = changes(log, after, to, counts)
+        if arguments.output == "json":
+            print(f'{{"from_position":{after},"to_position":{to},"changes":[', end="")
+            for number, change in enumerate(found):
+                print(",\n" if number else "\n", dumps(change), sep="", end="")
+            print(f'\n],"counts":{dumps(counts)}}}')
+            return 0
+        print(f"after position {after}, until position {to}")
+        for number, change in enumerate(found):
+            if not number:
+                print(_line([name.upper() for name in COLUMNS]))
+            print(_line([output.cell(change[name]) for name in COLUMNS]))
     if counts:
         print()
         output.show_fields(counts)
+    else:
+        print("nothing changed")
     return 0
+
+
+def _line(cells: list[str]) -> str:
+    padded = (cell.ljust(width) for cell, width in zip(cells, COLUMNS.values(), strict=True))
+    return output.fitted("  ".join(padded).rstrip())

@@ -83,7 +83,7 @@ class Demo:
             "HF_PROVIDER_LOGDIR": f"{root}/log",
             "XDG_CONFIG_HOME": f"{root}/user",
             "AWS_ACCESS_KEY_ID": "demo",
-            "AWS_SECRET_ACCESS_KEY": "demo",  # for the stand-in, which takes any  # nosec B105
+            "AWS_SECRET_ACCESS_KEY": "demo",
         }
 
     def script(self, verb: str, document: dict[str, Any]) -> dict[str, Any]:

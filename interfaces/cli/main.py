@@ -36,6 +36,7 @@ COMMANDS = {
     "pause": ("interfaces.cli.pause", "stop launching, or every change at AWS"),
     "resume": ("interfaces.cli.resume", "go on with what was paused"),
     "iam-policy": ("interfaces.cli.iam_policy", "the permissions that the worker needs at AWS"),
+    "diagnose": ("interfaces.cli.diagnose", "why something is slow, or grows"),
     "worker": ("interfaces.cli.worker", "run, drain, look at and stop the worker"),
     "server": ("interfaces.cli.server", "answer queries and take commands over HTTP"),
     "tokens": ("interfaces.cli.tokens", "who may ask the server: create, list, revoke"),

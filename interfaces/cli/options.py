@@ -140,6 +140,7 @@ def reading(arguments: argparse.Namespace, site: Any = None) -> Call:
         arguments.store,
     )
     call.archives = getattr(arguments, "archive", ())
+    call.storage.watch = call.slow_statements()
     _warn(arguments, call.compiled.problem)
     return call
 

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from application.version import VERSION
-from interfaces.read_side import Site
+from interfaces.read_side import Site, memory_looks
 from interfaces.rest import commands, problems, queries, stream
 from interfaces.rest.commanding import Commands
 from interfaces.rest.door import Door
@@ -58,6 +58,7 @@ def create_app(site: Site, environ: Mapping[str, str], python: str) -> FastAPI:
         lifespan=life,
     )
     app.state.looks = looks
+    app.state.memory_looks = memory_looks(site, "server")
     app.state.answers = _answers(looks.settings)
     app.state.commands = Commands(looks)
     app.include_router(stream.router)  # before the paths with an id in them

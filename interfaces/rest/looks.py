@@ -39,7 +39,9 @@ class Looks:
         self._python = python
         self._mine = local()
         self._threads = ThreadPoolExecutor(threads, "look")
+        self._slow: Any = None
         call = self.call()
+        self._slow = call.storage.watch = call.slow_statements()
         self._recent = (call, time.monotonic() + RECENT)
         self.settings: dict[str, Any] = call.settings
         self.provider = site.provider
@@ -47,7 +49,9 @@ class Looks:
 
     def call(self) -> Call:
         """The site as its files are now. Raises BrokenConfiguration."""
-        return Call("server", self._environ, self._python, self._site)
+        call = Call("server", self._environ, self._python, self._site)
+        call.storage.watch = self._slow
+        return call
 
     def recent_call(self) -> Call:
         """The same as the files were a second ago at most: what many ask for at a time."""

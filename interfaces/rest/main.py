@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from interfaces.allotment import keep_to_allotment
@@ -94,6 +95,7 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if await super().on_tick(counter):
             return True
+        self._app.state.memory_looks.tick()
         door = self._app.state.door
         if self._say is None and os.getppid() != self._parent and not door.draining:
             self._drain()  # whoever started it is gone: nobody else would end it
@@ -111,7 +113,7 @@ class Server(uvicorn.Server):
         return True
 
 
-def _listen(settings: Mapping[str, Any]) -> socket.socket:
+def listen(settings: Mapping[str, Any]) -> socket.socket:
     """Raises OSError where the address cannot be had."""
     path = settings["socket"]
     host, port = settings["host"], settings["port"]
@@ -163,7 +165,7 @@ def _check_certificate(certificate: str, key: str) -> None:
         ) from None
 
 
-def _address(settings: Mapping[str, Any], listening: socket.socket) -> str:
+def address(settings: Mapping[str, Any], listening: socket.socket) -> str:
     if settings["socket"]:
         return f"unix:{settings['socket']}"
     host, port = listening.getsockname()[:2]
@@ -176,9 +178,9 @@ def run(call: Call, settings: Mapping[str, Any], *, with_worker: bool = False) -
     Exit status. Raises BrokenConfiguration, StoreError, OSError."""
     if settings["tls_certificate"]:
         _check_certificate(settings["tls_certificate"], settings["tls_key"])
-    listening = _listen(settings)
+    listening = listen(settings)
     processes = call.settings["performance"]["cpu"]["worker_processes"]
-    say = partial(print, f"hostledger: listening on {_address(settings, listening)}", flush=True)
+    say = partial(print, f"hostledger: listening on {address(settings, listening)}", flush=True)
     try:
         if processes == 1 and not with_worker:
             return _answer(call, settings, listening, say)
@@ -208,7 +210,16 @@ def _answer(
 ) -> int:
     """`say` is called when requests are answered; without it this is one of several processes."""
     keep_to_allotment(call.settings["performance"], call.journal())
-    app = create_app(call.site, call.environ, sys.executable)
+    return serve(create_app(call.site, call.environ, sys.executable), settings, listening, say)
+
+
+def serve(
+    app: FastAPI,
+    settings: Mapping[str, Any],
+    listening: socket.socket,
+    say: Callable[[], None] | None,
+) -> int:
+    """The same of an application (`create_app`)."""
     _Patient.patience = settings["request_timeout"]
     config = uvicorn.Config(
         app,

@@ -290,6 +290,7 @@ class Worker:
         sleep = sleep or self.clock.sleep
         try:
             while self.tick():
+                self.side.memory_looks().tick()
                 sleep(TICK)
                 self._gather(sleep)
         except Exception as error:

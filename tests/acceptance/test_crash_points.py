@@ -57,6 +57,7 @@ def refusal(site: ForkedSite, crash_at: str) -> bool:
 
 def doubt(site: ForkedSite, crash_at: str) -> bool:
     """The launch is done but its answer lost, and its token refused afterwards: settled by tag."""
+    site.environ["HOSTLEDGER_PROVIDER__AWS__SETTLE_GAP"] = "60"
     site.sandbox.add_fault("lost_response", action="RunInstances")
     site.sandbox.add_fault(
         "error",
@@ -92,6 +93,7 @@ def vanished(site: ForkedSite, crash_at: str) -> bool:
 
 def withdrawn(site: ForkedSite, crash_at: str) -> bool:
     """HostFactory never names a request that is still open: cancelled, its machine goes back."""
+    site.environ["HOSTLEDGER_PROVIDER__AWS__CREATION_TIMEOUT"] = "120"
     site.sandbox.add_fault("cap", action="RunInstances", limit=1)
     site.sandbox.add_fault("throttle", action="RunInstances", from_call=2, times=-1)
     survived, request_id = site.process(lambda: site.request(3, "OnDemand-B"))

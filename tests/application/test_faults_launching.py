@@ -60,6 +60,7 @@ def again(world: World) -> str:
     return "AlreadyExists" if world.way == "group" else "ok"
 
 
+@pytest.mark.stores("sqlite")
 @every_way
 def test_fault_01_throttle_burst(make_world: MakeWorld, way: str) -> None:
     """Five throttles in a row and AWS's own small bucket: all are launched, and AWS never has to
@@ -99,6 +100,7 @@ def test_fault_04_lost_launch_response(way_world: World) -> None:
     world.leave_nothing()
 
 
+@pytest.mark.stores("sqlite")
 @every_way
 def test_fault_05_launch_finishes_after_read_timeout(way_world: World) -> None:
     """We stop waiting, AWS goes on: the same token, or name, makes both calls one launch."""
@@ -178,6 +180,7 @@ def images(world: World) -> set[str]:
     return {call.params[name] for call in calls for name in names if name in call.params}
 
 
+@pytest.mark.stores("sqlite")
 @every_way
 def test_fault_09_new_ids_not_visible(make_world: MakeWorld, way: str) -> None:
     """Machines that EC2 does not show for 30 s: none is dropped, none is launched again."""
@@ -235,6 +238,7 @@ def test_fault_10_capacity_comes_later(make_world: MakeWorld, way: str) -> None:
     world.leave_nothing()
 
 
+@pytest.mark.stores("sqlite")
 @every_way
 def test_fault_16_region_down_for_ten_minutes(way_world: World) -> None:
     """Every connection is cut for ten minutes, from the launch on: the breaker opens, the intent

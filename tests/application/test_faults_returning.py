@@ -46,6 +46,7 @@ def ids(machines: list[dict[str, Any]]) -> set[str]:
     return {machine["machineId"] for machine in machines}
 
 
+@pytest.mark.stores("sqlite")
 @every_way
 def test_fault_11_terminate_with_one_unknown_id(way_world: World) -> None:
     """EC2 has forgotten one of 32 machines: the other 31 are terminated in at most 2 log2(n) + 2
@@ -139,6 +140,7 @@ def test_fault_13_killed_after_terminate(way_world: World) -> None:
     world.leave_nothing()
 
 
+@pytest.mark.stores("sqlite")
 @pytest.mark.parametrize("way", AT_ONCE)
 def test_fault_14_terminate_not_found_while_running(make_world: MakeWorld, way: str) -> None:
     """Returned while EC2 does not show them yet: NotFound does not mean terminated; they stay owed

@@ -78,7 +78,7 @@ def test_what_was_not_written_is_taken_in_again(view: SqlQueries, tmp_path: Path
     file = str(tmp_path / "replica.db")
     with closing(Replica(file, "d")) as replica:
         replay(view, replica, 5)
-        replica.take(view.events_after(5, 3))
+        replica.take(view.records_to_replay(5, 3))
     with closing(Replica(file, "d")) as replica:
         assert replica.position == 5
         assert len(requests_in(replica)) == 4
@@ -113,16 +113,17 @@ def test_a_moment_is_a_position(view: SqlQueries, clock: FakeClock) -> None:
 def test_a_gap_and_a_stranger_are_refused_by_name(view: SqlQueries) -> None:
     with closing(Replica("", "d")) as replica:
         with pytest.raises(LogDamaged, match="no event 1:"):
-            replica.take(view.events_after(1, 3))
-        events = view.events_after(0, 3)
-        events[1]["topic"] = "MachinesDreamed"
+            replica.take(view.records_to_replay(1, 3))
+        events = view.records_to_replay(0, 3)
+        events[1] = (*events[1][:4], "MachinesDreamed", *events[1][5:])
         with pytest.raises(UnknownEvent, match=r"event 2.*MachinesDreamed"):
             replica.take(events)
 
 
 def test_a_failing_event_stops_its_projection_alone(view: SqlQueries) -> None:
-    events = view.events_after(0, 11)
-    events[3]["data"] = events[3]["data"].replace("machine_count", "machine_kount")
+    events = view.records_to_replay(0, 11)
+    *before, data, digest, chain = events[3]
+    events[3] = (*before, data.replace("machine_count", "machine_kount"), digest, chain)
     with closing(Replica("", "d")) as replica:
         replica.take(events)
         replica.write()

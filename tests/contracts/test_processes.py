@@ -27,13 +27,15 @@ EVERY_STORE = STORES
 ROOT = Path(__file__).parents[2]
 
 START = """
-import json, os, sys, time
+import json, os, sys, time, traceback
 from application.failures import AlreadyTracked
 from domain.machine_request import MachineRequest
 from infrastructure.clock import SystemClock
+from infrastructure.event_store import dynamodb_client
 from tests.stores import Place
-place, work_dir, name, count = Place(*json.loads(sys.argv[1])), *sys.argv[2:4], int(sys.argv[4])
+place, work_dir, children = Place(*json.loads(sys.argv[1])), sys.argv[2], json.loads(sys.argv[3])
 storage = place.storage(work_dir)
+name = "before"
 
 def open_store():
     return storage.event_store(SystemClock(), {"process": f"{name}[{os.getpid()}]"})
@@ -41,9 +43,37 @@ def open_store():
 def request(number, source="hostfactory"):
     return MachineRequest.ask(f"req-{name}-{number}", "awsinst", "T", "4f53", 1, 300.0, source)
 
-print("ready", flush=True)
-sys.stdin.readline()
+# Each process would import this anew; no connection is left open that they could share.
+open_store().close()
+storage.log().close()
+for client in dynamodb_client._clients.values():
+    client.close()
+dynamodb_client._clients.clear()
+storage = place.storage(work_dir)
+
+go, start = os.pipe()
+answers = []
+for script, name, count in children:
+    answer, told = os.pipe()
+    if os.fork() == 0:
+        try:
+            os.close(start)
+            sys.stdout = os.fdopen(told, "w")
+            os.read(go, 1)
+            exec(script)
+            sys.stdout.close()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    os.close(told)
+    answers.append(os.fdopen(answer))
+os.close(start)
+told = [answer.read() for answer in answers]
+assert [os.wait()[1] for _ in children] == [0] * len(children)
+print("[" + ",".join(told) + "]")
 """
+"""One process that becomes many: each is forked, and all are let go at once."""
 
 WRITER = """
 store = open_store()
@@ -106,35 +136,17 @@ def storage(place: Place, tmp_path: Path) -> Storage:
 
 def run_together(place: Place, work_dir: Path, *children: tuple[str, str, int]) -> list[list[int]]:
     """Start all (script, name, count), let them go at once, and collect what they tell."""
-    told_place = json.dumps([place.kind, place.settings])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", START + script, told_place, str(work_dir), name, str(count)],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for script, name, count in children
-    ]
-    try:
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-        told: list[Any] = []
-        for process in processes:
-            out, _ = process.communicate(timeout=240)
-            assert process.returncode == 0
-            told.append(json.loads(out))
-        return told
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+    arguments = [json.dumps([place.kind, place.settings]), str(work_dir), json.dumps(children)]
+    done = subprocess.run(
+        [sys.executable, "-c", START, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0
+    told: list[list[int]] = json.loads(done.stdout)
+    return told
 
 
 def log_of(storage: Storage) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from application import crash_points
 from application.command_queue import CommandQueue
-from application.failures import Conflict, ProjectionFailed, StoreElsewhere, StoreError
+from application.failures import Conflict, ProjectionFailed, StoreElsewhere, StoreError, StoreInert
 from application.projections.record import COLUMNS
 from domain.machine_request import MachineRequest
 from domain.refusals import Refusal
@@ -567,6 +567,22 @@ def test_a_queue_that_is_closed_answers_all_that_was_submitted(
     queue.close()
     assert [future.result(0) for future in futures] == [f"req-{n}" for n in range(100)]
     assert len(log_of(storage)) == 101
+
+
+@pytest.mark.stores("sqlite", "json")
+def test_a_store_that_was_replaced_is_opened_anew(
+    place: Place, storage: Storage, tmp_path: Path, clock: FakeClock, queue: CommandQueue[Any]
+) -> None:
+    """Who finds it so is told; the next command is carried out in what is there now."""
+    assert queue.submit(lambda store: asking(store, "a")()).result(60) == "req-a"
+    (tmp_path / "hostledger").rename(tmp_path / "before")
+    (tmp_path / "hostledger").mkdir()
+    new = place.storage(str(tmp_path))
+    new.create(clock, ACTOR, "0.1.0")
+    error = queue.submit(lambda store: asking(store, "b")()).exception(60)
+    assert isinstance(error, StoreInert)
+    assert queue.submit(lambda store: asking(store, "b")()).result(60) == "req-b"
+    assert [event[2] for event in log_of(new)] == ["deployment", "request-req-b"]
 
 
 CALLERS = r"""

@@ -96,6 +96,26 @@ def test_a_log_that_cannot_be_written_fails_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_its_lines_are_read_again(tmp_path: Path) -> None:
+    """Those of one kind, from a time on, through the old files too, in their order; a torn one is
+    passed over."""
+    path = tmp_path / "log"
+    log = journal(path, max_file_size=0.001, max_rotate=3)
+    for number in range(20):
+        log.info("kept", number=number, text="x" * 100)
+        log.info("other", number=number, text='"what":"kept"')
+    with path.open("ab") as file:
+        file.write(b'{"at":"9","what":"kept","numb\n\xff\n')
+    found = [line["number"] for line in log.lines("kept", "")]
+    assert found == list(range(found[0], 20))
+    assert len(found) > 9
+    assert [line["number"] for line in log.lines("other", "")][-1] == 19
+    assert list(log.lines("kept", "2999-01-01T00:00:00.000000Z")) == []
+    at = [line["at"] for line in log.lines("kept", "")]
+    assert len(list(log.lines("kept", at[-1]))) == at.count(at[-1])
+    assert list(journal(tmp_path / "none").lines("kept", "")) == []
+
+
 def test_others_cannot_read_it(tmp_path: Path) -> None:
     """Mode 0640 at most."""
     journal(tmp_path / "log").info("x")

@@ -196,7 +196,8 @@ def test_a_torn_end_of_every_length_is_cut_off(place: Place, gz: bool) -> None:
     end = path.read_bytes()[len(whole) :]
     step = 1 if gz else 7
     for cut in (*range(1, len(end) - 1, step), len(end) - 1):
-        for ledger_is_there in (True, False):
+        # A ledger is built anew of what the log has kept, which is the same for each length.
+        for ledger_is_there in (True, False)[: 1 if cut % 7 != 1 else 2]:
             path.write_bytes(whole + end[:cut])
             Path(place.base, "log.lock").write_bytes(lock)
             for leftover in Path(place.base).glob("ledger.db*"):

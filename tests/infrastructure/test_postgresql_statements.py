@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from application.pages import BATCHES, MACHINES, REQUESTS
 from application.ports import Instance
 from application.projections.record import COLUMNS
 from infrastructure.event_store.commit import Rows
@@ -252,6 +253,7 @@ def _queries(both: Both, world: World) -> None:
     assert same(SqlQueries, "event", world.query("SELECT event_id FROM events")[1][0])
     same(SqlQueries, "event", "none")
     assert same(SqlQueries, "records_after", 0, 3)
+    assert same(SqlQueries, "records_to_replay", 0, 3)
     same(SqlQueries, "position_after", 2)
     same(SqlQueries, "position_after", 10_000)
     assert same(SqlQueries, "end")
@@ -280,8 +282,23 @@ def _queries(both: Both, world: World) -> None:
     for table in Rows.KEYS:
         same(SqlQueries, "columns_of", table)
         same(SqlQueries, "rows_of", table, 2)
+    assert same(SqlQueries, "events_of_topics", ["MachinesRequested"], 0)
+    for topic in (None, "MachineLaunched"):
+        assert same(SqlQueries, "events_between", 2, 10**6, topic, 3)
+    for listing in (REQUESTS, MACHINES, BATCHES):
+        for column in listing.sorts.values():
+            for descending in (False, True):
+                order = (column, listing.key, descending)
+                asked = (listing.table, listing.columns, [])
+                first, *_ = same(SqlQueries, "page", *asked, order, None, 1)
+                same(SqlQueries, "page", *asked, order, (first[column], first[listing.key]), 2)
+    some = ("machines", MACHINES.columns, [("alive", "=", 1), ("created_at", ">=", "2000")])
+    same(SqlQueries, "page", *some, ("zone", "machine_id", True), None, 5)
+    same(SqlQueries, "pause")
+    same(SqlQueries, "begin")
     same(SqlQueries, "again")
     both.asked.add((SqlQueries, "close"))  # each test closes its stores
+    both.asked.add((SqlQueries, "plan"))  # each store has its own
     for store in both.stores:
         store.connection.execute("COMMIT")
 

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -339,7 +340,7 @@ class Proxy:
         self._listener.close()
 
 
-@pytest.mark.parametrize("kind", ["events", "tracking alone"])
+@pytest.mark.parametrize("kind", ["events", "tracking", "together"])
 def test_an_answer_that_is_lost_after_the_commit_is_no_conflict(
     postgresql: Server, kind: str
 ) -> None:
@@ -351,11 +352,23 @@ def test_an_answer_that_is_lost_after_the_commit_is_no_conflict(
             FakeClock(), ACTOR
         )
         _, records = request()
-        name = records[0][2] if kind == "events" else "tracking"
+        name = records[0][2] if kind == "events" else kind
         with reaching(f"commit.{name}.before", lambda: setattr(proxy, "deaf", True)):
             if kind == "events":
                 ids = store.append(records, command=("cmd-1", "done"), tracking=("policy", 3))
                 assert ask(url, "SELECT event_id FROM events WHERE position = 2") == [(ids[0],)]
+            elif kind == "together":
+                works = [
+                    partial(store.append, records, tracking=("policy", 3)),
+                    partial(store.append, records),
+                    partial(store.append, request()[1]),
+                ]
+                one, refused, other = store.together(works)
+                assert ask(url, "SELECT event_id FROM events WHERE position > 1") == [
+                    (one[0],),
+                    (other[0],),
+                ]
+                assert isinstance(refused, Conflict)
             else:
                 store.append([], tracking=("policy", 3))
         assert not proxy.deaf, "no answer was lost"
