@@ -34,7 +34,7 @@ from application.command_queue import CommandQueue
 from infrastructure.clock import SystemClock
 from infrastructure.event_store.sqlite import SqliteEventStore
 from interfaces.read_side import site_from
-from interfaces.rest import main
+from interfaces.rest import main as rest
 from interfaces.rest.app import create_app
 from tests.performance.bench_stores import ACTOR, new_place, request
 from tests.stores import Place
@@ -142,9 +142,9 @@ def serve() -> int:
         return Response(body, headers={"ETag": '"1"'}, media_type="application/json")
 
     settings = {**app.state.looks.settings["server"], "port": 0}
-    listening = main.listen(settings)
-    told = f"hostledger: listening on {main.address(settings, listening)}"
-    return main.serve(app, settings, listening, partial(print, told, flush=True))
+    listening = rest.listen(settings)
+    told = f"hostledger: listening on {rest.address(settings, listening)}"
+    return rest.serve(app, settings, listening, partial(print, told, flush=True))
 
 
 class Site:
