@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from domain import (
+    alert,
     archive,
     brake,
     deployment,
@@ -34,6 +35,7 @@ TOPICS: dict[str, type[DomainEvent]] = {
         host_factory,
         brake,
         archive,
+        alert,
         token,
     )
     for name, item in vars(module).items()

@@ -30,7 +30,6 @@ _KEYS_TO_COME = (
     "performance.lazy_loading",
     "performance.cpu.thread_pool_size",
     "processing.worker_threads",
-    "monitoring",
 )
 
 

@@ -34,6 +34,7 @@ class Site:
         self.worker_status = directory + "/worker.json"
         self.worker_lock = directory + "/worker.lock"
         self.worker_words = directory + "/worker.err"
+        self.metrics_dir = directory + "/metrics"
         self.memory = directory + "/memory"
 
     def actor(self, process: str) -> dict[str, str]:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     """What of a log is of concern, up to a position."""
 
 __all__ = [
+    "METRICS_TYPE",
     "Call",
     "Site",
     "aws_calls",
@@ -45,9 +46,12 @@ __all__ = [
     "export_log",
     "iam_policy",
     "instance_types_named",
+    "kept_figures",
     "log_defect",
     "memory_growth",
     "memory_looks",
+    "metrics_page",
+    "new_metrics",
     "price_list",
     "read_templates",
     "register",
@@ -59,6 +63,9 @@ __all__ = [
     "verify_log",
     "worker_status",
 ]
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""The media type of `metrics_page`."""
 
 JUST_NOW = 5.0
 """Seconds in which a living worker has said so at least twice."""
@@ -168,7 +175,9 @@ class Call:
         return Journal(self.site.log_file, self.settings["logging"])
 
     def note(self, facts: dict[str, object], model: ReadModel) -> None:
-        """Leave for the worker what this call named; see `sightings.py`."""
+        """Leave for the worker what this call named, and how long it has taken; see
+        `sightings.py`."""
+        facts["seconds"] = round(self.clock.now()[2] - self.now[2], 4)
         self.storage.note(self.now, facts, model)
 
     def worker_lives(self) -> bool:
@@ -206,6 +215,19 @@ class Call:
         if missed < worker_start.MISSED_AFTER:
             return ""
         return f"no worker has lived for {missed:.0f} s: {self._why(facts)}"
+
+    def unattended(self, model: ReadModel) -> float:
+        """Seconds for which something was open or alive and no worker looked after it; 0 while one
+        does, and where the calls do it themselves."""
+        if self.mode == "inline" or self.worker_lives() or model.holder_lives():
+            return 0.0
+        if not model.anything_open_or_alive():
+            return 0.0
+        return self._missed(worker_start.status(self.site), model)
+
+    def why_unattended(self) -> str:
+        """What is known of why no worker lives."""
+        return self._why(worker_start.status(self.site))
 
     def take_wanted_turn(self) -> bool:
         """In `inline` mode, the turn that `look_after` found wanting: whether one was taken.
@@ -299,6 +321,42 @@ def worker_status(call: Call) -> dict[str, object]:
         "ended": bool(facts.get("ended")),
         "reason": facts.get("reason") or None,
     }
+
+
+def kept_figures(call: Call, since: str) -> dict[str, Any]:
+    """What worker and server have kept of their figures since a time, or in a period before now
+    (such as 1h): `operations`, `resources` and `queue` (`telemetry.figures.summary`)."""
+    from infrastructure.event_store.commit import iso, seconds
+    from infrastructure.telemetry import figures
+
+    first = call.now[0] - figures.seconds_of(since) if len(since) < 20 else seconds(since)
+    kept = figures.read(call.site.metrics_dir, first)
+    return {"since": iso(first), **figures.summary(kept)}
+
+
+def new_metrics(process: str, environ: Mapping[str, str]) -> Any:
+    """What a worker or a server counts with, and traces where OTEL_EXPORTER_OTLP_* names a
+    collector. Raises NotInstalled."""
+    from infrastructure.telemetry.metrics import MetricsCollector
+    from infrastructure.telemetry.tracing import Tracing, is_wanted
+
+    metrics = MetricsCollector()
+    if is_wanted(environ):
+        metrics.tracing = Tracing(process, environ, metrics)
+    return metrics
+
+
+def metrics_page(call: Call, metrics: Any) -> str:
+    """A server's metrics, with those of the worker beside it while it lives."""
+    from infrastructure.telemetry.exposition import merged
+
+    return merged(
+        metrics,
+        call.site.metrics_dir + "/worker.prom",
+        lives=worker_start.is_alive(call.site),
+        now=call.now[0],
+        interval=call.settings["monitoring"]["performance"]["collection_interval"],
+    )
 
 
 def verify_log(
@@ -470,6 +528,7 @@ def iam_policy(call: Call) -> tuple[dict[str, Any], list[str]]:
         roles=[place["assume_role"] for place in places if place["assume_role"]],
         tags_ids=aws["tag_instance_id"],
         checkpoints=call.settings["audit"]["checkpoint_to"],
+        topic=call.settings["monitoring"]["performance"]["alerts"]["sns_topic_arn"],
     )
     return document, profiles
 

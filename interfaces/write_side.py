@@ -69,23 +69,42 @@ def _journal(site: Site, compiled: Any) -> Any:
     return Journal(site.log_file, compiled.settings["logging"])
 
 
+def _metrics(settings: Any, process: str, environ: Any, kept: Any) -> Any:
+    """What a worker or a server counts with, the one it has counted with so far where there is
+    one; None for whoever counts nothing. Raises NotInstalled."""
+    if process not in ("worker", "server") or not settings.monitoring.performance.enabled:
+        return None
+    from interfaces.read_side import new_metrics
+
+    return kept or new_metrics(process, environ)
+
+
+def _watch(metrics: Any) -> Any:
+    if metrics is None:
+        return None
+    from infrastructure.telemetry.monitoring import Watch
+
+    return Watch(metrics)
+
+
 def _store(storage: Any, site: Site, clock: Any, process: str) -> Any:
     return storage.event_store(clock, site.actor(process))
 
 
-def _ledger(store: Any, settings: Any) -> Any:
+def _ledger(store: Any, watch: Any, settings: Any) -> Any:
     from application.event_sourcing import Ledger
     from infrastructure.event_store.recorders import StoreFactory
 
-    return Ledger(StoreFactory(store), settings.performance.memory.object_pool_size)
+    factory = StoreFactory(store, watch.store if watch is not None else None)
+    return Ledger(factory, settings.performance.memory.object_pool_size)
 
 
-def _clouds(settings: Any, clock: Any, journal: Any, on_client: Any) -> Any:
+def _clouds(settings: Any, clock: Any, journal: Any, on_client: Any, watch: Any) -> Any:
     """Account -> EC2 there."""
     from infrastructure.aws.ec2 import Ec2
 
     return {
-        name: Ec2(name, aws, clock, journal, on_client)
+        name: Ec2(name, aws, clock, journal, on_client, watch=watch)
         for name, aws in settings.provider.places().items()
     }
 
@@ -198,8 +217,76 @@ def _checkpoints(
     return take
 
 
-def _sightings(storage: Any, store: Any) -> Any:
-    return storage.sightings(store)
+def _sightings(storage: Any, store: Any, watch: Any) -> Any:
+    sightings = storage.sightings(store)
+    if watch is None:
+        return sightings
+    from infrastructure.telemetry.monitoring import WatchedSightings
+
+    return WatchedSightings(sightings, watch)
+
+
+def _delivery(
+    site: Site, settings: Any, clock: Any, journal: Any, on_client: Any, store: Any, metrics: Any
+) -> Any:
+    from infrastructure.telemetry import sinks
+
+    alerts = settings.monitoring.performance.alerts
+    found = []
+    if alerts.webhook_url:
+        found.append(sinks.Sink("webhook", sinks.webhook(alerts.webhook_url)))
+    if alerts.sns_topic_arn:
+        region = alerts.sns_topic_arn.split(":")[3]
+
+        def connect() -> Any:
+            from infrastructure.aws.client import Connection
+
+            there = settings.provider.aws.model_copy(update={"region": region})
+            return Connection(there, clock, journal, on_client)
+
+        found.append(sinks.Sink("sns", sinks.sns(alerts.sns_topic_arn, connect)))
+    if alerts.command:
+        found.append(sinks.Sink("command", sinks.command(alerts.command)))
+    facts = {
+        "provider": site.provider,
+        "deployment": store.deployment,
+        "host": os.uname().nodename,
+    }
+    return sinks.Delivery(found, clock, journal, metrics, facts)
+
+
+def _monitoring(
+    metrics: Any,
+    site: Site,
+    process: str,
+    compiled: Any,
+    settings: Any,
+    clock: Any,
+    journal: Any,
+    storage: Any,
+    store: Any,
+    ledger: Any,
+    leases: Any,
+    delivery: Any,
+) -> Any:
+    """What collects a process's figures and raises alerts; None where the site wants none."""
+    if metrics is None:
+        return None
+    from infrastructure.telemetry.monitoring import Monitoring
+
+    return Monitoring(
+        process,
+        metrics,
+        site.metrics_dir,
+        compiled.settings,
+        [f"{name}/{aws.region}" for name, aws in settings.provider.places().items()],
+        clock,
+        journal,
+        lambda: storage.view_of(store),
+        ledger,
+        {lease.account: lease for lease in leases.values()} if process == "worker" else {},
+        delivery,
+    )
 
 
 def _policies(turns: Any, site: Site, sightings: Any) -> Any:
@@ -224,14 +311,17 @@ class WriteSide(containers.DeclarativeContainer):
     write_status: Any = providers.Callable(_write_status, site)
     settings: Any = providers.Singleton(_settings, compiled)
     journal: Any = providers.Singleton(_journal, site, compiled)
+    kept_metrics: Any = providers.Object(None)
+    metrics: Any = providers.Singleton(_metrics, settings, process, environ, kept_metrics)
+    watch: Any = providers.Singleton(_watch, metrics)
     storage: Any = providers.Singleton(_storage, site, compiled, journal)
     memory_looks: Any = providers.Singleton(_memory_looks, site, clock, process)
     store: Any = providers.Singleton(_store, storage, site, clock, process)
-    ledger: Any = providers.Singleton(_ledger, store, settings)
+    ledger: Any = providers.Singleton(_ledger, store, watch, settings)
     works: Any = providers.Singleton(_works, storage, store, settings)
     work: Any = providers.Singleton(_first, works)
     queries: Any = providers.Singleton(_queries, storage, store)
-    clouds: Any = providers.Singleton(_clouds, settings, clock, journal, on_client)
+    clouds: Any = providers.Singleton(_clouds, settings, clock, journal, on_client, watch)
     leases: Any = providers.Singleton(
         _leases, storage, store, settings, clock, site, process, program_version
     )
@@ -240,11 +330,48 @@ class WriteSide(containers.DeclarativeContainer):
         _turns, ledger, storage, works, clouds, clock, leases, journal, compiled, settings, store,
         random,
     )  # fmt: skip
-    sightings: Any = providers.Singleton(_sightings, storage, store)
+    sightings: Any = providers.Singleton(_sightings, storage, store, watch)
     policies: Any = providers.Singleton(_policies, turns, site, sightings)
     checkpoints: Any = providers.Singleton(
         _checkpoints, settings, store, clock, journal, on_client, program_version
     )
+    delivery: Any = providers.Singleton(
+        _delivery, site, settings, clock, journal, on_client, store, metrics
+    )
+    monitoring: Any = providers.Singleton(
+        _monitoring, metrics, site, process, compiled, settings, clock, journal, storage, store,
+        ledger, leases, delivery,
+    )  # fmt: skip
+
+
+def collect_server(
+    site: Site, environ: Any, call: Any, metrics: Any, before: Any, **overrides: Any
+) -> Any:
+    """One collection of a server's figures and alerts, over a store that is opened for it. `call`
+    is the site as its files are now, `before` what this gave the last time; None where the site
+    wants nothing collected. Raises StoreError, BrokenConfiguration, CallFailed."""
+    from contextlib import closing
+
+    from application.alerting import NO_LEASE, Condition
+    from infrastructure.worker_start import MISSED_AFTER
+
+    side = WriteSide(
+        site=site, environ=environ, process="server", kept_metrics=metrics, **overrides
+    )
+    call.now = side.clock().now()
+    if not side.settings().monitoring.performance.enabled:
+        return None
+    store, model = call.ledger()
+    with closing(store):
+        missed = call.unattended(model)
+    alone = missed >= MISSED_AFTER
+    words = f"nobody has looked after what is open for {missed:.0f} s: {call.why_unattended()}"
+    with closing(side.store()):
+        monitoring = side.monitoring()
+        if before is not None:
+            monitoring.take_over(before)
+        monitoring.collect([Condition(NO_LEASE, alone, missed, MISSED_AFTER, words)])
+    return monitoring
 
 
 REPLAYED = 10_000
@@ -591,7 +718,7 @@ def simulation(
             "(pip install 'hostledger[sandbox]')"
         ) from None
     from infrastructure.sandbox.simulation import SimulatedClock, simulated_places
-    from infrastructure.settings import Settings, Storage
+    from infrastructure.settings import Monitoring, PerformanceMonitoring, Settings, Storage
     from infrastructure.storage import storage_of
 
     numbers = count(1)
@@ -603,11 +730,13 @@ def simulation(
     with TemporaryDirectory(prefix="hostledger-") as directory:
         site = Site(provider, directory, directory, "")
         make_state_directory(site)
+        unmeasured = PerformanceMonitoring(enabled=False)
         places, keys = simulated_places(settings["provider"], f"{directory}/credentials")
         document = {
             **settings,
             "storage": Storage().model_dump(mode="json"),
             "worker": {**settings["worker"], "mode": "external"},
+            "monitoring": Monitoring(performance=unmeasured).model_dump(mode="json"),
             "provider": {**settings["provider"], **places},
         }
         clock = SimulatedClock(began)

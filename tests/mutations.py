@@ -37,6 +37,8 @@ POLICIES = "tests/application/test_policies_"
 CONTRACTS = "tests/contracts/test_"
 TOGETHER = "tests/contracts/test_together.py::test_"
 MACHINES = "tests/application/test_several_machines.py::"
+ALERTING = "tests/application/test_alerting.py::"
+MONITORING = "tests/application/test_monitoring.py::"
 
 
 @dataclass(frozen=True)
@@ -985,6 +987,54 @@ MUTATIONS = (
         "        self.side.policies.reset()",
         "        self.side.policies()",
         ("tests/application/test_accounts.py::test_a_second_worker_is_given_one",),
+    ),
+    Mutation(
+        "what is raised forgotten",
+        "",
+        "application/alerting.py",
+        "        before = set(raised)",
+        "        before: set[str] = set()",
+        (ALERTING + "test_a_crossing_is_one_event_one_line_and_a_metric",),
+    ),
+    Mutation(
+        "a changed event passed over by what measures",
+        "",
+        "infrastructure/telemetry/monitoring.py",
+        "if row[4] and is_damaged(row, previous):",
+        "if row[4] and not row:",
+        (ALERTING + "test_a_changed_event_within_the_log_is_told_soon",),
+    ),
+    Mutation(
+        "an alert that was not taken is dropped",
+        "",
+        "infrastructure/telemetry/sinks.py",
+        "                sink.failures = min(10, sink.failures + 1)",
+        "                sink.waiting.popleft()",
+        (ALERTING + "test_a_sink_that_fails_is_logged_and_told_later",),
+    ),
+    Mutation(
+        "events counted again by the next worker",
+        "",
+        "infrastructure/telemetry/monitoring.py",
+        "            self._track(sound[-1][0])",
+        "            pass",
+        (MONITORING + "test_each_event_is_counted_once_across_workers",),
+    ),
+    Mutation(
+        "a dead worker's figures served",
+        "",
+        "infrastructure/telemetry/exposition.py",
+        "up = lives and age is not None and age <= MISSED * interval",
+        "up = age is not None",
+        ("tests/infrastructure/test_metrics.py",),
+    ),
+    Mutation(
+        "ready without the store",
+        "",
+        "interfaces/rest/health.py",
+        "        await request.app.state.looks.ask(lambda view: view.end())",
+        "        pass",
+        ("tests/interfaces/test_rest_health.py",),
     ),
 )
 

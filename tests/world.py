@@ -134,6 +134,8 @@ class World:
         self.backups: list[str] = []
         self.environ = {
             "HOSTLEDGER_WORKER__MODE": "external",
+            # Seldom: each collection costs as much as ten turns of a quiet site.
+            "HOSTLEDGER_MONITORING__PERFORMANCE__COLLECTION_INTERVAL": "600",
             **self.place.variables(),
             **(settings or {}),
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from botocore import xform_name
@@ -29,10 +29,21 @@ _REPEATABLE = frozenset(
 """Calls that change something and may yet be repeated by botocore."""
 
 
+class Watch(Protocol):
+    """What counts calls (`infrastructure.telemetry.monitoring`)."""
+
+    def call(
+        self, account: str, region: str, api: str, seconds: float, kind: str, code: str
+    ) -> None: ...
+
+    def withheld(self, account: str, region: str, api: str, reason: str) -> None: ...
+
+
 class Connection:
     """Clients are made at the first call of their service; they are thread-safe.
 
-    `on_client` is called with each client that is made: the sandbox attaches itself there.
+    `on_client` is called with each client that is made: the sandbox attaches itself there. `watch`
+    counts the calls, under the name `account`.
     """
 
     def __init__(
@@ -41,6 +52,8 @@ class Connection:
         clock: Clock,
         journal: Journal,
         on_client: Callable[[Any], None] | None,
+        account: str = "default",
+        watch: Watch | None = None,
     ) -> None:
         if not settings.region:
             raise CallFailed("refused", "NoRegion", "AWS_REGION is not set in awsprov_config.json")
@@ -48,6 +61,8 @@ class Connection:
         self.settings = settings
         self.clock = clock
         self.journal = journal
+        self._account = account
+        self._watch = watch
         self._on_client = on_client
         self._session: Any = None
         self._clients: dict[tuple[str, bool], Any] = {}
@@ -144,12 +159,15 @@ class Connection:
         bucket = self._bucket(api)
         resources = self._resources(api) if machines else None
         if not breaker.admits():
+            self._withhold(api, "breaker")
             raise CallFailed(
                 "unreachable", "BreakerOpen", f"{api} of {self.region} failed too often"
             )
         if resources is not None and not resources.has(machines):
+            self._withhold(api, "bucket")
             raise CallFailed("throttled", "OwnLimit", f"the bucket of instances of {api} is empty")
         if not bucket.take():
+            self._withhold(api, "bucket")
             raise CallFailed("throttled", "OwnLimit", f"the bucket of {api} is empty")
         if resources is not None:
             resources.take(machines)
@@ -160,9 +178,9 @@ class Connection:
             answer = getattr(self._client(service, once), xform_name(api))(**parameters)
         except Exception as error:
             failed = failure(error, api)
-            self.journal.info(
-                "aws", api=api, seconds=self.seconds() - began, kind=failed.kind, code=failed.code
-            )
+            took = self.seconds() - began
+            self.journal.info("aws", api=api, seconds=took, kind=failed.kind, code=failed.code)
+            self._count(api, took, failed.kind, failed.code)
             # An STS that is too busy says nothing about this API.
             if failed.code in THROTTLED and failed.kind == "throttled":
                 bucket.throttled()
@@ -175,9 +193,19 @@ class Connection:
                 raise
             raise failed from error
         breaker.succeeded()
-        self.journal.info("aws", api=api, seconds=self.seconds() - began)
+        took = self.seconds() - began
+        self.journal.info("aws", api=api, seconds=took)
+        self._count(api, took, "", "")
         reach(f"aws.{api}.after")
         return answer
+
+    def _count(self, api: str, seconds: float, kind: str, code: str) -> None:
+        if self._watch is not None:
+            self._watch.call(self._account, self.region, api, seconds, kind, code)
+
+    def _withhold(self, api: str, reason: str) -> None:
+        if self._watch is not None:
+            self._watch.withheld(self._account, self.region, api, reason)
 
     def pages(
         self, api: str, parameters: dict[str, Any], service: str = "ec2"

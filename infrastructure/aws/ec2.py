@@ -26,7 +26,7 @@ from domain.capacity import (
     launch_api,
 )
 from infrastructure.aws import dry_runs, fleets, groups, run_instances, spot_fleets
-from infrastructure.aws.client import Connection
+from infrastructure.aws.client import Connection, Watch
 from infrastructure.aws.instances import PAGE, Instances, instance_of
 from infrastructure.aws.launch_templates import LaunchTemplates, template_data
 from infrastructure.aws.machine_data import describes_root_volume
@@ -74,9 +74,10 @@ class Ec2:
         journal: Journal,
         on_client: Callable[[Any], None] | None = None,
         page: int = PAGE,
+        watch: Watch | None = None,
     ) -> None:
         self.account = account
-        self._connection = Connection(settings, clock, journal, on_client)
+        self._connection = Connection(settings, clock, journal, on_client, account, watch)
         self.region = self._connection.region
         self._resolving = Resolving(self._connection)
         self._templates = LaunchTemplates(self._connection)

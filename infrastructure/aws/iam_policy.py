@@ -94,11 +94,13 @@ def policy(
     roles: Iterable[str] = (),
     tags_ids: bool = False,
     checkpoints: str | None = None,
+    topic: str | None = None,
 ) -> dict[str, Any]:
     """The policy for a deployment. `region` says the partition; `profiles` are names or ARNs of
     instance profiles, `fleet_roles` and `roles` (those that are assumed) ARNs, `parameters` names
     or ARNs of SSM parameters, `queues` URLs; `tags_ids`: machines are tagged with their ids;
-    `checkpoints` is where they are kept, if that is s3://BUCKET/PREFIX."""
+    `checkpoints` is where they are kept, if that is s3://BUCKET/PREFIX, `topic` the ARN to which
+    alerts are published."""
     partition = partition_of(region)
     ours = {"StringEquals": {f"aws:ResourceTag/{DEPLOYMENT}": deployment}}
     tagged = {"StringEquals": {f"aws:RequestTag/{DEPLOYMENT}": deployment}}
@@ -154,6 +156,8 @@ def policy(
         place = checkpoints.removeprefix("s3://").strip("/")
         objects = f"arn:{partition}:s3:::{place}/{deployment}/*"
         statements.append(_allow("KeepCheckpoints", ["s3:PutObject"], objects))
+    if topic:
+        statements.append(_allow("TellAlerts", ["sns:Publish"], topic))
     if named := sorted(set(roles)):
         statements.append(_allow("BeInOtherAccounts", ["sts:AssumeRole"], named))
     return {"Version": "2012-10-17", "Statement": statements}

@@ -8,7 +8,8 @@ metadata, no fence and re-uses positions (a deleted last row's id is given again
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any
 
 from eventsourcing.persistence import (
@@ -64,8 +65,14 @@ def _class_version(state: bytes) -> int:
 class StoreRecorder(ProcessRecorder):
     """Events, notifications and tracking in our file, as the library's interfaces want them."""
 
-    def __init__(self, store: SqlEventStore) -> None:
+    _watch: Callable[[str, float], object] | None = None
+
+    def __init__(
+        self, store: SqlEventStore, watch: Callable[[str, float], object] | None = None
+    ) -> None:
+        """`watch` is told how many seconds each commit and read took."""
         self.store = store
+        self._watch = watch
 
     def insert_events(
         self,
@@ -95,6 +102,7 @@ class StoreRecorder(ProcessRecorder):
                 )
             )  # fmt: skip
         positions: list[int] = []
+        began = perf_counter()
         try:
             self.store.append(
                 records,
@@ -106,6 +114,8 @@ class StoreRecorder(ProcessRecorder):
             )
         except (Conflict, AlreadyTracked) as error:
             raise IntegrityError(str(error)) from error
+        if self._watch is not None:
+            self._watch("commit", perf_counter() - began)
         return positions or None
 
     def select_events(
@@ -117,6 +127,7 @@ class StoreRecorder(ProcessRecorder):
         desc: bool = False,
         limit: int | None = None,
     ) -> Sequence[StoredEvent]:
+        began = perf_counter()
         rows = self.store.select_events(
             str(originator_id),
             -1 if gt is None else gt,
@@ -124,6 +135,8 @@ class StoreRecorder(ProcessRecorder):
             desc,
             2**62 if limit is None else limit,
         )
+        if self._watch is not None:
+            self._watch("read", perf_counter() - began)
         return [StoredEvent(originator_id, v, topic, data.encode()) for v, topic, data in rows]
 
     def select_notifications(
@@ -175,9 +188,12 @@ class StoreRecorder(ProcessRecorder):
 class StoreFactory(InfrastructureFactory[TrackingRecorder]):
     """Hands the library's Application our mapper and our recorder over an open store."""
 
-    def __init__(self, store: SqlEventStore) -> None:
+    def __init__(
+        self, store: SqlEventStore, watch: Callable[[str, float], object] | None = None
+    ) -> None:
         super().__init__({})
         self.store = store
+        self._watch = watch
 
     def mapper(  # type: ignore[override]  # the library's own stubs make it generic in the id
         self, transcoder: Transcoder | None = None, mapper_class: Any = None
@@ -185,15 +201,15 @@ class StoreFactory(InfrastructureFactory[TrackingRecorder]):
         return StrictMapper(transcoder or JSONTranscoder())
 
     def aggregate_recorder(self, purpose: str = "events") -> StoreRecorder:
-        return StoreRecorder(self.store)
+        return StoreRecorder(self.store, self._watch)
 
     def application_recorder(self) -> StoreRecorder:
-        return StoreRecorder(self.store)
+        return StoreRecorder(self.store, self._watch)
 
     def tracking_recorder(
         self, tracking_recorder_class: type[TrackingRecorder] | None = None
     ) -> TrackingRecorder:
-        return StoreRecorder(self.store)
+        return StoreRecorder(self.store, self._watch)
 
     def process_recorder(self) -> StoreRecorder:
-        return StoreRecorder(self.store)
+        return StoreRecorder(self.store, self._watch)

@@ -3,10 +3,12 @@ and of the items that are nowhere else."""
 
 from __future__ import annotations
 
+from application.json_text import loads
 from application.projections import VERSIONS
 from infrastructure.event_store.commit import Rows
-from infrastructure.event_store.dynamodb_client import LOG
+from infrastructure.event_store.dynamodb_client import LOG, ROWS
 from infrastructure.event_store.dynamodb_log import BODIES, COMMANDS, FORMAT, read_head
+from infrastructure.event_store.dynamodb_rows import SWEEPS
 from infrastructure.event_store.sql import upsert
 from infrastructure.read_models.sql_queries import PAGE, SqlQueries
 
@@ -68,7 +70,7 @@ class DynamodbQueries(SqlQueries):
 
     def _read_items(self) -> SqlQueries:
         """All rows that the items hold, in a SQLite database of their own."""
-        from infrastructure.event_store.dynamodb_client import MACHINES, REQUESTS, ROWS
+        from infrastructure.event_store.dynamodb_client import MACHINES, REQUESTS
         from infrastructure.event_store.dynamodb_rows import row_of
         from infrastructure.read_models.replica import Replica
 
@@ -114,6 +116,15 @@ class DynamodbQueries(SqlQueries):
     def bodies(self) -> list[tuple[str, bytes]]:
         """(digest, body) of all user data that is kept."""
         return [(item["SK"]["S"], item["body"]["B"]) for item in self._tables.query(LOG, BODIES)]
+
+    def vitals(self) -> dict[str, Any]:
+        """As of SqlQueries; sweeps are items, whoever's worker made them."""
+        found = super().vitals()
+        found["sweeps"] = [
+            (item["SK"]["S"], tuple(loads(item["began"]["S"])))
+            for item in self._tables.query(ROWS, SWEEPS)
+        ]
+        return found
 
     def facts(self) -> dict[str, Any]:
         """As of SqlQueries; `waiting` are read rows of the last commit that are not written yet,

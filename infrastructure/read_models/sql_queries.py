@@ -596,6 +596,64 @@ class SqlQueries:
 
     # -- the store --------------------------------------------------------------------------------
 
+    def vitals(self) -> Row:
+        """What `application.vitals` is made of: `counts`, `position` of the end, open `requests`
+        and `intents` with when each was `created`, `sweeps` and `failed` read models as pairs."""
+        from infrastructure.event_store.commit import seconds
+
+        def aged(statement: str) -> list[Row]:
+            rows = self._rows(statement)
+            for row in rows:
+                wall = seconds(row["created_at"])
+                row["created"] = (wall, row["boot_id"], row["boot_seconds"])
+            return rows
+
+        models = self.projections()
+        return {
+            "counts": self._one(COUNTS),
+            "position": self.end()[0],
+            "requests": aged(
+                "SELECT request_id, fulfilment_deadline, created_at, boot_id, boot_seconds "
+                "FROM requests WHERE final = 0 AND kind = 'request'"
+            ),
+            "intents": aged(
+                "SELECT batch_id, created_at, boot_id, boot_seconds "
+                "FROM batches WHERE state IN ('open', 'doubtful')"
+            ),
+            "sweeps": [
+                (row["account"], (row["began_at"], row["boot_id"], row["boot_seconds"]))
+                for row in self._rows("SELECT * FROM sweeps ORDER BY account")
+            ],
+            "projections": [row["name"] for row in models],
+            "failed": [
+                (row["name"], row["failed_at"]) for row in models if row["failed_at"] is not None
+            ],
+        }
+
+    def waiting(self, policy: str, topics: Sequence[str]) -> int:
+        """How many events of these topics the policy has yet to follow."""
+        (row,) = self._rows(
+            "SELECT count(*) AS count FROM events WHERE position > "
+            "(SELECT coalesce(max(position), 0) FROM tracking WHERE name = ?) "
+            f"AND topic IN ({', '.join('?' * len(topics))})",
+            (policy, *topics),
+        )
+        return int(row["count"])
+
+    def alerts(self, names: Sequence[str]) -> list[Row]:
+        """The last event of each of these alerts that was ever raised: name, topic, recorded_at,
+        data."""
+        rows = self._rows(
+            "SELECT e.stream, e.topic, e.recorded_at, e.data FROM json_each(?) j "
+            "CROSS JOIN events e WHERE e.stream = j.value AND e.version = "
+            "(SELECT max(v.version) FROM events v WHERE v.stream = j.value)",
+            (dumps([f"alert-{name}" for name in names]),),
+        )
+        for row in rows:
+            row["name"] = row.pop("stream").partition("-")[2]
+            row["data"] = loads(row["data"])
+        return rows
+
     def facts(self) -> Row:
         """Identity, size, failed projections, leases, sweeps and counts of what is open."""
         store = self._one("SELECT deployment, incarnation FROM store")

@@ -1,1 +1,1 @@
-"""What is told about the running product: the journal."""
+"""What is told about the running product: journal, metrics, figures, traces, alerts to sinks."""

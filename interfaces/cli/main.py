@@ -33,6 +33,8 @@ COMMANDS = {
     "report": ("interfaces.cli.report", "what machines were used for, cost and kept waiting for"),
     "what-if": ("interfaces.cli.what_if", "recorded demand under another configuration, simulated"),
     "orphans": ("interfaces.cli.orphans", "instances with our tag that the ledger does not know"),
+    "alerts": ("interfaces.cli.alerts", "what an operator should look at now"),
+    "metrics": ("interfaces.cli.metrics", "response times, throughput, errors, resources"),
     "pause": ("interfaces.cli.pause", "stop launching, or every change at AWS"),
     "resume": ("interfaces.cli.resume", "go on with what was paused"),
     "iam-policy": ("interfaces.cli.iam_policy", "the permissions that the worker needs at AWS"),

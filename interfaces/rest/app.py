@@ -15,9 +15,10 @@ from starlette.responses import Response
 
 from application.version import VERSION
 from interfaces.read_side import Site, memory_looks
-from interfaces.rest import commands, problems, queries, stream
+from interfaces.rest import commands, health, problems, queries, stream
 from interfaces.rest.commanding import Commands
 from interfaces.rest.door import Door
+from interfaces.rest.health import Watching
 from interfaces.rest.identity import Identities
 from interfaces.rest.looks import Looks
 from interfaces.rest.models import ProblemDocument
@@ -42,9 +43,11 @@ def create_app(site: Site, environ: Mapping[str, str], python: str) -> FastAPI:
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         app.state.tail = stream.Tail(looks, settings["server"]["max_streams"])
+        app.state.watching.start()
         try:
             yield
         finally:
+            app.state.watching.end()
             app.state.commands.close()
             looks.close()
 
@@ -60,7 +63,9 @@ def create_app(site: Site, environ: Mapping[str, str], python: str) -> FastAPI:
     app.state.looks = looks
     app.state.memory_looks = memory_looks(site, "server")
     app.state.answers = _answers(looks.settings)
-    app.state.commands = Commands(looks)
+    app.state.watching = Watching(site, environ, looks.call)
+    app.state.commands = Commands(looks, app.state.watching.span)
+    app.include_router(health.router)
     app.include_router(stream.router)  # before the paths with an id in them
     app.include_router(queries.router)
     app.include_router(commands.router)
@@ -84,7 +89,9 @@ def _answers(settings: Mapping[str, Any]) -> Answers:
 
 
 def _door(app: Any, settings: Mapping[str, Any], state: Any) -> Door:
-    state.door = Door(app, state.identities, settings["server"], settings["processing"])
+    state.door = Door(
+        app, state.identities, settings["server"], settings["processing"], state.watching
+    )
     return state.door  # type: ignore[no-any-return]
 
 

@@ -7,6 +7,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -142,8 +143,10 @@ class Acting:
 class Commands:
     """Takes commands from the event loop to the store's thread."""
 
-    def __init__(self, looks: Looks) -> None:
+    def __init__(self, looks: Looks, span: Callable[[str], AbstractContextManager[Any]]) -> None:
+        """`span` is around what is traced (`health.Watching`)."""
         self._looks = looks
+        self._span = span
         self._queue: CommandQueue[Acting] = CommandQueue(self._open)
         self._hindrance = ("", 0.0)
 
@@ -154,7 +157,8 @@ class Commands:
 
     async def carry_out(self, principal: str, command: Callable[[Acting], T]) -> T:
         """What the command answers, when it is on disk. Raises what it raises."""
-        return await asyncio.wrap_future(self._queue.submit(command, principal))
+        with self._span("command"):
+            return await asyncio.wrap_future(self._queue.submit(command, principal))
 
     def hindrance(self) -> str:
         """Why nobody works on what is recorded, "" when a worker does; as of a second ago."""

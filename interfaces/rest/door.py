@@ -12,6 +12,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from interfaces.rest.health import Watching
 from interfaces.rest.identity import Identities, Principal, unauthenticated
 from interfaces.rest.problems import Problem, of_failure, response
 
@@ -54,8 +55,10 @@ class Door:
         identities: Identities,
         settings: Mapping[str, Any],
         processing: Mapping[str, Any],
+        watching: Watching,
     ) -> None:
         self._app = app
+        self._watching = watching
         self._identities = identities
         self.room = Room(processing["max_concurrent_requests"], processing["request_queue_size"])
         self._most = settings["max_body"]
@@ -69,10 +72,18 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = urandom(8).hex()
+        began = time.perf_counter()
+        with self._watching.request(scope) as span:
+            answer = _Answer(send, urandom(8).hex(), self)
+            try:
+                await self._serve(scope, receive, answer)
+            finally:
+                took = time.perf_counter() - began
+                self._watching.answered(scope, answer.status, took, span)
+
+    async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         state = scope.setdefault("state", {})
-        state["request_id"] = request_id
-        answer = _Answer(send, request_id, self)
+        state["request_id"] = answer.request_id
         self.under_way += 1
         try:
             headers = scope["headers"]
@@ -91,7 +102,7 @@ class Door:
         except Problem as problem:
             if answer.began:
                 raise
-            await response(problem, request_id)(scope, receive, answer)
+            await response(problem, answer.request_id)(scope, receive, answer)
         finally:
             self.under_way -= 1
 
@@ -248,17 +259,19 @@ class _Answer:
 
     def __init__(self, send: Send, request_id: str, door: Door) -> None:
         self._send = send
-        self._id = request_id.encode()
+        self.request_id = request_id
         self._door = door
         self.began = False
+        self.status = 500
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.began = True
+            self.status = message["status"]
             headers = message["headers"] = list(message.get("headers", ()))
             said = {name for name, _ in headers}
             headers += [header for header in HEADERS if header[0] not in said]
-            headers.append((b"x-request-id", self._id))
+            headers.append((b"x-request-id", self.request_id.encode()))
             if self._door.draining and b"connection" not in said:
                 headers.append((b"connection", b"close"))
         await self._send(message)

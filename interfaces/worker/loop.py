@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from eventsourcing.persistence import IntegrityError
@@ -72,6 +73,8 @@ class Worker:
         self._paused_until = float("-inf")
         self._told = ""
         self._offered: list[dict[str, Any]] | None = None
+        self._metrics: Any = None
+        self._monitoring: Any = None
         self._wire()
         self._began = self.clock.now()
 
@@ -82,12 +85,20 @@ class Worker:
             environ=self._environ,
             process="worker",
             program_version=self._version,
+            kept_metrics=self._metrics,
             **self._overrides,
         )
         self.clock = self.side.clock()
         self.store = self.side.store()
         self.lease = self.side.lease()
         self._checkpoint_due = float("-inf")
+        before = self._monitoring
+        self._monitoring = self.side.monitoring()
+        if before is not None and self._monitoring is not None:
+            self._monitoring.take_over(before)
+        elif before is not None:
+            before.end()
+        self._metrics = self.side.metrics()
 
     def _reload(self) -> list[dict[str, Any]] | None:
         """Follow the site's files; the last good ones while they are broken. The templates,
@@ -120,6 +131,12 @@ class Worker:
 
     def tick(self) -> bool:
         """One look at the world; False when this worker should end."""
+        goes_on = self._look()
+        if goes_on and self._monitoring is not None and self._monitoring.is_due():
+            self._monitoring.collect()
+        return goes_on
+
+    def _look(self) -> bool:
         now = self.clock.now()
         if self.stopping:
             return False
@@ -136,7 +153,8 @@ class Worker:
                     self.side.journal().warn("store", message=report)
             self._heartbeat(now)
             if self._something_changed() or now[2] - self._turned >= LONGEST_QUIET:
-                self.turn()
+                with self._monitoring.turn() if self._monitoring is not None else nullcontext():
+                    self.turn()
         except (LeaseLost, Fenced) as error:
             self.side.journal().warn("lease lost", message=str(error))
             return False
@@ -319,6 +337,9 @@ class Worker:
 
     def end(self) -> None:
         """Give the lease back and say that it is over, and why."""
+        if self._monitoring is not None:
+            self._monitoring.collect()
+            self._monitoring.end()
         if self._holds:
             self._holds = False
             try:

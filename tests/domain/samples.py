@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from domain import (
+    alert,
     archive,
     brake,
     deployment,
@@ -461,5 +462,15 @@ def every_event() -> dict[str, tuple[str, Happened]]:
             "archive-" + ARCHIVE,
             event(archive.EventsArchived, events=2990, streams=419),
         ),
+        (
+            "alert-sweep-too-old",
+            event(
+                alert.AlertRaised,
+                message="the last complete sweep of Zürich/eu-central-2 began 120 s ago",
+                value=120.25,
+                limit=90.0,
+            ),
+        ),
+        ("alert-sweep-too-old", event(alert.AlertCleared, value=1.5)),
     ]
     return {happened[0].TOPIC: (stream, happened) for stream, happened in samples}

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain.alert import Alert, AlertCleared, AlertRaised
 from domain.brake import EVERYTHING, LAUNCHING, Brake, Paused, Resumed
 from domain.deployment import Deployment, DeploymentCreated, StoreActivated
 from domain.event_sourced import DomainEvent
@@ -47,6 +48,26 @@ def test_each_activation_raises_the_incarnation() -> None:
         event(DeploymentCreated, deployment="9f86", incarnation=1, program_version="0.1.0"),
         event(StoreActivated, incarnation=2, reason="restored"),
     ).when(lambda d: d.activate("again")).then(event(StoreActivated, incarnation=3, reason="again"))
+
+
+# -- alerts ---------------------------------------------------------------------------------------
+
+
+def test_an_alert_is_raised_and_cleared_once_a_crossing() -> None:
+    """However often it is looked at meanwhile."""
+    raised = event(AlertRaised, message="2 instances", value=2.0, limit=0.0)
+    cleared = event(AlertCleared, value=0.0)
+    of = Specification(Alert, "orphans")
+
+    of.when(lambda a: a.set_off("2 instances", 2.0, 0.0)).then(raised)
+    Specification(Alert, "orphans").given(raised).when(
+        lambda a: a.set_off("3 instances", 3.0, 0.0)
+    ).then()
+    Specification(Alert, "orphans").given(raised).when(lambda a: a.clear(0.0)).then(cleared)
+    Specification(Alert, "orphans").given(raised, cleared).when(lambda a: a.clear(0.0)).then()
+    Specification(Alert, "orphans").given(raised, cleared).when(
+        lambda a: a.set_off("2 instances", 2.0, 0.0)
+    ).then(raised)
 
 
 # -- templates ------------------------------------------------------------------------------------

@@ -17,11 +17,14 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
 
+from application.alerting import ALERTS
 from domain import topics
 from domain.event_sourced import Aggregate
 from infrastructure import settings as settings_module
 from infrastructure.configuration import KEYS, environment_name
 from infrastructure.settings import Settings
+from infrastructure.telemetry.exposition import families_of
+from infrastructure.telemetry.metrics import COUNTER, METRICS, PREFIX, MetricsCollector
 from interfaces.cli.main import COMMANDS, _parser
 from tests import features
 from tests.house.event_schema import schema_page
@@ -58,6 +61,7 @@ def events_page() -> str:
         stream = aggregate.STREAM + {
             "deployment": "",
             "host-factory": "",
+            "alert": "-<name>",
             "template": "-<provider>/<id>",
         }.get(aggregate.STREAM, "-<id>")
         lines += [f"## Stream `{stream}`", "", f"{(module.__doc__ or '').strip()}", ""]
@@ -297,12 +301,55 @@ def aws_page() -> str:
     return "\n".join(lines)
 
 
+def metrics_page() -> str:
+    """Every metric and every alert."""
+    lines = [
+        "# Metrics and alerts",
+        "",
+        GENERATED,
+        "",
+        "How they are collected and looked at is in",
+        "[Monitor with Prometheus](../how-to/monitor-with-prometheus.md). Every series has the",
+        "label `process` (`worker` or `server`) beside those below; times are in seconds. A",
+        "histogram's series end in `_bucket`, `_sum` and `_count`. Where a metric would have more",
+        "than 400 series, what comes after them has the label `other`.",
+        "",
+        "| metric | type | labels | of | what it says |",
+        "|---|---|---|---|---|",
+    ]
+    for name, metric in METRICS.items():
+        series = f"{PREFIX}{name}" + ("_total" if metric.kind == COUNTER else "")
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        lines.append(f"| `{series}` | {metric.kind} | {labels} | {metric.source} | {metric.help} |")
+    lines += ["", "Beside them, of each process, from prometheus-client:", ""]
+    lines += ["| metric | type | what it says |", "|---|---|---|"]
+    for family in families_of(MetricsCollector(), "worker"):
+        name = family.name + ("_total" if family.type == COUNTER else "")
+        lines.append(f"| `{name}` | {family.type} | {family.documentation} |")
+    lines += [
+        "",
+        "## Alerts",
+        "",
+        "Each is an event on the stream `alert-<name>` when it is raised and when it is cleared, a",
+        "line in the log, the metric `hostledger_alert_raised`, and is told to the sinks that",
+        "`monitoring.performance.alerts` names. `hostledger alerts list` shows those that are",
+        "raised.",
+        "",
+        "| alert | raised when |",
+        "|---|---|",
+        *(f"| `{name}` | {words} |" for name, words in ALERTS.items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
 PAGES = {
     "aws.md": aws_page,
     "events.md": events_page,
     "events.schema.json": schema_page,
     "configuration.md": configuration_page,
     "commands.md": commands_page,
+    "metrics.md": metrics_page,
     "openapi.json": openapi_page,
     "rest.md": partial(rest_page, GENERATED),
 }

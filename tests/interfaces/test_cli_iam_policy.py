@@ -283,3 +283,18 @@ def test_partitions(region: str, partition: str) -> None:
     document = policy("d" * 32, region)
     (launching,) = [s for s in document["Statement"] if s["Sid"] == "Launch"]
     assert all(fnmatchcase(r, f"arn:{partition}:ec2:*") for r in launching["Resource"])
+
+
+def test_alerts_may_be_published_to_the_sites_topic_alone(
+    make_world: Callable[..., World], make_run: Callable[[World], Run]
+) -> None:
+    topic = "arn:aws:sns:eu-west-1:123456789012:alerts"
+    key = "HOSTLEDGER_MONITORING__PERFORMANCE__ALERTS__SNS_TOPIC_ARN"
+    for settings, expected in (({}, []), ({key: topic}, [(["sns:Publish"], topic)])):
+        document = make_run(make_world(settings=settings))("iam-policy").document
+        told = [
+            (statement["Action"], statement["Resource"])
+            for statement in document["Statement"]
+            if statement["Sid"] == "TellAlerts"
+        ]
+        assert told == expected
