@@ -750,7 +750,7 @@ class Memory(_Section):
 
     max_cache_size: Bytes = 100_000_000
     """Bytes of answers that the server keeps until the log goes on, such as "100MB"; 0: none."""
-    gc_threshold: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=1)] | None = None
+    gc_threshold: Annotated[Count | None, BeforeValidator(_blank_is_none)] = None
     """Objects made, less those freed, after which Python looks for garbage in its youngest
     generation. None: as Python has it."""
     object_pool_size: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=0)] = 0
@@ -769,6 +769,7 @@ class Cpu(_Section):
     cpu_affinity: Annotated[
         list[Annotated[int, BeforeValidator(_refuse_switch), Field(ge=0)]] | None,
         BeforeValidator(_list_from_variable),
+        BeforeValidator(_blank_is_none),
     ] = None
     """Processors that worker and server run on, by their numbers. None: all. One that the machine
     does not have, or that this process may not use, is warned about in the log and left out."""
