@@ -28,14 +28,16 @@ check: lint types contracts test  ## Lint, types, import contracts and tests
 lint: $(VENV)/.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive domain application infrastructure interfaces
 
 types: $(VENV)/.stamp
 	$(BIN)/mypy
 
-audit: $(VENV)/.stamp  ## Look up the locked libraries in the advisory databases (needs the network), run bandit
+audit: $(VENV)/.stamp  ## Look up the locked libraries in the advisory databases (needs the network)
 	$(PYTHON) -m venv --clear $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/audit.txt
-	$(VENV)/audit/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements/dev.txt
+	$(VENV)/audit/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements/dev.txt \
+		|| { echo "audit: not every library was looked up, or found well, at https://pypi.org (see above)"; exit 1; }
 
 contracts: $(VENV)/.stamp
 	$(BIN)/lint-imports

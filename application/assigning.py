@@ -27,7 +27,7 @@ class Assigning:
 
     def take_turn(self) -> None:
         """Follow every outcome that is not followed yet."""
-        while events := self._turn.work.events_after(POLICY, TOPICS, 100):
+        while events := self._turn.work.events_after(POLICY, TOPICS, self._turn.at_once):
             for event in events:
                 self._follow(event)
 

@@ -15,24 +15,31 @@ from domain.event_sourced import Aggregate
 
 A = TypeVar("A", bound=Aggregate)
 
+END = 2**62
+"""Beyond every version."""
+
 
 class Ledger(Application[str]):
-    """Loads aggregates from their events and saves them over the factory's store."""
+    """Loads aggregates from their events and saves them over the factory's store. So many that were
+    loaded are `kept`, and brought up to date from the later events when they are asked for again.
+    """
 
     name = "hostledger"
 
-    def __init__(self, factory: InfrastructureFactory[Any]) -> None:
+    def __init__(self, factory: InfrastructureFactory[Any], kept: int = 0) -> None:
         self._given_factory = factory
-        super().__init__()
+        super().__init__({self.AGGREGATE_CACHE_MAXSIZE: str(kept)} if kept else None)
 
     def construct_factory(self, env: Any) -> InfrastructureFactory[Any]:
         return self._given_factory
 
-    def get(self, aggregate_class: type[A], identifier: str) -> A | None:
-        """The thing with this id; None when the log has no such stream."""
+    def get(self, aggregate_class: type[A], identifier: str, *, from_log: bool = False) -> A | None:
+        """The thing with this id; None when the log has no such stream. `from_log` is for what may
+        have been archived since it was kept. Raises EventsArchivedAway."""
         try:
             return self.repository.get(
                 aggregate_class.stream(identifier),
+                version=END if from_log else None,
                 projector_func=aggregate_class.project,
             )
         except AggregateNotFoundError:

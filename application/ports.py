@@ -252,7 +252,9 @@ class Cloud(Protocol):
 class Ledger(Protocol):
     """Aggregates from their events and back, one commit a save (`event_sourcing.Ledger`)."""
 
-    def get(self, aggregate_class: type[A], identifier: str) -> A | None: ...
+    def get(
+        self, aggregate_class: type[A], identifier: str, *, from_log: bool = False
+    ) -> A | None: ...
 
     def save(self, *aggregates: Any, **metadata: Any) -> Any: ...
 

@@ -40,7 +40,7 @@ class Telling:
     def take_turn(self) -> None:
         """Follow every return and cancellation that is not followed yet."""
         turn = self._turn
-        while events := turn.work.events_after(POLICY, TOPICS, 100):
+        while events := turn.work.events_after(POLICY, TOPICS, turn.at_once):
             for event in events:
                 if event["topic"] == "RequestCancelled":
                     self._hand_back_rest(event)
@@ -48,7 +48,7 @@ class Telling:
                 with turn.chunks(tracking=(POLICY, event["position"])) as add:
                     for machine_id in event["data"]["machine_ids"]:
                         try:
-                            machine = turn.ledger.get(Machine, machine_id)
+                            machine = turn.ledger.get(Machine, machine_id, from_log=True)
                         except EventsArchivedAway:
                             continue  # it ended long ago
                         assert machine is not None

@@ -43,7 +43,8 @@ class Divided:
 @dataclass
 class Turn:
     """`settings` are the provider's, in the shape of the configuration file; `random` gives bytes;
-    `deployment` and `incarnation` are the store's, `divided` is one for all accounts."""
+    `deployment` and `incarnation` are the store's, `divided` is one for all accounts; `at_once` are
+    the events that a policy reads at a time."""
 
     ledger: Ledger
     work: Work
@@ -57,6 +58,7 @@ class Turn:
     incarnation: int
     random: Callable[[int], bytes]
     divided: Divided
+    at_once: int = 100
 
     @property
     def aws(self) -> dict[str, Any]:

@@ -27,8 +27,9 @@ from infrastructure.settings import (
 ENVIRONMENT = "environment"
 ENVIRONMENT_PREFIX = "HOSTLEDGER_"
 _KEYS_TO_COME = (
-    "performance",
-    "processing",
+    "performance.lazy_loading",
+    "performance.cpu.thread_pool_size",
+    "processing.worker_threads",
 )
 
 

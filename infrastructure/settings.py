@@ -750,12 +750,58 @@ class Memory(_Section):
 
     max_cache_size: Bytes = 100_000_000
     """Bytes of answers that the server keeps until the log goes on, such as "100MB"; 0: none."""
+    gc_threshold: Annotated[Count | None, BeforeValidator(_blank_is_none)] = None
+    """Objects made, less those freed, after which Python looks for garbage in its youngest
+    generation. None: as Python has it."""
+    object_pool_size: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=0)] = 0
+    """Requests, batches and machines that the worker keeps as they were last read, so that only
+    later events of one are read again; 0: none."""
+
+
+class Cpu(_Section):
+    """Processes, threads and processors."""
+
+    worker_processes: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=1, le=64)] = 1
+    """Processes of `server run` that answer at one address. What is limited or kept in memory is so
+    in each of them."""
+    async_operations: bool = True
+    """Whether a worker acts beside the scripts. false: `worker.mode` is `inline`."""
+    cpu_affinity: Annotated[
+        list[Annotated[int, BeforeValidator(_refuse_switch), Field(ge=0)]] | None,
+        BeforeValidator(_list_from_variable),
+        BeforeValidator(_blank_is_none),
+    ] = None
+    """Processors that worker and server run on, by their numbers. None: all. One that the machine
+    does not have, or that this process may not use, is warned about in the log and left out."""
 
 
 class Performance(_Section):
     """What worker and server take of the machine."""
 
     memory: Memory = Memory()
+    cpu: Cpu = Cpu()
+
+
+class BatchProcessing(_Section):
+    """How much the worker takes together."""
+
+    enabled: bool = True
+    """false: a burst of commands is not waited for, and each event is followed by itself."""
+    batch_size: OfThousand = 100
+    """Most events that a policy reads at a time."""
+    batch_timeout: Annotated[SecondsOrZero, Field(le=60)] = 0.5
+    """Most seconds that a burst of commands is let come in before its turn, to share launches."""
+
+
+class Processing(_Section):
+    """How much is done at a time. The five scripts are never refused."""
+
+    max_concurrent_requests: Count = 500
+    """Requests that a server process works on at a time; more wait. Streams of events are not
+    counted: `server.max_streams` bounds them."""
+    request_queue_size: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=0)] = 1000
+    """Requests that wait; 503 beyond."""
+    batch_processing: BatchProcessing = BatchProcessing()
 
 
 class Settings(_Section):
@@ -771,6 +817,26 @@ class Settings(_Section):
     reports: Reports = Reports()
     server: Server = Server()
     performance: Performance = Performance()
+    processing: Processing = Processing()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _let_each_call_work(cls, value: Any, validate: Any) -> Any:
+        """Without operations beside the calls each call works."""
+        settings = validate(value)
+        worker = settings.worker
+        if settings.performance.cpu.async_operations or worker.mode == "inline":
+            return settings
+        if "mode" in worker.model_fields_set:
+            raise _clash(
+                "performance.cpu.async_operations is false, so that each call works, but "
+                f"worker.mode is {worker.mode}",
+                "take one of them out",
+                "worker.mode",
+                "performance.cpu.async_operations",
+            )
+        inline = worker.model_copy(update={"mode": "inline"})
+        return settings.model_copy(update={"worker": inline})
 
     @model_validator(mode="after")
     def _refuse_lease_shorter_than_a_call(self) -> Self:

@@ -91,11 +91,12 @@ def _store(storage: Any, site: Site, clock: Any, process: str) -> Any:
     return storage.event_store(clock, site.actor(process))
 
 
-def _ledger(store: Any, watch: Any) -> Any:
+def _ledger(store: Any, settings: Any, watch: Any) -> Any:
     from application.event_sourcing import Ledger
     from infrastructure.event_store.recorders import StoreFactory
 
-    return Ledger(StoreFactory(store, watch.store if watch is not None else None))
+    factory = StoreFactory(store, watch.store if watch is not None else None)
+    return Ledger(factory, settings.performance.memory.object_pool_size)
 
 
 def _clouds(settings: Any, clock: Any, journal: Any, on_client: Any, watch: Any) -> Any:
@@ -168,6 +169,7 @@ def _turns(
     from application.turn import Divided, Turn
 
     divided = Divided()
+    batch = settings.processing.batch_processing
     return [
         Turn(
             ledger=ledger,
@@ -182,6 +184,7 @@ def _turns(
             incarnation=store.incarnation,
             random=random,
             divided=divided,
+            at_once=batch.batch_size if batch.enabled else 1,
         )
         for name, aws in settings.provider.places().items()
     ]
@@ -314,7 +317,7 @@ class WriteSide(containers.DeclarativeContainer):
     storage: Any = providers.Singleton(_storage, site, compiled, journal)
     memory_looks: Any = providers.Singleton(_memory_looks, site, clock, process)
     store: Any = providers.Singleton(_store, storage, site, clock, process)
-    ledger: Any = providers.Singleton(_ledger, store, watch)
+    ledger: Any = providers.Singleton(_ledger, store, settings, watch)
     works: Any = providers.Singleton(_works, storage, store, settings)
     work: Any = providers.Singleton(_first, works)
     queries: Any = providers.Singleton(_queries, storage, store)

@@ -536,8 +536,8 @@ class SqlEventStore(AggregateStore):
 
     # -- reading ----------------------------------------------------------------------------------
 
-    def get(self, aggregate_class: type[A], identifier: str) -> A | None:
-        """The thing with this id as its events tell it; None when the log has none."""
+    def get(self, aggregate_class: type[A], identifier: str, *, from_log: bool = True) -> A | None:
+        """The thing with this id as its events tell it, always; None when the log has none."""
         stream = aggregate_class.stream(identifier)
         return aggregate_class.project(None, self.events_of(stream))
 

@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     running.add_argument("--host", type=options.text, metavar="ADDRESS", help="server.host")
     running.add_argument("--port", type=int, metavar="N", help="server.port; 0: any that is free")
     running.add_argument("--socket", type=options.text, metavar="PATH", help="server.socket")
+    running.add_argument(
+        "--with-worker", action="store_true", help="and a worker beside it, which ends with it"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -43,4 +46,4 @@ def run_server(arguments: argparse.Namespace) -> int:
             "one, for the console's login page and to be sent as `Authorization: Bearer TOKEN`",
             file=sys.stderr,
         )
-    return listen(call.site, call.environ, settings)
+    return listen(call, settings, with_worker=arguments.with_worker)

@@ -42,11 +42,11 @@ def create_app(site: Site, environ: Mapping[str, str], python: str) -> FastAPI:
     """The application over a site; its `state.door` is the outermost of it. Raises
     BrokenConfiguration."""
     looks = Looks(site, environ, python, LOOKING_THREADS)
-    settings = looks.settings["server"]
+    settings = looks.settings
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        app.state.tail = stream.Tail(looks, settings["max_streams"])
+        app.state.tail = stream.Tail(looks, settings["server"]["max_streams"])
         app.state.watching.start()
         try:
             yield
@@ -96,7 +96,9 @@ def _answers(settings: Mapping[str, Any]) -> Answers:
 
 
 def _door(app: Any, settings: Mapping[str, Any], state: Any) -> Door:
-    state.door = Door(app, state.identities, settings, state.watching)
+    state.door = Door(
+        app, state.identities, settings["server"], settings["processing"], state.watching
+    )
     return state.door  # type: ignore[no-any-return]
 
 

@@ -66,7 +66,7 @@ def _accepted(request: Request, document: dict[str, Any]) -> Response:
     summary="Ask for machines",
     status_code=202,
     response_model=models.Recorded,
-    responses=problems(409, 413),
+    responses=problems(400, 408, 409, 413),
     dependencies=[Depends(_operator)],
 )
 async def request_machines(
@@ -89,7 +89,7 @@ async def request_machines(
     summary="Hand machines back",
     status_code=202,
     response_model=models.Recorded,
-    responses=problems(404, 409, 413),
+    responses=problems(400, 404, 408, 409, 413),
     dependencies=[Depends(_operator)],
 )
 async def return_machines(request: Request, asked: models.HandBack, key: Key = None) -> Response:
@@ -111,7 +111,7 @@ async def return_machines(request: Request, asked: models.HandBack, key: Key = N
     summary="Cancel a request",
     status_code=202,
     response_model=models.Cancelled,
-    responses=problems(404, 409, 413),
+    responses=problems(400, 404, 408, 409, 413),
     dependencies=[Depends(_operator)],
 )
 async def cancel_request(
@@ -151,7 +151,7 @@ async def list_tokens(request: Request) -> Response:
     summary="Make a token",
     status_code=201,
     response_model=models.TokenMade,
-    responses=problems(413),
+    responses=problems(400, 408, 413),
     dependencies=[Depends(_admin)],
 )
 async def create_token(request: Request, asked: models.AskForToken) -> Response:

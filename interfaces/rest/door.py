@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from http.cookies import CookieError, SimpleCookie
 from os import urandom
@@ -21,6 +22,10 @@ OPEN = frozenset({"/livez", "/readyz", "/openapi.json", "/login"})
 """Paths that need no token; and what lies below /static/."""
 
 WHEN_DRAINING = frozenset({"/livez", "/readyz", "/metrics"})
+
+UNCOUNTED = WHEN_DRAINING | {"/api/v1/events/stream"}
+"""Paths that take no place among the requests that are worked on: those that say how the server is,
+and the stream, of which `server.max_streams` clients are let in."""
 
 COOKIE = "hostledger"
 WINDOW = 10.0
@@ -51,11 +56,13 @@ class Door:
         app: ASGIApp,
         identities: Identities,
         settings: Mapping[str, Any],
+        processing: Mapping[str, Any],
         watching: Watching,
     ) -> None:
         self._app = app
         self._watching = watching
         self._identities = identities
+        self.room = Room(processing["max_concurrent_requests"], processing["request_queue_size"])
         self._most = settings["max_body"]
         self._timeout = settings["request_timeout"]
         self._rate = Rate(settings["requests_per_second"] * WINDOW)
@@ -84,7 +91,16 @@ class Door:
             headers = scope["headers"]
             await self._let_in(scope, headers, state)
             body = _Body(receive, self._most, self._timeout, headers)
-            await self._app(scope, body if body.comes else receive, answer)
+            come = body if body.comes else receive
+            if scope["path"] in UNCOUNTED:
+                await self._app(scope, come, answer)
+                return
+            if not self.room.enter():
+                await self.room.wait()
+            try:
+                await self._app(scope, come, answer)
+            finally:
+                self.room.leave()
         except Problem as problem:
             if answer.began:
                 raise
@@ -145,6 +161,49 @@ def _failure(error: Exception) -> Exception:
         return of_failure(error)
     except StopIteration:
         return error
+
+
+class Room:
+    """So many requests are worked on at a time, so many more wait in their order."""
+
+    def __init__(self, most: int, most_waiting: int) -> None:
+        self._free = most
+        self._most_waiting = most_waiting
+        self.waiting: deque[asyncio.Future[None]] = deque()
+
+    def enter(self) -> bool:
+        """Take a place; False where there is none. Raises Problem 503 where none more may wait."""
+        if self._free:
+            self._free -= 1
+            return True
+        if len(self.waiting) >= self._most_waiting:
+            raise Problem(
+                503, "too-busy",
+                f"{self._most_waiting} requests wait here already (processing.request_queue_size)",
+                {"Retry-After": "1"},
+            )  # fmt: skip
+        return False
+
+    async def wait(self) -> None:
+        """Until a place is handed over."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self.waiting.remove(turn)
+            else:
+                self.leave()
+            raise
+
+    def leave(self) -> None:
+        while self.waiting:
+            turn = self.waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
 
 
 class Rate:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import socket
+import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -13,8 +17,10 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from interfaces.read_side import Site
+from interfaces.allotment import keep_to_allotment
+from interfaces.read_side import Call
 from interfaces.rest.app import create_app
+from interfaces.rest.processes import Processes
 
 WAITING = 1024
 """Connections that the system holds until they are taken."""
@@ -60,60 +66,163 @@ class Server(uvicorn.Server):
     """At SIGTERM, what is under way finishes, new requests are told to come back, then it ends. At
     a second signal it ends at once."""
 
-    def __init__(self, config: uvicorn.Config, app: Any, patience: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: Any, patience: float, say: Callable[[], None] | None
+    ) -> None:
         super().__init__(config)
+        self._say = say
         self._app = app
         self._patience = patience
         self._until: float | None = None
+        self._parent = os.getppid()
 
-    async def startup(self, sockets: list[Any] | None = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        for server in self.servers if self.started else ():
-            for listening in server.sockets:
-                print(f"hostledger: listening on {_address(self.config, listening)}", flush=True)
+        if self._say is not None:
+            self._say()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         door = self._app.state.door
         if door.draining or sig == signal.SIGINT:
             super().handle_exit(sig, frame)
             return
-        door.draining = True
-        asyncio.get_event_loop().call_soon_threadsafe(self._app.state.tail.end)
+        self._drain()
+
+    def _drain(self) -> None:
+        self._app.state.door.draining = True
+        asyncio.get_running_loop().call_soon_threadsafe(self._app.state.tail.end)
 
     async def on_tick(self, counter: int) -> bool:
         if await super().on_tick(counter):
             return True
         self._app.state.memory_looks.tick()
         door = self._app.state.door
+        if self._say is None and os.getppid() != self._parent and not door.draining:
+            self._drain()  # whoever started it is gone: nobody else would end it
         if not door.draining:
             return False
         now = asyncio.get_running_loop().time()
         if self._until is None:
             self._until = now + self._patience
-        return not door.under_way or now >= self._until
+        if door.under_way > self._app.state.tail.clients and now < self._until:
+            return False
+        connections: list[Any] = list(self.server_state.connections)
+        for connection in connections:
+            if connection.flow.write_paused:
+                connection.transport.abort()  # it takes nothing: it is not waited for
+        return True
 
 
-def _address(config: uvicorn.Config, listening: Any) -> str:
-    if config.uds:
-        return f"unix:{config.uds}"
+def listen(settings: Mapping[str, Any]) -> socket.socket:
+    """Raises OSError where the address cannot be had."""
+    path = settings["socket"]
+    host, port = settings["host"], settings["port"]
+    try:
+        if path:
+            return _listen_at(path)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        if family == socket.AF_INET:
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.socket(family)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(WAITING)
+    except OSError as error:
+        raise OSError(f"cannot listen on {path or f'{host}:{port}'}: {error}") from None
+    return listening
+
+
+def _listen_at(path: str) -> socket.socket:
+    """A socket file that nobody answers at is of a server that was killed: it is replaced."""
+    try:
+        is_left = stat.S_ISSOCK(os.stat(path).st_mode)
+    except FileNotFoundError:
+        is_left = False
+    if is_left:
+        with socket.socket(socket.AF_UNIX) as asking:
+            if asking.connect_ex(path) == 0:
+                raise OSError("another server answers there")
+        os.unlink(path)
+    listening = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o117)
+    try:
+        listening.bind(path)
+    finally:
+        os.umask(before)
+    listening.listen(WAITING)
+    return listening
+
+
+def _check_certificate(certificate: str, key: str) -> None:
+    """Raises OSError naming the two that cannot be used."""
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except OSError as error:
+        raise OSError(
+            f"server.tls_certificate {certificate} with server.tls_key {key}: {error}"
+        ) from None
+
+
+def address(settings: Mapping[str, Any], listening: socket.socket) -> str:
+    if settings["socket"]:
+        return f"unix:{settings['socket']}"
     host, port = listening.getsockname()[:2]
-    scheme = "https" if config.is_ssl else "http"
+    scheme = "https" if settings["tls_certificate"] else "http"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def run(site: Site, environ: Mapping[str, str], settings: Mapping[str, Any]) -> int:
-    """Listen until told to end. Exit status. Raises BrokenConfiguration, StoreError, OSError."""
-    return listen(create_app(site, environ, sys.executable), settings)
+def run(call: Call, settings: Mapping[str, Any], *, with_worker: bool = False) -> int:
+    """Listen until told to end; `settings` are the server's, with what the command line says.
+    Exit status. Raises BrokenConfiguration, StoreError, OSError."""
+    if settings["tls_certificate"]:
+        _check_certificate(settings["tls_certificate"], settings["tls_key"])
+    listening = listen(settings)
+    processes = call.settings["performance"]["cpu"]["worker_processes"]
+    say = partial(print, f"hostledger: listening on {address(settings, listening)}", flush=True)
+    try:
+        if processes == 1 and not with_worker:
+            return _answer(call, settings, listening, say)
+        works = [
+            (f"server {number}", partial(_answer, call, settings, listening))
+            for number in range(1, processes + 1)
+        ]
+        if with_worker:
+            works.append(("worker", partial(_work, call)))
+        return Processes(works, call.journal()).run(say)
+    finally:
+        if settings["socket"]:
+            os.unlink(settings["socket"])
 
 
-def listen(app: FastAPI, settings: Mapping[str, Any]) -> int:
-    """The same for an application (`create_app`)."""
+def _work(call: Call) -> int:
+    from interfaces.worker.main import run as work
+
+    return work(call.site, call.environ, stay=True)
+
+
+def _answer(
+    call: Call,
+    settings: Mapping[str, Any],
+    listening: socket.socket,
+    say: Callable[[], None] | None = None,
+) -> int:
+    """`say` is called when requests are answered; without it this is one of several processes."""
+    keep_to_allotment(call.settings["performance"], call.journal())
+    return serve(create_app(call.site, call.environ, sys.executable), settings, listening, say)
+
+
+def serve(
+    app: FastAPI,
+    settings: Mapping[str, Any],
+    listening: socket.socket,
+    say: Callable[[], None] | None,
+) -> int:
+    """The same of an application (`create_app`)."""
     _Patient.patience = settings["request_timeout"]
     config = uvicorn.Config(
         app,
-        host=settings["host"],
-        port=settings["port"],
-        uds=settings["socket"],
         loop="uvloop",
         http=_Patient,
         ws="none",
@@ -128,6 +237,6 @@ def listen(app: FastAPI, settings: Mapping[str, Any]) -> int:
         ssl_certfile=settings["tls_certificate"],
         ssl_keyfile=settings["tls_key"],
     )
-    server = Server(config, app, settings["drain_timeout"])
-    server.run()
+    server = Server(config, app, settings["drain_timeout"], say)
+    server.run([listening])
     return 0 if server.started else 1

@@ -260,6 +260,12 @@ class ProblemDocument(BaseModel):
 Reason = Annotated[str, Field(min_length=1, max_length=1000, description="why, for the ledger")]
 
 
+Line = Annotated[
+    str,
+    Field(max_length=1000, pattern="^[^\\x00-\\x1f\\x7f-\\x9f]*$", description="one line of text"),
+]
+
+
 class AskForMachines(_Asked):
     """Machines that are wanted."""
 
@@ -270,7 +276,7 @@ class AskForMachines(_Asked):
     )
     template_id: Annotated[str, Field(min_length=1, max_length=255)]
     machine_count: Annotated[int, Field(ge=1, le=1_000_000)]
-    reason: Annotated[str, Field(max_length=1000)] = ""
+    reason: Line = ""
 
 
 class HandBack(_Asked):

@@ -15,9 +15,11 @@ JSON = "application/json"
 Id = Annotated[str, Path(min_length=1, max_length=255)]
 
 PROBLEMS = {
+    400: "the body cannot be read",
     401: "no token, or none that is in force",
     403: "the token's role may not do this",
     404: "there is no such thing",
+    408: "the body did not come in time",
     409: "it is not in the state that this needs, or the key was used for something else",
     410: "it was archived: an operator's command reads the archive",
     413: "the body is too large",

@@ -32,9 +32,6 @@ TICK = 0.1
 LONGEST_QUIET = 1.0
 """Seconds after which a turn is taken although nothing has changed: back-offs and deadlines."""
 
-GATHER = 0.5
-"""Most seconds that a burst of commands is let come in before its turn, to share one launch."""
-
 CHECKPOINT_INTERVAL, CHECKPOINT_RETRY = 3600.0, 300.0
 """Seconds between two checkpoints of the log, and after one that could not be kept."""
 
@@ -52,12 +49,14 @@ class Worker:
         environ: Mapping[str, str],
         *,
         drain: bool = False,
+        stay: bool = False,
         program_version: str = VERSION,
         **overrides: Any,
     ) -> None:
         self._site = site
         self._environ = environ
         self._drain = drain
+        self._stays = stay
         self._version = program_version
         self._overrides = overrides
         self.stopping = False
@@ -147,7 +146,7 @@ class Worker:
             if not self._holds:
                 self._holds = self.lease.acquire()
                 if not self._holds:
-                    if self.side.settings().worker.mode == "external":
+                    if not self._may_leave():
                         self.lease.ask()
                     return not self._is_surplus(now)
                 for report in self.store.reports():
@@ -263,7 +262,7 @@ class Worker:
             self._idle_since = now
         idle = seconds_between(self._idle_since, now)
         timeout: float = self.side.settings().worker.idle_timeout
-        return self.side.settings().worker.mode == "auto" and idle >= timeout
+        return self._may_leave() and idle >= timeout
 
     def _is_surplus(self, now: tuple[float, str, float]) -> bool:
         """Whether this worker, which never gets the lease, is of no use: a paused holder would
@@ -272,7 +271,11 @@ class Worker:
             return not self.side.work().anything_open()
         settings = self.side.settings().worker
         waited = seconds_between(self._began, now)
-        return bool(settings.mode == "auto" and waited > 2 * settings.lease_time)
+        return self._may_leave() and bool(waited > 2 * settings.lease_time)
+
+    def _may_leave(self) -> bool:
+        """Whether the next call that needs a worker starts one."""
+        return not self._stays and self.side.settings().worker.mode == "auto"
 
     def _heartbeat(self, now: tuple[float, str, float], **facts: Any) -> None:
         if now[2] - self._beat < HEARTBEAT and not facts:
@@ -317,10 +320,12 @@ class Worker:
 
     def _gather(self, sleep: Callable[[float], None]) -> None:
         """Let a burst of commands come in: they share launches when they share a turn."""
+        batch = self.side.settings().processing.batch_processing
+        most = batch.batch_timeout if batch.enabled else 0.0
         waited = 0.0
         try:
             before = self.store.changes()
-            while before != self._changes and waited < GATHER:
+            while before != self._changes and waited < most:
                 sleep(TICK)
                 waited += TICK
                 after = self.store.changes()

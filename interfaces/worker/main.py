@@ -10,17 +10,20 @@ from types import FrameType
 
 from application.failures import BrokenConfiguration, NotConfigured, StoreError
 from application.ports import CallFailed
+from interfaces.allotment import keep_to_allotment
 from interfaces.worker.loop import Worker
 from interfaces.write_side import Site, check_start, site_from, tell_failed_start
 
 
-def run(site: Site, environ: Mapping[str, str], *, drain: bool = False) -> int:
-    """Work until told to stop or nothing is left. Exit status.
+def run(site: Site, environ: Mapping[str, str], *, drain: bool = False, stay: bool = False) -> int:
+    """Work until told to stop or nothing is left; with `stay` until told, or until the process that
+    started this one has ended. Exit status.
 
     The reason of a start that fails goes to stderr and is left for the scripts to tell.
     """
     try:
-        worker = Worker(site, environ, drain=drain)
+        worker = Worker(site, environ, drain=drain, stay=stay)
+        keep_to_allotment(worker.side.compiled().settings["performance"], worker.side.journal())
         check_start(worker.side)
     except (BrokenConfiguration, StoreError, NotConfigured, CallFailed) as error:
         tell_failed_start(site, str(error))
@@ -32,7 +35,13 @@ def run(site: Site, environ: Mapping[str, str], *, drain: bool = False) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    worker.run()
+    parent = os.getppid()
+
+    def sleep(seconds: float) -> None:
+        worker.clock.sleep(seconds)
+        worker.stopping |= stay and os.getppid() != parent
+
+    worker.run(sleep)
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -148,9 +149,49 @@ KEYS: list[tuple[str, Any, Any, Any]] = [
     ("retention.days", 0, 400, 400),
     ("retention.legal_hold", [], ["req-0f8f*"], ["req-0f8f*"]),
     ("reports.prices", None, "/etc/prices.json", "/etc/prices.json"),
+    ("server.host", "127.0.0.1", "0.0.0.0", "0.0.0.0"),
+    ("server.port", 8765, 0, 0),
+    ("server.socket", None, "/run/hostledger.sock", "/run/hostledger.sock"),
+    ("server.requests_per_second", 2000, 50, 50),
+    ("server.max_body", 65536, 1000, 1000),
+    ("server.request_timeout", 10, 5, 5),
+    ("server.drain_timeout", 30, 10, 10),
+    ("server.max_streams", 200, 20, 20),
+    (
+        "server.oidc.jwks_url",
+        None,
+        "https://login.example.org/keys",
+        "https://login.example.org/keys",
+    ),
+    ("server.oidc.role_claim", "roles", "groups", "groups"),
+    ("server.oidc.audience", None, "hostledger", "hostledger"),
+    (
+        "server.oidc.roles",
+        {"viewer": "viewer", "operator": "operator", "admin": "admin"},
+        {"ops": "operator"},
+        {"ops": "operator"},
+    ),
+    ("performance.memory.max_cache_size", 100_000_000, "2MB", 2_000_000),
+    ("performance.memory.gc_threshold", None, 1000, 1000),
+    ("performance.memory.object_pool_size", 0, 500, 500),
+    ("performance.cpu.worker_processes", 1, 4, 4),
+    ("performance.cpu.cpu_affinity", None, [0, 1], [0, 1]),
+    ("processing.max_concurrent_requests", 500, 10, 10),
+    ("processing.request_queue_size", 1000, 100, 100),
+    ("processing.batch_processing.enabled", True, False, False),
+    ("processing.batch_processing.batch_size", 100, 20, 20),
+    ("processing.batch_processing.batch_timeout", 0.5, 5, 5),
 ]
 
 # key, bad value as JSON, words of the message
+NOT_ALONE = {
+    "server.tls_certificate",
+    "server.tls_key",
+    "server.oidc.issuer",
+    "performance.cpu.async_operations",
+}
+"""Keys that change, or need, another one: each has a test of its own."""
+
 BAD_VALUES: list[tuple[str, Any, str]] = [
     ("storage.strategy", "papyrus", "'sqlite', 'sql', 'dynamodb' or 'json', not \"papyrus\""),
     ("storage.url", "papyrus:/scroll", "json:/DIR"),
@@ -258,6 +299,31 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("retention.days", -1, "greater than or equal to 0"),
     ("retention.legal_hold", "req-0f8f*", "a JSON list is needed"),
     ("reports.prices", "prices.json", "an absolute path is needed"),
+    ("server.host", "", "at least 1 character"),
+    ("server.port", 65536, "less than or equal to 65535"),
+    ("server.socket", "hostledger.sock", "an absolute path is needed"),
+    ("server.tls_certificate", "cert.pem", "an absolute path is needed"),
+    ("server.tls_key", "key.pem", "an absolute path is needed"),
+    ("server.requests_per_second", 0, "greater than 0"),
+    ("server.max_body", 0, "greater than or equal to 1"),
+    ("server.request_timeout", 0, "greater than 0"),
+    ("server.drain_timeout", -1, "greater than 0"),
+    ("server.max_streams", 0, "greater than or equal to 1"),
+    ("server.oidc.issuer", "http://login.example.org", "an https URL is needed"),
+    ("server.oidc.jwks_url", "login.example.org/keys", "an https URL is needed"),
+    ("server.oidc.role_claim", "", "at least 1 character"),
+    ("server.oidc.roles", "ops", "a JSON object is needed"),
+    ("performance.memory.max_cache_size", "100 boxes", "a size such as 100MB"),
+    ("performance.memory.gc_threshold", 0, "greater than or equal to 1"),
+    ("performance.memory.object_pool_size", -1, "greater than or equal to 0"),
+    ("performance.cpu.worker_processes", 65, "less than or equal to 64"),
+    ("performance.cpu.async_operations", "perhaps", "valid boolean"),
+    ("performance.cpu.cpu_affinity", [-1], "greater than or equal to 0"),
+    ("processing.max_concurrent_requests", 0, "greater than or equal to 1"),
+    ("processing.request_queue_size", -1, "greater than or equal to 0"),
+    ("processing.batch_processing.enabled", "perhaps", "valid boolean"),
+    ("processing.batch_processing.batch_size", 0, "greater than or equal to 1"),
+    ("processing.batch_processing.batch_timeout", 61, "less than or equal to 60"),
 ]
 
 # IBM's key, value in the file, our key, what Settings then holds
@@ -388,10 +454,41 @@ def problem_of(
 
 def test_the_tables_here_name_every_key() -> None:
     """No key is added without its default, another value and a bad one here."""
-    every = leaves(Settings().model_dump())
+    every = {
+        re.sub(r"^(server\.oidc\.roles)\..*", r"\1", key) for key in leaves(Settings().model_dump())
+    }
 
-    assert every == {key for key, *_ in KEYS}
-    assert every == {key for key, *_ in BAD_VALUES}
+    assert every == {key for key, *_ in KEYS} | NOT_ALONE
+    assert every == {key for key, *_ in BAD_VALUES} | {"server.oidc.audience"}  # any text is one
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"server": {"tls_key": "/etc/key.pem"}}, "go together"),
+        ({"server": {"oidc": {"issuer": "https://login.example.org"}}}, "without server.oidc.audi"),
+        (
+            {"worker": {"mode": "auto"}, "performance": {"cpu": {"async_operations": False}}},
+            "worker.mode is auto",
+        ),
+    ],
+)
+def test_keys_that_do_not_go_together(tmp_path: Path, document: Any, words: str) -> None:
+    assert words in problem_of(written(tmp_path, document)).problem
+
+
+def test_keys_that_go_together(tmp_path: Path) -> None:
+    tls = {"tls_certificate": "/etc/cert.pem", "tls_key": "/etc/key.pem"}
+    oidc = {"issuer": "https://login.example.org", "audience": "hostledger"}
+    document = {
+        "server": {**tls, "oidc": oidc},
+        "performance": {"cpu": {"async_operations": False}},
+    }
+    settings, _ = read_settings(written(tmp_path, document), None, REGION)
+
+    assert (settings.server.tls_certificate, settings.server.tls_key) == tuple(tls.values())
+    assert settings.server.oidc.issuer == oidc["issuer"]
+    assert settings.worker.mode == "inline"
 
 
 @pytest.mark.parametrize(("key", "default"), [row[:2] for row in KEYS])
@@ -511,7 +608,7 @@ def test_unknown_keys(tmp_path: Path, document: Any, key: str, nearest: str) -> 
 @pytest.mark.parametrize(
     "document",
     [
-        {"performance": {}},
+        {"performance": {"lazy_loading": {"enabled": True}}},
         {"processing": {"worker_threads": 4}},
     ],
 )

@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,8 @@ from application.command_queue import CommandQueue
 from infrastructure.clock import SystemClock
 from infrastructure.event_store.sqlite import SqliteEventStore
 from interfaces.read_side import site_from
+from interfaces.rest import main as rest
 from interfaces.rest.app import create_app
-from interfaces.rest.main import listen
 from tests.performance.bench_stores import ACTOR, new_place, request
 from tests.stores import Place
 from tests.world import TEMPLATE
@@ -140,7 +141,10 @@ def serve() -> int:
         body = bodies.setdefault(size, b"x" * size)
         return Response(body, headers={"ETag": '"1"'}, media_type="application/json")
 
-    return listen(app, {**app.state.looks.settings["server"], "port": 0})
+    settings = {**app.state.looks.settings["server"], "port": 0}
+    listening = rest.listen(settings)
+    told = f"hostledger: listening on {rest.address(settings, listening)}"
+    return rest.serve(app, settings, listening, partial(print, told, flush=True))
 
 
 class Site:
