@@ -257,12 +257,10 @@ class ProblemDocument(BaseModel):
     instance: str | None = None
 
 
-Reason = Annotated[str, Field(min_length=1, max_length=1000, description="why, for the ledger")]
-
-
-Line = Annotated[
-    str,
-    Field(max_length=1000, pattern="^[^\\x00-\\x1f\\x7f-\\x9f]*$", description="one line of text"),
+LINE = "^[^\\x00-\\x1f\\x7f-\\x9f]*$"
+Line = Annotated[str, Field(max_length=1000, pattern=LINE, description="one line of text")]
+Reason = Annotated[
+    str, Field(min_length=1, max_length=1000, pattern=LINE, description="why, in one line")
 ]
 
 
@@ -306,7 +304,7 @@ class AskForToken(_Asked):
         json_schema_extra={"examples": [{"role": "viewer", "name": "Grafana", "days": 90}]}
     )
     role: Literal["viewer", "operator", "admin"]
-    name: Annotated[str, Field(max_length=200)] = ""
+    name: Annotated[str, Field(max_length=200, pattern=LINE)] = ""
     days: Annotated[int, Field(ge=0, le=36_500, description="until it ends; 0: never")] = 90
 
 

@@ -128,6 +128,10 @@ def test_what_is_refused_is_not_recorded(world: World, operator: Client) -> None
     problem(operator.post("/requests", {**ASKED, "machine_count": "2"}), 422, "invalid")
     problem(operator.post("/requests", {**ASKED, "count": 2}), 422, "invalid", "count")
     problem(operator.post("/requests", [1]), 422, "invalid")
+    for text in ("a\nb", "a\x00b", "a\x9bb"):
+        problem(operator.post("/requests", {**ASKED, "reason": text}), 422, "invalid", "reason")
+        two = {"machine_ids": ["i-0"], "reason": text}
+        problem(operator.post("/returns", two), 422, "invalid", "reason")
     strange = {"machine_ids": ["i-0"], "reason": "x"}
     problem(operator.post("/returns", strange), 404, "unknown-machine", "i-0")
     problem(operator.post("/requests/req-0/cancel", {"reason": "x"}), 404, "unknown-request")
