@@ -295,6 +295,10 @@ def _queries(both: Both, world: World) -> None:
                 same(SqlQueries, "page", *asked, order, (first[column], first[listing.key]), 2)
     some = ("machines", MACHINES.columns, [("alive", "=", 1), ("created_at", ">=", "2000")])
     same(SqlQueries, "page", *some, ("zone", "machine_id", True), None, 5)
+    assert same(SqlQueries, "vitals")
+    for policy in ("none", "assigning"):
+        same(SqlQueries, "waiting", policy, ["MachinesRequested", "LaunchAccepted"])
+    same(SqlQueries, "alerts", ["no-lease", "none"])
     same(SqlQueries, "pause")
     same(SqlQueries, "begin")
     same(SqlQueries, "again")
