@@ -1026,7 +1026,10 @@ MUTATIONS = (
         "infrastructure/telemetry/exposition.py",
         "up = lives and age is not None and age <= MISSED * interval",
         "up = age is not None",
-        ("tests/infrastructure/test_metrics.py",),
+        (
+            "tests/infrastructure/test_metrics.py::"
+            "test_figures_of_a_worker_that_is_not_there_are_not_served",
+        ),
     ),
     Mutation(
         "ready without the store",
@@ -1034,7 +1037,7 @@ MUTATIONS = (
         "interfaces/rest/health.py",
         "        await request.app.state.looks.ask(lambda view: view.end())",
         "        pass",
-        ("tests/interfaces/test_rest_health.py",),
+        ("tests/interfaces/test_rest_health.py::test_it_is_not_ready_without_its_store",),
     ),
 )
 
