@@ -12,10 +12,11 @@ from application.fleets import Fleets
 from application.interrupting import Interrupting
 from application.launch_templates import LaunchTemplates
 from application.provisioning import Provisioning
-from application.reconciliation import Reconciliation
+from application.reconciliation import Reconciliation, Sweep
 from application.returning import Returning, Telling
 from application.revising import Revising
 from application.sighting import Sighting, Sightings
+from application.threads import in_threads
 from application.turn import Turn
 
 
@@ -36,10 +37,13 @@ class _Account:
 class Policies:
     """`turns` are the accounts' in the site's order. Those whose lease is held now are worked, from
     the start: who gains or loses one begins anew with other policies. What belongs to no account is
-    done by the worker that holds the first one's lease."""
+    done by the worker that holds the first one's lease. `threads` accounts are swept at a time."""
 
-    def __init__(self, turns: Sequence[Turn], provider: str, sightings: Sightings) -> None:
+    def __init__(
+        self, turns: Sequence[Turn], provider: str, sightings: Sightings, threads: int = 1
+    ) -> None:
         self.turns = turns
+        self._threads = threads
         self._leads = turns[0].lease.held
         held = [turn for turn in turns if turn.lease.held]
         self._accounts = [_Account(turn, self._elsewhere) for turn in held]
@@ -92,8 +96,8 @@ class Policies:
         self._choosing.take_turn()
         self._assign()
         # Before anything is ended EC2 is looked at, so that a turn needs no memory of the last one.
-        for account in self._accounts:
-            account.reconciliation.take_turn()
+        for account, sweep in zip(self._accounts, self._sweeps(), strict=True):
+            account.reconciliation.take_turn(sweep)
         # A sweep may have settled a batch: its machines exist before its request can be final.
         self._assign()
         self._end_what_is_owed()
@@ -103,6 +107,15 @@ class Policies:
             self._finishing.take_turn()
         for account in self._accounts:
             account.templates.take_turn()
+
+    def _sweeps(self) -> list[Sweep | None]:
+        """The accounts' sweeps that are due, asked for several at a time; None for those that see
+        to it in their own turn."""
+        if self._threads == 1 or len(self._accounts) == 1:
+            return [None] * len(self._accounts)
+        begun = [account.reconciliation.begin_sweep() for account in self._accounts]
+        in_threads(self._threads, Sweep.ask, [sweep for sweep in begun if sweep is not None])
+        return begun
 
     def _assign(self) -> None:
         if self._leads:

@@ -13,7 +13,7 @@ from typing import Any
 from application.demand import facts, open_claims
 from application.fleets import Fleets, fleet_of
 from application.instants import Instant, seconds_between
-from application.ports import CallFailed, Instance
+from application.ports import CallFailed, Cloud, Fleet, Instance
 from application.returning import INTERRUPTION
 from application.turn import Turn
 from domain.capacity import RUN_INSTANCES, fleet_type
@@ -44,6 +44,43 @@ LIVING = ("pending", "running", "stopping", "stopped")
 IN_TRANSITION = ("pending", "shutting-down")
 
 
+class Sweep:
+    """One look at all that an account has. `alive` and `doubtful` are what the ledger had before,
+    `apis` those whose fleets are asked for."""
+
+    def __init__(
+        self,
+        cloud: Cloud,
+        deployment: str,
+        doubtful: list[dict[str, Any]],
+        apis: Sequence[str],
+        alive: dict[str, dict[str, Any]],
+        began: Instant,
+    ) -> None:
+        self._cloud = cloud
+        self._deployment = deployment
+        self._apis = apis
+        self._is_asked = False
+        self.doubtful = doubtful
+        self.alive = alive
+        self.began = began
+        self.instances: list[Instance] = []
+        self.fleets: list[Fleet] = []
+        self.failed: CallFailed | None = None
+
+    def ask(self) -> None:
+        """Make its calls, once; nothing else is touched, so that any thread may."""
+        if self._is_asked:
+            return
+        self._is_asked = True
+        try:
+            self.instances = self._cloud.sweep(self._deployment)
+            if self._apis:
+                self.fleets = self._cloud.fleets(self._deployment, self._apis)
+        except CallFailed as failed:
+            self.failed = failed
+
+
 class Reconciliation:
     def __init__(
         self, turn: Turn, fleets: Fleets, unheeded: set[str], slow_to_start: set[str]
@@ -61,15 +98,27 @@ class Reconciliation:
         self.sweep_wanted = False
         """Somebody waits for a fresh sweep (getReturnRequests)."""
 
-    def take_turn(self) -> None:
-        """Sweep when it is due, else ask after what is changing when that is due."""
-        turn = self._turn
-        batches = turn.work.open_batches()
-        if self._sweep_is_due():
-            self._sweep([row for row in batches if row["state"] == "doubtful"])
+    def take_turn(self, sweep: Sweep | None = None) -> None:
+        """Sweep when it is due, else ask after what is changing when that is due. `sweep` is this
+        turn's, begun just now."""
+        sweep = sweep or self.begin_sweep()
+        if sweep is not None:
+            self._conclude(sweep)
         else:
+            batches = self._turn.work.open_batches()
             self._poll([row["batch_id"] for row in batches if row["state"] == "filling"])
         self._tag_with_ids()
+
+    def begin_sweep(self) -> Sweep | None:
+        """The sweep that is due, None when none is."""
+        if not self._sweep_is_due():
+            return None
+        turn = self._turn
+        doubtful = [row for row in turn.work.open_batches() if row["state"] == "doubtful"]
+        # What lives is looked up first: what is launched meanwhile cannot be missing.
+        alive = self._alive()
+        apis = self._fleets.apis(doubtful)
+        return Sweep(turn.cloud, turn.deployment, doubtful, apis, alive, turn.now())
 
     # -- when -------------------------------------------------------------------------------------
 
@@ -140,26 +189,23 @@ class Reconciliation:
 
     # -- sweeping ---------------------------------------------------------------------------------
 
-    def _sweep(self, doubtful: list[dict[str, Any]]) -> None:
+    def _conclude(self, sweep: Sweep) -> None:
         turn = self._turn
-        alive = self._alive()
-        began = turn.now()
-        try:
-            instances = turn.cloud.sweep(turn.deployment)
-            apis = self._fleets.apis(doubtful)
-            fleets = turn.cloud.fleets(turn.deployment, apis) if apis else []
-        except CallFailed as failed:
+        began, alive = sweep.began, sweep.alive
+        sweep.ask()
+        if sweep.failed is not None:
             # A partial sweep decides nothing.
-            turn.journal.warn("sweep failed", kind=failed.kind, code=failed.code)
+            turn.journal.warn("sweep failed", kind=sweep.failed.kind, code=sweep.failed.code)
             self._refused_sweep = began[2] + 5.0
             return
+        instances, fleets = sweep.instances, sweep.fleets
         self._swept = began
         self.sweep_wanted = False
         self._apply(instances, alive)
         self._miss(instances, alive)
         launching = {fleet.batch_id for fleet in fleets if fleet.target}
         self._settle(
-            instances, [row for row in doubtful if row["batch_id"] not in launching], began
+            instances, [row for row in sweep.doubtful if row["batch_id"] not in launching], began
         )
         self._adopt(instances)
         self._fleets.swept([i for i in instances if i.state in LIVING], began)

@@ -26,11 +26,7 @@ from infrastructure.settings import (
 
 ENVIRONMENT = "environment"
 ENVIRONMENT_PREFIX = "HOSTLEDGER_"
-_KEYS_TO_COME = (
-    "performance.lazy_loading",
-    "performance.cpu.thread_pool_size",
-    "processing.worker_threads",
-)
+_KEYS_TO_COME = ("performance.lazy_loading",)
 
 
 class ConfigurationProblem(Exception):

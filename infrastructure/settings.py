@@ -764,6 +764,10 @@ class Cpu(_Section):
     worker_processes: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=1, le=64)] = 1
     """Processes of `server run` that answer at one address. What is limited or kept in memory is so
     in each of them."""
+    thread_pool_size: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=1, le=64)] = 1
+    """Threads in which the worker asks an account after many machines by their ids: so many calls
+    of `batch_sizes.describe_instances` ids at a time. Calls that change something are made one
+    after the other."""
     async_operations: bool = True
     """Whether a worker acts beside the scripts. false: `worker.mode` is `inline`."""
     cpu_affinity: Annotated[
@@ -801,6 +805,9 @@ class Processing(_Section):
     counted: `server.max_streams` bounds them."""
     request_queue_size: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=0)] = 1000
     """Requests that wait; 503 beyond."""
+    worker_threads: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=1, le=64)] = 1
+    """Accounts whose instances the worker looks at at a time, when their sweeps are due together.
+    What follows from them is recorded one after the other."""
     batch_processing: BatchProcessing = BatchProcessing()
 
 

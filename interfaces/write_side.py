@@ -103,8 +103,9 @@ def _clouds(settings: Any, clock: Any, journal: Any, on_client: Any, watch: Any)
     """Account -> EC2 there."""
     from infrastructure.aws.ec2 import Ec2
 
+    threads = settings.performance.cpu.thread_pool_size
     return {
-        name: Ec2(name, aws, clock, journal, on_client, watch=watch)
+        name: Ec2(name, aws, clock, journal, on_client, watch=watch, threads=threads)
         for name, aws in settings.provider.places().items()
     }
 
@@ -289,10 +290,10 @@ def _monitoring(
     )
 
 
-def _policies(turns: Any, site: Site, sightings: Any) -> Any:
+def _policies(turns: Any, site: Site, sightings: Any, settings: Any) -> Any:
     from application.policies import Policies
 
-    return Policies(turns, site.provider, sightings)
+    return Policies(turns, site.provider, sightings, settings.processing.worker_threads)
 
 
 class WriteSide(containers.DeclarativeContainer):
@@ -331,7 +332,7 @@ class WriteSide(containers.DeclarativeContainer):
         random,
     )  # fmt: skip
     sightings: Any = providers.Singleton(_sightings, storage, store, watch)
-    policies: Any = providers.Singleton(_policies, turns, site, sightings)
+    policies: Any = providers.Singleton(_policies, turns, site, sightings, settings)
     checkpoints: Any = providers.Singleton(
         _checkpoints, settings, store, clock, journal, on_client, program_version
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from threading import Lock
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -68,6 +69,7 @@ class Connection:
         self._clients: dict[tuple[str, bool], Any] = {}
         self._buckets: dict[str, Bucket] = {}
         self._breakers: dict[str, Breaker] = {}
+        self._lock = Lock()
 
     def seconds(self) -> float:
         return self.clock.now()[2]
@@ -155,10 +157,32 @@ class Connection:
     ) -> Any:
         """One call; `machines` are those that it launches or terminates. Raises CallFailed; nothing
         is sent when a bucket or the breaker says no."""
-        breaker = self._breaker(api)
-        bucket = self._bucket(api)
+        with self._lock:
+            self._admit(api, machines)
+        once = not api.startswith(_LOOKS) and api not in _REPEATABLE
+        reach(f"aws.{api}.before")
+        began = self.seconds()
+        try:
+            with self._lock:
+                client = self._client(service, once)
+            answer = getattr(client, xform_name(api))(**parameters)
+        except Exception as error:
+            failed = failure(error, api)
+            with self._lock:
+                self._note(api, self.seconds() - began, failed)
+            reach(f"aws.{api}.after")
+            if failed is error:
+                raise
+            raise failed from error
+        with self._lock:
+            self._note(api, self.seconds() - began, None)
+        reach(f"aws.{api}.after")
+        return answer
+
+    def _admit(self, api: str, machines: int) -> None:
+        """Take what the call takes from its buckets. Raises CallFailed."""
         resources = self._resources(api) if machines else None
-        if not breaker.admits():
+        if not self._breaker(api).admits():
             self._withhold(api, "breaker")
             raise CallFailed(
                 "unreachable", "BreakerOpen", f"{api} of {self.region} failed too often"
@@ -166,38 +190,28 @@ class Connection:
         if resources is not None and not resources.has(machines):
             self._withhold(api, "bucket")
             raise CallFailed("throttled", "OwnLimit", f"the bucket of instances of {api} is empty")
-        if not bucket.take():
+        if not self._bucket(api).take():
             self._withhold(api, "bucket")
             raise CallFailed("throttled", "OwnLimit", f"the bucket of {api} is empty")
         if resources is not None:
             resources.take(machines)
-        once = not api.startswith(_LOOKS) and api not in _REPEATABLE
-        reach(f"aws.{api}.before")
-        began = self.seconds()
-        try:
-            answer = getattr(self._client(service, once), xform_name(api))(**parameters)
-        except Exception as error:
-            failed = failure(error, api)
-            took = self.seconds() - began
-            self.journal.info("aws", api=api, seconds=took, kind=failed.kind, code=failed.code)
-            self._count(api, took, failed.kind, failed.code)
-            # An STS that is too busy says nothing about this API.
-            if failed.code in THROTTLED and failed.kind == "throttled":
-                bucket.throttled()
-            elif failed.kind in ("ambiguous", "unreachable"):
-                breaker.failed()
-            else:
-                breaker.succeeded()
-            reach(f"aws.{api}.after")
-            if failed is error:
-                raise
-            raise failed from error
-        breaker.succeeded()
-        took = self.seconds() - began
-        self.journal.info("aws", api=api, seconds=took)
-        self._count(api, took, "", "")
-        reach(f"aws.{api}.after")
-        return answer
+
+    def _note(self, api: str, took: float, failed: CallFailed | None) -> None:
+        """Let the log, the figures, the bucket and the breaker have how a call ended."""
+        if failed is None:
+            self.journal.info("aws", api=api, seconds=took)
+            self._count(api, took, "", "")
+            self._breaker(api).succeeded()
+            return
+        self.journal.info("aws", api=api, seconds=took, kind=failed.kind, code=failed.code)
+        self._count(api, took, failed.kind, failed.code)
+        # An STS that is too busy says nothing about this API.
+        if failed.code in THROTTLED and failed.kind == "throttled":
+            self._bucket(api).throttled()
+        elif failed.kind in ("ambiguous", "unreachable"):
+            self._breaker(api).failed()
+        else:
+            self._breaker(api).succeeded()
 
     def _count(self, api: str, seconds: float, kind: str, code: str) -> None:
         if self._watch is not None:

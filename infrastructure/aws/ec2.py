@@ -63,7 +63,8 @@ class Ec2:
     """The port `Cloud` on boto3. Clients are made at the first call; they are thread-safe.
 
     `on_client` is called with each client that is made: the sandbox attaches itself there. `page`
-    is how many instances a page of a sweep has at most.
+    is how many instances a page of a sweep has at most, `threads` how many calls that look at
+    machines by their ids are made at a time.
     """
 
     def __init__(
@@ -75,13 +76,14 @@ class Ec2:
         on_client: Callable[[Any], None] | None = None,
         page: int = PAGE,
         watch: Watch | None = None,
+        threads: int = 1,
     ) -> None:
         self.account = account
         self._connection = Connection(settings, clock, journal, on_client, account, watch)
         self.region = self._connection.region
         self._resolving = Resolving(self._connection)
         self._templates = LaunchTemplates(self._connection)
-        self._instances = Instances(self._connection, page)
+        self._instances = Instances(self._connection, page, threads)
         self._notices = Notices(self._connection)
         self._fleets: dict[str, _Fleets] = {
             CREATE_FLEET: fleets.Fleets(self._connection, self._resolving),

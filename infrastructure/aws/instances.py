@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from application.ports import CallFailed, Instance, Terminated
+from application.threads import in_threads
 from domain.capacity import ON_DEMAND, SPOT
 from infrastructure.aws import tags
 from infrastructure.aws.client import Connection
@@ -28,10 +29,12 @@ _FLEET_TAGS = ("aws:ec2:fleet-id", "aws:ec2spot:fleet-request-id", "aws:autoscal
 
 
 class Instances:
-    """`page` is how many instances a page of a sweep has at most."""
+    """`page` is how many instances a page of a sweep has at most, `threads` how many calls by id
+    are made at a time."""
 
-    def __init__(self, connection: Connection, page: int) -> None:
+    def __init__(self, connection: Connection, page: int, threads: int = 1) -> None:
         self._connection = connection
+        self._threads = threads
         self._settings = connection.settings
         self._page = page
 
@@ -69,25 +72,30 @@ class Instances:
     ) -> list[Instance]:
         """Those of these instances that exist, and all of these batches. By filter, since one
         unknown id would fail a call by id. Raises CallFailed."""
-        found: dict[str, Instance] = {}
         size = min(self._settings.batch_sizes.describe_instances, MOST_FILTER_VALUES)
-        for name, values in (
-            ("instance-id", machine_ids),
-            ("private-dns-name", names),
-            (f"tag:{tags.BATCH}", batches),
-        ):
-            for start in range(0, len(values), size):
-                chunk = list(values[start : start + size])
-                parameters: dict[str, Any] = {"Filters": [{"Name": name, "Values": chunk}]}
-                while True:
-                    answer = self._describe(parameters)
-                    for reservation in answer["Reservations"]:
-                        for item in reservation["Instances"]:
-                            found[item["InstanceId"]] = instance_of(item)
-                    if not answer.get("NextToken"):
-                        break
-                    parameters["NextToken"] = answer["NextToken"]
-        return list(found.values())
+        chunks = [
+            (name, list(values[start : start + size]))
+            for name, values in (
+                ("instance-id", machine_ids),
+                ("private-dns-name", names),
+                (f"tag:{tags.BATCH}", batches),
+            )
+            for start in range(0, len(values), size)
+        ]
+        parts = in_threads(self._threads, self._matching, chunks)
+        return list({instance.machine_id: instance for part in parts for instance in part}.values())
+
+    def _matching(self, chunk: tuple[str, list[str]]) -> list[Instance]:
+        """Those with one of these values of a filter. Raises CallFailed."""
+        name, values = chunk
+        found: list[Instance] = []
+        parameters: dict[str, Any] = {"Filters": [{"Name": name, "Values": values}]}
+        while True:
+            answer = self._describe(parameters)
+            found += [instance_of(i) for r in answer["Reservations"] for i in r["Instances"]]
+            if not answer.get("NextToken"):
+                return found
+            parameters["NextToken"] = answer["NextToken"]
 
     def terminate(
         self, machine_ids: Sequence[str], before_each: Callable[[], object]

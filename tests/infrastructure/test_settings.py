@@ -175,6 +175,8 @@ KEYS: list[tuple[str, Any, Any, Any]] = [
     ("performance.memory.gc_threshold", None, 1000, 1000),
     ("performance.memory.object_pool_size", 0, 500, 500),
     ("performance.cpu.worker_processes", 1, 4, 4),
+    ("performance.cpu.thread_pool_size", 1, 8, 8),
+    ("processing.worker_threads", 1, 4, 4),
     ("performance.cpu.cpu_affinity", None, [0, 1], [0, 1]),
     ("processing.max_concurrent_requests", 500, 10, 10),
     ("processing.request_queue_size", 1000, 100, 100),
@@ -317,6 +319,8 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("performance.memory.gc_threshold", 0, "greater than or equal to 1"),
     ("performance.memory.object_pool_size", -1, "greater than or equal to 0"),
     ("performance.cpu.worker_processes", 65, "less than or equal to 64"),
+    ("performance.cpu.thread_pool_size", 0, "greater than or equal to 1"),
+    ("processing.worker_threads", 65, "less than or equal to 64"),
     ("performance.cpu.async_operations", "perhaps", "valid boolean"),
     ("performance.cpu.cpu_affinity", [-1], "greater than or equal to 0"),
     ("processing.max_concurrent_requests", 0, "greater than or equal to 1"),
@@ -609,7 +613,6 @@ def test_unknown_keys(tmp_path: Path, document: Any, key: str, nearest: str) -> 
     "document",
     [
         {"performance": {"lazy_loading": {"enabled": True}}},
-        {"processing": {"worker_threads": 4}},
     ],
 )
 def test_keys_of_later_releases(tmp_path: Path, document: Any) -> None:
