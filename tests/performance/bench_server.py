@@ -409,7 +409,9 @@ def main() -> int:
         for kind in arguments.stores:
             with new_place(kind, stack) as (place, directory):
                 found["shared"][kind] = group_commit(place, directory, rounds, seconds / 3)
-    told = page(found, " ".join(["bench_server.py", *sys.argv[1:]]))
+    told = page(
+        found, " ".join(["bench_server.py", *(os.path.basename(word) for word in sys.argv[1:])])
+    )
     if arguments.print:
         print(told)
     else:
