@@ -517,8 +517,8 @@ MUTATIONS = (
         "doubtful fleet settled while it still launches",
         "55",
         "application/reconciliation.py",
-        '[row for row in doubtful if row["batch_id"] not in launching]',
-        "doubtful",
+        '[row for row in sweep.doubtful if row["batch_id"] not in launching]',
+        "sweep.doubtful",
         (FLEETS + "test_fault_55_forgotten_before_it_was_full",),
     ),
     Mutation(
@@ -575,8 +575,8 @@ MUTATIONS = (
         "sweep without the fleets",
         "61",
         "application/reconciliation.py",
-        "fleets = turn.cloud.fleets(turn.deployment, apis) if apis else []",
-        "fleets: list[Any] = []",
+        "self.fleets = self._cloud.fleets(self._deployment, self._apis)",
+        "pass",
         (FLEETS + "test_fault_61_fleets_cannot_be_listed",),
     ),
     Mutation(

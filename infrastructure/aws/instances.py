@@ -92,7 +92,8 @@ class Instances:
         parameters: dict[str, Any] = {"Filters": [{"Name": name, "Values": values}]}
         while True:
             answer = self._describe(parameters)
-            found += [instance_of(i) for r in answer["Reservations"] for i in r["Instances"]]
+            for reservation in answer["Reservations"]:
+                found += map(instance_of, reservation["Instances"])
             if not answer.get("NextToken"):
                 return found
             parameters["NextToken"] = answer["NextToken"]
