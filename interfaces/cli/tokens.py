@@ -12,6 +12,14 @@ COLUMNS = ("token_id", "name", "role", "created_at", "expires_at", "revoked_at",
 DAYS = 90
 
 
+def _days(value: str) -> int:
+    """An argument that counts days, from 0."""
+    number = int(value)
+    if number < 0:
+        raise ValueError("below 0")
+    return number
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     creating = options.add_action(
@@ -23,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     creating.add_argument(
         "--days",
-        type=int,
+        type=_days,
         default=DAYS,
         metavar="N",
         help=f"until it ends, default {DAYS}; 0: never",
@@ -32,13 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     revoking = options.add_action(actions, "revoke", revoke, "let a token open nothing any more")
     revoking.add_argument("token_id", type=options.text, metavar="ID")
     options.add_reason(revoking)
-
-
-def _days(value: str) -> int:
-    number = int(value)
-    if number < 0:
-        raise ValueError("below 0")
-    return number
 
 
 def run(arguments: argparse.Namespace) -> int:
