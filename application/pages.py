@@ -120,8 +120,8 @@ BATCHES = Listing(
     {"created_at": "position", "batch_id": "batch_id", "updated_at": "updated_at"},
     frozenset({"batch_id"}),
 )
-LONGEST = 1_000
-"""Documents of one page at most."""
+NUMBERS = frozenset({"position", "machine_count", "launch_time"})
+"""Columns of `sorts` that hold whole numbers; the others hold texts."""
 
 
 class Wanted:
@@ -164,7 +164,7 @@ class Wanted:
             if bound:
                 self.conditions.append(("created_at", operator, bound))
                 self.is_cheap = False
-        self.after = _place(cursor, given) if cursor else None
+        self.after = _place(cursor, given, column) if cursor else None
 
     def next_cursor(self, rows: Sequence[Row]) -> str | None:
         """Where the page after these rows begins; None where there is none."""
@@ -177,13 +177,16 @@ class Wanted:
         return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
 
 
-def _place(cursor: str, sort: str) -> tuple[Any, str]:
+def _place(cursor: str, sort: str, column: str) -> tuple[Any, str]:
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         said, value, key = loads(text.decode())
     except (ValueError, binascii.Error, TypeError):
         raise BadQuestion("cursor: this is none that an answer gave in `next`") from None
-    if said != sort or not isinstance(key, str) or not isinstance(value, str | int | float):
+    is_place = isinstance(value, str) and "\0" not in value
+    if column in NUMBERS:
+        is_place = type(value) is int and abs(value) < 2**62
+    if said != sort or not isinstance(key, str) or "\0" in key or not is_place:
         raise BadQuestion("cursor: it was given for another sort: begin without one")
     return value, key
 

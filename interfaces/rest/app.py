@@ -26,7 +26,7 @@ from interfaces.rest.health import Watching
 from interfaces.rest.identity import Identities
 from interfaces.rest.looks import Looks
 from interfaces.rest.models import ProblemDocument
-from interfaces.rest.problems import STATUSES, Problem
+from interfaces.rest.problems import FAILURES, Problem
 from interfaces.rest.replies import Answers
 
 LOOKING_THREADS = 4
@@ -76,7 +76,7 @@ def create_app(site: Site, environ: Mapping[str, str], python: str) -> FastAPI:
     app.include_router(sign_in.router)
     app.include_router(console.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"))
-    for failure in (*STATUSES, Problem):
+    for failure in (*FAILURES, Problem):
         app.add_exception_handler(failure, _tell)
     app.add_exception_handler(HTTPException, _tell_http)
     app.add_exception_handler(RequestValidationError, _tell_invalid)
@@ -147,12 +147,11 @@ async def _tell_invalid(request: Request, error: Exception) -> Response:
 
 async def _tell_defect(request: Request, error: Exception) -> Response:
     """A defect of ours: its trace is in the log, under the id that the client is told."""
-    request_id = request.scope["state"]["request_id"]
     request.app.state.looks.call().journal().error(
         "defect",
-        request=request_id,
+        request=request.scope["state"]["request_id"],
         path=request.scope["path"],
         trace="".join(traceback.format_exception(error)),
     )
     detail = "a defect of this server: its log has the trace, under this instance"
-    return problems.response(Problem(500, "defect", detail), request_id)
+    return await _tell(request, Problem(500, "defect", detail))

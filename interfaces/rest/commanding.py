@@ -68,6 +68,7 @@ class Acting:
         self, machine_ids: list[str], reason: str, source: str, random: Random
     ) -> dict[str, Any]:
         """Raises UnknownMachine, Conflict, StoreError."""
+        machine_ids = list(dict.fromkeys(machine_ids))
         self._store.refuse_failed_projections()
         known = self._model.known(machine_ids)
         unknown = [machine_id for machine_id in machine_ids if machine_id not in known]

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from hashlib import sha256
 from os import urandom
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Request
 from starlette.responses import Response
 
+from application.tokens import Tokens
 from domain.token import ADMIN, OPERATOR
 from interfaces.rest import models
+from interfaces.rest.commanding import Acting, Commands
 from interfaces.rest.door import principal_of, refuse_below
 from interfaces.rest.replies import JSON, Id, encode, problems, reply
+
+T = TypeVar("T")
 
 SOURCE = "rest"
 
@@ -50,8 +54,10 @@ def random_of(request: Request, key: str | None) -> Callable[[int], bytes]:
     return lambda count: sha256(seed).digest()[:count]
 
 
-async def _carry_out(request: Request, command: Callable[[Any], Any]) -> Any:
-    return await request.app.state.commands.carry_out(principal_of(request).name, command)
+async def carry_out(request: Request, command: Callable[[Acting], T]) -> T:
+    """On behalf of who asks, when it is on disk. Raises what the command raises."""
+    commands: Commands = request.app.state.commands
+    return await commands.carry_out(principal_of(request).name, command)
 
 
 def _accepted(request: Request, document: dict[str, Any]) -> Response:
@@ -74,13 +80,9 @@ async def request_machines(
 ) -> Response:
     """The request is recorded; a worker launches for it."""
     random = random_of(request, key)
-
-    def command(site: Any) -> dict[str, Any]:
-        return site.request_machines(  # type: ignore[no-any-return]
-            asked.template_id, asked.machine_count, asked.reason, SOURCE, random
-        )
-
-    return _accepted(request, await _carry_out(request, command))
+    wish = (asked.template_id, asked.machine_count, asked.reason, SOURCE, random)
+    recorded = await carry_out(request, lambda acting: acting.request_machines(*wish))
+    return _accepted(request, recorded)
 
 
 @router.post(
@@ -94,15 +96,9 @@ async def request_machines(
 )
 async def return_machines(request: Request, asked: models.HandBack, key: Key = None) -> Response:
     """The return is recorded; a worker terminates the machines. Every one must be ours."""
-    random = random_of(request, key)
-    machine_ids = list(dict.fromkeys(asked.machine_ids))
-
-    def command(site: Any) -> dict[str, Any]:
-        return site.return_machines(  # type: ignore[no-any-return]
-            machine_ids, asked.reason, SOURCE, random
-        )
-
-    return _accepted(request, await _carry_out(request, command))
+    wish = (asked.machine_ids, asked.reason, SOURCE, random_of(request, key))
+    recorded = await carry_out(request, lambda acting: acting.return_machines(*wish))
+    return _accepted(request, recorded)
 
 
 @router.post(
@@ -118,14 +114,9 @@ async def cancel_request(
     request: Request, request_id: Id, asked: models.Cancel, key: Key = None
 ) -> Response:
     """It ends, and the machines that it has are returned."""
-    random = random_of(request, key)
-
-    def command(site: Any) -> dict[str, Any]:
-        return site.cancel_request(  # type: ignore[no-any-return]
-            request_id, asked.reason, SOURCE, random
-        )
-
-    return _accepted(request, await _carry_out(request, command))
+    wish = (request_id, asked.reason, SOURCE, random_of(request, key))
+    recorded = await carry_out(request, lambda acting: acting.cancel_request(*wish))
+    return _accepted(request, recorded)
 
 
 @router.get(
@@ -138,8 +129,6 @@ async def cancel_request(
 )
 async def list_tokens(request: Request) -> Response:
     """All tokens that there ever were, without themselves."""
-    from application.tokens import Tokens
-
     tokens = Tokens()
     await request.app.state.looks.ask(tokens.follow)
     return reply(None, encode({"tokens": list(tokens.known.values())}))
@@ -156,11 +145,8 @@ async def list_tokens(request: Request) -> Response:
 )
 async def create_token(request: Request, asked: models.AskForToken) -> Response:
     """The token itself is told this once; the ledger has its digest."""
-
-    def command(site: Any) -> dict[str, Any]:
-        return site.create_token(asked.name, asked.role, asked.days)  # type: ignore[no-any-return]
-
-    document = await _carry_out(request, command)
+    wish = (asked.name, asked.role, asked.days)
+    document = await carry_out(request, lambda acting: acting.create_token(*wish))
     return Response(encode(document), 201, media_type=JSON)
 
 
@@ -174,8 +160,7 @@ async def create_token(request: Request, asked: models.AskForToken) -> Response:
 )
 async def revoke_token(request: Request, token_id: Id) -> Response:
     """It opens nothing here from now on, and in other processes from a second later on."""
-    await _carry_out(
-        request, lambda site: site.revoke_token(token_id, f"by {principal_of(request).name}")
-    )
+    reason = f"by {principal_of(request).name}"
+    await carry_out(request, lambda acting: acting.revoke_token(token_id, reason))
     request.app.state.identities.forget()
     return reply(None, encode({"token_id": token_id}))

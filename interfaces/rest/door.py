@@ -14,16 +14,16 @@ from urllib.parse import quote, urlencode
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from interfaces.rest.health import Watching
+from interfaces.rest.health import STREAM, Watching
 from interfaces.rest.identity import Identities, Principal, unauthenticated
-from interfaces.rest.problems import Problem, of_failure, response
+from interfaces.rest.problems import FAILURES, Problem, of_failure, response
 
 OPEN = frozenset({"/livez", "/readyz", "/openapi.json", "/login"})
 """Paths that need no token; and what lies below /static/."""
 
 WHEN_DRAINING = frozenset({"/livez", "/readyz", "/metrics"})
 
-UNCOUNTED = WHEN_DRAINING | {"/api/v1/events/stream"}
+UNCOUNTED = WHEN_DRAINING | {STREAM}
 """Paths that take no place among the requests that are worked on: those that say how the server is,
 and the stream, of which `server.max_streams` clients are let in."""
 
@@ -48,7 +48,7 @@ HEADERS = [
 class Door:
     """Sizes, times, rates and identity; and what is told when the server is about to end.
 
-    `scope["state"]` then has `principal` and `request_id`.
+    `scope["state"]` then has `principal`, `token` and `request_id`.
     """
 
     def __init__(
@@ -89,6 +89,8 @@ class Door:
         self.under_way += 1
         try:
             headers = scope["headers"]
+            if b"%00" in scope["query_string"] or "\0" in scope["path"]:
+                raise Problem(400, "bad-request", "no id and no name has a NUL in it")
             await self._let_in(scope, headers, state)
             body = _Body(receive, self._most, self._timeout, headers)
             come = body if body.comes else receive
@@ -128,19 +130,18 @@ class Door:
             refuse_other_origin(headers)
         principal = await self.identify(scope, token)
         self._rate.refuse_more(principal.name)
-        state["principal"] = principal
+        state["principal"], state["token"] = principal, token
 
     async def identify(self, scope: Scope, token: str) -> Principal:
-        """Whose token it is; a wrong one counts as a guess of its address. Raises Problem."""
-        address = (scope.get("client") or ("local",))[0]
-        self._guesses.refuse_more(address, take=False)
+        """Whose token it is; a wrong one is a guess of its address. Raises Problem."""
         try:
             return await self._identities.of(token)
         except Problem:
-            self._guesses.refuse_more(address)
+            # Who has a right one is not kept waiting: behind a proxy all have its address.
+            self._guesses.refuse_more((scope.get("client") or ("local",))[0])
             raise
-        except Exception as error:
-            raise _failure(error) from error
+        except FAILURES as error:
+            raise of_failure(error) from error
 
 
 def wants_page(scope: Scope) -> bool:
@@ -154,13 +155,6 @@ def wants_page(scope: Scope) -> bool:
 def _address(scope: Scope) -> str:
     query = scope["query_string"].decode("latin-1")
     return quote(scope["path"]) + (f"?{query}" if query else "")
-
-
-def _failure(error: Exception) -> Exception:
-    try:
-        return of_failure(error)
-    except StopIteration:
-        return error
 
 
 class Room:
@@ -191,10 +185,10 @@ class Room:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.cancelled():
-                self.waiting.remove(turn)
-            else:
+            if not turn.cancelled():
                 self.leave()
+            elif turn in self.waiting:  # else `leave` has passed it over
+                self.waiting.remove(turn)
             raise
 
     def leave(self) -> None:
@@ -215,7 +209,7 @@ class Rate:
         self._began = float("-inf")
         self._counts: dict[str, int] = {}
 
-    def refuse_more(self, name: str, *, take: bool = True) -> None:
+    def refuse_more(self, name: str) -> None:
         """Count one. Raises Problem 429."""
         now = self._now()
         if now - self._began >= WINDOW or len(self._counts) > MOST_COUNTED:
@@ -230,8 +224,7 @@ class Rate:
                 "(server.requests_per_second)",
                 {"Retry-After": str(wait)},
             )  # fmt: skip
-        if take:
-            self._counts[name] = count + 1
+        self._counts[name] = count + 1
 
 
 class _Body:

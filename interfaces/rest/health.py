@@ -22,8 +22,8 @@ OTHER = "other"
 
 router = APIRouter(include_in_schema=False)
 
-STREAMS = ("/api/v1/events/stream",)
-"""Routes that last as long as their client wants."""
+STREAM = "/api/v1/events/stream"
+"""The path that lasts as long as its client wants."""
 
 
 @router.get("/livez")
@@ -39,7 +39,7 @@ async def readyz(request: Request) -> Response:
     if request.app.state.door.draining:
         return PlainTextResponse("this server is about to end\n", 503)
     try:
-        await request.app.state.looks.ask(lambda view: view.end())
+        await request.app.state.looks.end()
     except (StoreError, BrokenConfiguration) as error:
         return PlainTextResponse(f"{' '.join(str(error).split())}\n", 503)
     return PlainTextResponse("ok\n")
@@ -139,7 +139,7 @@ class Watching:
         of each."""
         where = {"route": route or OTHER, "method": method}
         counter = self.metrics.counter("rest_requests", status=str(status), **where)
-        if route in STREAMS:
+        if route == STREAM:
             return lambda seconds: counter.increment()
         timer = self.metrics.timer("rest_request_seconds", **where)
         record = self.metrics.performance.record_request_time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,6 +15,9 @@ from interfaces.rest.problems import Problem
 
 UNKNOWN_KEY_AGAIN = 60.0
 """Seconds before the provider is asked again for a key that it does not have."""
+
+UNREACHABLE_AGAIN = 10.0
+"""The same where it did not answer: tokens of others, or of nobody, must not fill the threads."""
 
 REVOKED_WITHIN = 1.0
 """Seconds in which a revoked token is still let in; a new one is at once."""
@@ -41,6 +45,7 @@ class Identities:
     def __init__(self, looks: Looks) -> None:
         self._looks = looks
         self._tokens = Tokens()
+        self._following = asyncio.Lock()
         self._followed = float("-inf")
         oidc = looks.settings["server"]["oidc"]
         self._provider = _Provider(looks, oidc) if oidc["issuer"] else None
@@ -54,7 +59,8 @@ class Identities:
         if token.startswith(SECRET):
             found = self._tokens.find(token, _now())
             if found is None or time.monotonic() - self._followed >= REVOKED_WITHIN:
-                await self._looks.ask(self._tokens.follow)
+                async with self._following:  # a thread may do it
+                    await self._looks.ask(self._tokens.follow)
                 self._followed = time.monotonic()
                 found = self._tokens.find(token, _now())
             if found is not None:
@@ -82,7 +88,8 @@ class _Provider:
         self._looks = looks
         self._settings = settings
         self._keys: dict[str | None, Any] = {}
-        self._asked = float("-inf")
+        self._ask_again = float("-inf")
+        self._asking = asyncio.Lock()
 
     async def principal(self, token: str) -> Principal:
         """Raises Problem 401, or 403 for a token without a role here."""
@@ -121,9 +128,11 @@ class _Provider:
         return max(found, key=ROLES.index, default=None)
 
     async def _key(self, key_id: str | None) -> Any:
-        if key_id not in self._keys and time.monotonic() - self._asked >= UNKNOWN_KEY_AGAIN:
-            self._asked = time.monotonic()
-            self._keys = await self._looks.run(self._fetch)
+        async with self._asking:
+            if key_id not in self._keys and time.monotonic() >= self._ask_again:
+                self._ask_again = time.monotonic() + UNREACHABLE_AGAIN
+                self._keys = await self._looks.run(self._fetch)
+                self._ask_again = time.monotonic() + UNKNOWN_KEY_AGAIN
         key = self._keys.get(key_id)
         if key is None or key.algorithm_name not in ALGORITHMS:
             raise unauthenticated("the identity provider has no such key")
@@ -139,12 +148,12 @@ class _Provider:
                 url = _get(f"{issuer}/.well-known/openid-configuration")["jwks_uri"]
             keys = jwt.PyJWKSet.from_dict(_get(url)).keys
         except (OSError, ValueError, LookupError, jwt.PyJWTError) as error:
-            self._asked = float("-inf")
             raise Problem(
-                503, "identity-provider-unreachable",
+                503,
+                "identity-provider-unreachable",
                 f"the keys of {self._settings['issuer']} cannot be read: {error}",
-                {"Retry-After": "10"},
-            ) from None  # fmt: skip
+                {"Retry-After": f"{UNREACHABLE_AGAIN:g}"},
+            ) from None
         return {key.key_id: key for key in keys}
 
 

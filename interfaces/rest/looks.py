@@ -66,7 +66,7 @@ class Looks:
         and what it raises."""
         if is_quick and self._quick:
             return self._look(question)
-        return await self._in_thread(self._look, question)
+        return await self.run(self._look, question)
 
     async def ask_past(self, moment: str, find: Any, question: Callable[[Any, int], T]) -> T:
         """The same of the state as it was known at a moment; `find` says what of it is of concern
@@ -76,7 +76,7 @@ class Looks:
             with closing(self.call().past(moment, find, lambda position, end: None)) as view:
                 return question(view, view.position)
 
-        return await self._in_thread(look)
+        return await self.run(look)
 
     async def ask_log(self, question: Callable[[Any], T]) -> T:
         """The same of the log alone, whatever became of the read models, for as long as it
@@ -86,23 +86,24 @@ class Looks:
             with closing(self.call().log()) as view:
                 return question(view)
 
-        return await self._in_thread(look)
+        return await self.run(look)
 
-    async def run(self, work: Callable[[], T]) -> T:
+    async def run(self, work: Callable[..., T], *given: Any) -> T:
         """What may take long, in a thread."""
-        return await self._in_thread(work)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *given)
+
+    async def end(self) -> int:
+        """The position that the read models have followed the log to. Raises StoreError."""
+        return await self.ask(_end)
 
     async def reach(self, position: int, seconds: float) -> bool:
         """Wait until the read models have followed the log to a position; whether they have."""
         end = time.monotonic() + seconds
-        while (await self.ask(_end)) < position:
+        while (await self.end()) < position:
             if time.monotonic() >= end:
                 return False
             await asyncio.sleep(POLL)
         return True
-
-    async def _in_thread(self, work: Callable[..., T], *given: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *given)
 
     def _look(self, question: Callable[[Any], T]) -> T:
         view = self._view()

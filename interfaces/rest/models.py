@@ -272,7 +272,7 @@ class AskForMachines(_Asked):
             "examples": [{"template_id": "OnDemand-A", "machine_count": 3, "reason": "nightly run"}]
         }
     )
-    template_id: Annotated[str, Field(min_length=1, max_length=255)]
+    template_id: Annotated[str, Field(min_length=1, max_length=255, pattern=LINE)]
     machine_count: Annotated[int, Field(ge=1, le=1_000_000)]
     reason: Line = ""
 
@@ -284,7 +284,7 @@ class HandBack(_Asked):
         json_schema_extra={"examples": [{"machine_ids": [MACHINE_ID], "reason": "run ended"}]}
     )
     machine_ids: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=64)]],
+        list[Annotated[str, Field(min_length=1, max_length=64, pattern=LINE)]],
         Field(min_length=1, max_length=1000),
     ]
     reason: Reason

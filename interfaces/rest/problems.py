@@ -10,6 +10,7 @@ import orjson
 from starlette.responses import Response
 
 from application.failures import (
+    BrokenConfiguration,
     Conflict,
     EventsArchivedAway,
     NoMoment,
@@ -37,8 +38,11 @@ STATUSES: dict[type[Exception], int] = {
     Conflict: 409,
     StoreBusy: 503,
     StoreError: 503,
+    BrokenConfiguration: 503,
 }
-"""Failure -> status, the nearest of its classes first."""
+"""Failure of the application -> status, that of the nearest of its classes."""
+
+FAILURES = tuple(STATUSES)
 
 RETRY_AFTER = "1"
 
@@ -56,7 +60,7 @@ class Problem(Exception):
 
 
 def of_failure(error: Exception) -> Problem:
-    """The problem that a failure is to a client. Raises StopIteration for a defect of ours."""
+    """The problem that one of FAILURES is to a client."""
     kind = next(kind for kind in type(error).__mro__ if kind in STATUSES)
     status = STATUSES[kind]
     detail = str(error)

@@ -4,7 +4,7 @@ with `Last-Event-ID`, to whichever process, misses nothing (HTML Living Standard
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -15,10 +15,13 @@ from application import history
 from interfaces.rest import asked
 from interfaces.rest.asked import parameters
 from interfaces.rest.looks import Looks
-from interfaces.rest.problems import Problem
+from interfaces.rest.problems import FAILURES, Problem
 from interfaces.rest.replies import problems
 
 router = APIRouter(prefix="/api/v1")
+
+Read = Callable[[int], Awaitable[tuple[int, list[dict[str, Any]]]]]
+"""Position -> the end of the log, and the next events behind that position."""
 
 TICK = 0.2
 """Seconds between two looks at the end of the log."""
@@ -56,11 +59,9 @@ class Tail:
     async def _follow(self) -> None:
         while self.clients and not self.ending:
             try:
-                position = await self._looks.ask(_end)
-            except Exception as error:  # whatever it is, the clients come back and are told
-                self.position = -1
-                self._wake()
-                raise error
+                position = await self._looks.end()
+            except FAILURES:
+                position = -1  # the clients look themselves, and are told
             if position != self.position:
                 self.position = position
                 self._wake()
@@ -81,10 +82,6 @@ class Tail:
         """Let all clients go; they come back to another process."""
         self.ending = True
         self._wake()
-
-
-def _end(view: Any) -> int:
-    return view.end()[0]  # type: ignore[no-any-return]
 
 
 _PARAMETERS = parameters(asked.Following)
@@ -124,31 +121,46 @@ async def follow_events(request: Request) -> Response:
     position = wish.after
     last = request.headers.get("last-event-id")
     if last is not None:
-        position = int(last) if last.isdecimal() and len(last) < 19 else None
+        if not last.isdecimal() or len(last) > 18:
+            raise Problem(422, "invalid", "Last-Event-ID: the id of an event of this stream")
+        position = int(last)
     if position is None:
-        position = await looks.ask(_end)
+        position = await looks.end()
+    identities, token = request.app.state.identities, request.scope["state"]["token"]
+
+    async def read(after: int) -> tuple[int, list[dict[str, Any]]]:
+        def question(view: Any) -> tuple[int, list[dict[str, Any]]]:
+            end = view.end()[0]
+            rows = view.events_between(after, end, wish.topic, AT_ONCE)
+            return end, [history.event_of(row) for row in rows]
+
+        return await looks.ask(question, is_quick=wish.topic is None)
+
+    async def is_let_in() -> bool:
+        try:
+            await identities.of(token)
+        except Problem:
+            return False
+        return True
+
+    await read(position)  # what fails at once is told before the answer has begun
     return StreamingResponse(
-        _events(looks, tail, position, wish.topic),
+        _events(tail, read, position, is_let_in),
         media_type=MEDIA_TYPE,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
 async def _events(
-    looks: Looks, tail: Tail, position: int, topic: str | None
+    tail: Tail, read: Read, position: int, is_let_in: Callable[[], Awaitable[bool]]
 ) -> AsyncIterator[bytes]:
+    """Until the server ends, the token does, or the store cannot be read: whoever comes back is
+    told."""
     tail.join()
     try:
         yield b"retry: 2000\n\n"
-        while not tail.ending:
-            start = position
-
-            def question(view: Any, start: int = start) -> tuple[int, list[dict[str, Any]]]:
-                end = view.end()[0]
-                rows = view.events_between(start, end, topic, AT_ONCE)
-                return end, [history.event_of(row) for row in rows]
-
-            end, events = await looks.ask(question, is_quick=topic is None)
+        while not tail.ending and await is_let_in():
+            end, events = await read(position)
             for event in events:
                 yield b"id: %d\nevent: %s\ndata: %s\n\n" % (
                     event["position"], event["topic"].encode(), orjson.dumps(event),
@@ -157,11 +169,13 @@ async def _events(
                 position = events[-1]["position"]
                 await asyncio.sleep(0)
                 continue
-            position = max(start, end)
+            position = max(position, end)
             if tail.position <= position:
                 before = tail.position
                 await tail.wait(BEAT)
                 if tail.position == before:
                     yield b": still here\n\n"
+    except FAILURES:
+        return
     finally:
         tail.leave()

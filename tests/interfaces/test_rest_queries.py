@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from operator import itemgetter
@@ -200,6 +202,33 @@ def test_a_cursor_of_another_sort_is_refused(world: World, client: Client) -> No
     cursor = client.document("/machines", limit=1)["next"]
 
     problem(client.get("/machines", sort="zone", cursor=cursor), 422, "bad-question", "another")
+
+
+def test_what_no_store_can_hold_is_refused(world: World, client: Client) -> None:
+    """A forged cursor, a NUL, a number beyond all: never a defect, and the server goes on."""
+    fulfilled(world, 2)
+
+    def forged(*place: Any) -> str:
+        return base64.urlsafe_b64encode(json.dumps(place).encode()).decode()
+
+    for place in (
+        ("-created_at", "x", "i-1"),
+        ("-created_at", 10**30, "i-1"),
+        ("-created_at", 1.5, "i-1"),
+        ("-created_at", True, "i-1"),
+        ("-created_at", 1, "i\0"),
+        ("-created_at", 1, 2),
+        ("-created_at", None, "i-1"),
+    ):
+        problem(client.get("/machines", cursor=forged(*place)), 422, "bad-question", "cursor")
+    for sort, value in (("-zone", 1), ("zone", "a\0"), ("launch_time", "2027")):
+        answer = client.get("/machines", sort=sort, cursor=forged(sort, value, "i-1"))
+        problem(answer, 422, "bad-question", "cursor")
+    problem(client.get("/machines", zone="a\0b"), 400, "bad-request", "NUL")
+    problem(client.get("/machines/i-%00"), 400, "bad-request", "NUL")
+    problem(client.get("/machines/i-\ud7ff"), 404, "not-in-ledger")
+    assert len(client.document("/machines", zone="\u00e9\U0001f600'\\%_")["machines"]) == 0
+    assert len(client.document("/machines")["machines"]) == 2
 
 
 @pytest.mark.stores("sqlite")

@@ -195,6 +195,45 @@ def test_so_many_and_no_more(world: World, run: Run) -> None:
 
 
 @pytest.mark.stores("sqlite")
+def test_the_end_of_a_token_ends_its_stream(world: World, run: Run) -> None:
+    """What is recorded after it was revoked is not told any more."""
+    token = new_token(run, "viewer")
+    (token_id,) = [
+        t["token_id"] for t in run("tokens", "list", "--output", "json").document["tokens"]
+    ]
+
+    async def story() -> None:
+        async with serving(world) as app:
+            reader = Reader(app, token, "after=0")
+            reader.begin()
+            await reader.until(lambda r: positions(r) == whole(world))
+            seen = positions(reader)
+            run("tokens", "revoke", token_id, "--reason", "left")
+            app.state.identities.forget()
+            assert reader._task is not None
+            await asyncio.wait_for(reader._task, PATIENCE)
+            assert positions(reader) == seen
+
+    go(story)
+
+
+@pytest.mark.stores("sqlite")
+def test_an_id_that_no_event_has_is_refused(world: World, run: Run) -> None:
+    """Rather than leave out what came meanwhile."""
+    token = new_token(run, "viewer")
+
+    async def story() -> None:
+        async with serving(world) as app:
+            reader = Reader(app, token, "after=0", last="yesterday")
+            reader.begin()
+            await reader.until(lambda r: r.status > 0)
+            assert reader.status == 422
+            await reader.end()
+
+    go(story)
+
+
+@pytest.mark.stores("sqlite")
 def test_the_end_of_the_server_ends_the_stream(world: World, run: Run) -> None:
     """Its clients come back to another one."""
     token = new_token(run, "viewer")

@@ -17,9 +17,10 @@ from domain.token import OPERATOR
 from interfaces.cli import explained
 from interfaces.read_side import worker_status
 from interfaces.rest import asked, commands, models
+from interfaces.rest.commanding import Acting, Random
 from interfaces.rest.console.rendering import page, told
 from interfaces.rest.console.sign_in import HOME, form_of
-from interfaces.rest.door import principal_of, refuse_below
+from interfaces.rest.door import refuse_below
 from interfaces.rest.problems import Problem
 from interfaces.rest.queries import REACHED_WITHIN, wanted
 
@@ -380,15 +381,13 @@ def _checked(model: type[BaseModel], fields: Row) -> Any:
 
 
 async def _carry_out(
-    request: Request, form: dict[str, list[str]], command: Callable[[Any, Any], Row]
+    request: Request, form: dict[str, list[str]], command: Callable[[Acting, Random], Row]
 ) -> Row:
     """The command's answer once the read models have it."""
     # All of the form, so that another choice after the browser's Back is another command.
     key = urlencode(sorted(form.items()), doseq=True)
     random = commands.random_of(request, key if "key" in form else None)
-    done: Row = await request.app.state.commands.carry_out(
-        principal_of(request).name, lambda acting: command(acting, random)
-    )
+    done = await commands.carry_out(request, lambda acting: command(acting, random))
     await request.app.state.looks.reach(done["position"], REACHED_WITHIN)
     return done
 
@@ -401,12 +400,11 @@ async def cancel(request: Request) -> Response:
     form = await form_of(request)
     given = _checked(models.Cancel, {"reason": form.get("reason", [""])[0]})
 
-    def command(acting: Any, random: Any) -> Row:
-        return acting.cancel_request(  # type: ignore[no-any-return]
-            request_id, given.reason, SOURCE, random
-        )
-
-    await _carry_out(request, form, command)
+    await _carry_out(
+        request,
+        form,
+        lambda acting, random: acting.cancel_request(request_id, given.reason, SOURCE, random),
+    )
     return RedirectResponse(_story("requests", request_id), 303)
 
 
@@ -420,10 +418,11 @@ async def hand_back(request: Request) -> Response:
     fields = {"machine_ids": form["machine_id"], "reason": form.get("reason", [""])[0]}
     given = _checked(models.HandBack, fields)
 
-    def command(acting: Any, random: Any) -> Row:
-        return acting.return_machines(  # type: ignore[no-any-return]
-            list(dict.fromkeys(given.machine_ids)), given.reason, SOURCE, random
-        )
-
-    done = await _carry_out(request, form, command)
+    done = await _carry_out(
+        request,
+        form,
+        lambda acting, random: acting.return_machines(
+            given.machine_ids, given.reason, SOURCE, random
+        ),
+    )
     return RedirectResponse(_story("requests", done["request_id"]), 303)
