@@ -141,7 +141,8 @@ class Terminated:
 
 
 class Cloud(Protocol):
-    """EC2 of one account and region. Calls go out one at a time per method call, in one attempt."""
+    """EC2 of one account and region. Calls that change something go out one at a time, in one
+    attempt; looks at many machines by their ids may be several at a time."""
 
     account: str
     region: str

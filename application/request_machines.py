@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from application.failures import Conflict
 from domain.identifiers import REQUEST, new_id
 from domain.machine_request import MachineRequest
 from domain.template import Template, check_ask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from application.ports import Ledger
@@ -43,11 +45,27 @@ class RequestMachines:
         self.request_id = new_id(REQUEST, random)
 
 
-def request_machines(command: RequestMachines, ledger: Ledger) -> str:
+def request_machines(
+    command: RequestMachines,
+    ledger: Ledger,
+    recorded: Callable[[], str | None] | None = None,
+) -> str:
     """Record the request, and first the template's revision when the ledger lacks it; its id.
 
-    Raises a Refusal; then nothing was recorded.
+    `recorded` asks which revision the ledger has by now: when somebody has just recorded one, the
+    request goes on from there. Raises a Refusal, Conflict; then nothing was recorded.
     """
+    while True:
+        try:
+            return _record(command, ledger)
+        except Conflict:
+            revision = recorded() if recorded is not None else command.recorded_revision
+            if revision == command.recorded_revision:
+                raise  # then it is the command that was carried out already
+            command.recorded_revision = revision
+
+
+def _record(command: RequestMachines, ledger: Ledger) -> str:
     offered = command.offered
     content = offered["content"] if offered else None
     count = check_ask(command.template_id, content, command.machine_count)

@@ -44,6 +44,7 @@ __all__ = [
     "aws_calls",
     "example_templates",
     "export_log",
+    "hindrance",
     "iam_policy",
     "instance_types_named",
     "kept_figures",
@@ -321,6 +322,20 @@ def worker_status(call: Call) -> dict[str, object]:
         "ended": bool(facts.get("ended")),
         "reason": facts.get("reason") or None,
     }
+
+
+def hindrance(call: Call) -> str:
+    """Why nobody carries out what is recorded, and what to do; "" when a worker does, on this
+    machine or another, or the calls do it themselves."""
+    if call.mode == "inline" or worker_start.is_alive(call.site):
+        return ""
+    try:
+        if call.read_model().holder_lives():
+            return ""
+    except StoreError as error:
+        return str(error)  # what was recorded is recorded
+    after = "HostFactory's next call starts one, or" if call.mode == "auto" else "start it, or"
+    return f"no worker lives: {after} run `hostledger worker run`"
 
 
 def kept_figures(call: Call, since: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from application.queries import NotInLedger
 from application.replay import recorded
 from domain.refusals import UnknownRequest
 from interfaces.cli import output
-from interfaces.read_side import Call, registered_site, site_from, worker_status
+from interfaces.read_side import Call, hindrance, registered_site, site_from
 
 
 def text(value: str) -> str:
@@ -205,10 +205,6 @@ def ledger_of(side: Any) -> Iterator[Any]:
 
 def tell_if_nobody_works(arguments: argparse.Namespace) -> None:
     """After a command that is recorded: say so when no worker is there to carry it out."""
-    call = reading(arguments)
-    if call.mode != "inline" and not worker_status(call)["lives"]:
-        after = "HostFactory's next call starts one, or" if call.mode == "auto" else "start it, or"
-        print(
-            f"hostledger: recorded, but no worker lives: {after} run `hostledger worker run`",
-            file=sys.stderr,
-        )
+    told = hindrance(reading(arguments))
+    if told:
+        print(f"hostledger: recorded, but {told}", file=sys.stderr)

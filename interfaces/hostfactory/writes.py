@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from application.crash_points import reach
-from application.failures import Conflict
 from application.json_text import dumps
 from application.request_machines import RequestMachines
 from application.request_machines import request_machines as record_request
@@ -41,16 +40,7 @@ def request_machines(call: Call, document: dict[str, Any], path: str) -> str:
         os.urandom(16),
         wire_format.resource_account(document),
     )
-    request_id = ""
-    while not request_id:
-        try:
-            request_id = record_request(command, ledger)
-        except Conflict:
-            # Another call has just recorded this revision. Only that can conflict: ids are random.
-            recorded = model.template_revision(key)
-            if recorded == command.recorded_revision:
-                raise
-            command.recorded_revision = recorded
+    request_id = record_request(command, ledger, lambda: model.template_revision(key))
     message = call.look_after(model, wanted=True)
     reach("answer.requestMachines")
     return _answer(request_id, "Machines requested.", message)

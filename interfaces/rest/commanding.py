@@ -20,7 +20,7 @@ from application.return_machines import ReturnMachines, return_machines
 from application.tokens import CreateToken, RevokeToken, create_token, ends_after, revoke_token
 from domain.refusals import UnknownMachine
 from domain.template import Template
-from interfaces.read_side import Call
+from interfaces.read_side import Call, hindrance
 from interfaces.rest.looks import RECENT, Looks
 from interfaces.rest.problems import Problem
 
@@ -56,7 +56,7 @@ class Acting:
             reason=reason,
         )
         try:
-            request_machines(command, self._store)
+            request_machines(command, self._store, partial(self._model.template_revision, key))
         except Conflict:
             if self._store.command_result(command.request_id) is None:
                 raise
@@ -161,20 +161,14 @@ class Commands:
         with self._span("command"):
             return await asyncio.wrap_future(self._queue.submit(command, principal))
 
-    def hindrance(self) -> str:
+    async def hindrance(self) -> str:
         """Why nobody works on what is recorded, "" when a worker does; as of a second ago."""
         told, until = self._hindrance
         if time.monotonic() >= until:
-            told = _hindrance(self._looks.call())
+            told = await self._looks.run(lambda: hindrance(self._looks.call()))
             self._hindrance = (told, time.monotonic() + RECENT)
         return told
 
     def close(self) -> None:
         """After what waits was carried out."""
         self._queue.close()
-
-
-def _hindrance(call: Call) -> str:
-    if call.mode == "inline" or call.worker_lives():
-        return ""
-    return "no worker lives: the next call of a script starts one, or `hostledger worker run`"

@@ -60,8 +60,8 @@ async def carry_out(request: Request, command: Callable[[Acting], T]) -> T:
     return await commands.carry_out(principal_of(request).name, command)
 
 
-def _accepted(request: Request, document: dict[str, Any]) -> Response:
-    document["message"] = request.app.state.commands.hindrance()
+async def _accepted(request: Request, document: dict[str, Any]) -> Response:
+    document["message"] = await request.app.state.commands.hindrance()
     headers = {"Location": f"/api/v1/requests/{document['request_id']}"}
     return Response(encode(document), 202, headers, media_type=JSON)
 
@@ -82,7 +82,7 @@ async def request_machines(
     random = random_of(request, key)
     wish = (asked.template_id, asked.machine_count, asked.reason, SOURCE, random)
     recorded = await carry_out(request, lambda acting: acting.request_machines(*wish))
-    return _accepted(request, recorded)
+    return await _accepted(request, recorded)
 
 
 @router.post(
@@ -98,7 +98,7 @@ async def return_machines(request: Request, asked: models.HandBack, key: Key = N
     """The return is recorded; a worker terminates the machines. Every one must be ours."""
     wish = (asked.machine_ids, asked.reason, SOURCE, random_of(request, key))
     recorded = await carry_out(request, lambda acting: acting.return_machines(*wish))
-    return _accepted(request, recorded)
+    return await _accepted(request, recorded)
 
 
 @router.post(
@@ -116,7 +116,7 @@ async def cancel_request(
     """It ends, and the machines that it has are returned."""
     wish = (request_id, asked.reason, SOURCE, random_of(request, key))
     recorded = await carry_out(request, lambda acting: acting.cancel_request(*wish))
-    return _accepted(request, recorded)
+    return await _accepted(request, recorded)
 
 
 @router.get(

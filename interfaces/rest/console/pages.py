@@ -109,7 +109,7 @@ async def show_fleet(request: Request) -> Response:
         }
 
     document = await _look(request, question)
-    hindrance = request.app.state.commands.hindrance()
+    hindrance = await request.app.state.commands.hindrance()
     return page(request, "fleet", live=True, hindrance=hindrance, **document)
 
 
