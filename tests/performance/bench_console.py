@@ -11,7 +11,6 @@ import os
 import platform
 import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-from tests.performance.bench_server import Site
+from tests.performance.bench_server import Site, command_line, publish
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORT = ROOT / "docs/reference/performance-console.md"
@@ -122,16 +121,10 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hostledger-bench-", dir="/var/tmp") as directory:
         site = Site(directory)
-        os.makedirs(os.path.dirname(site.store))
-        write = ["-m", "tests.performance.past", site.store, "--events", str(arguments.events)]
-        subprocess.run([sys.executable, *write], check=True, stdout=subprocess.DEVNULL)
+        site.fill(arguments.events)
         found = measure(site, arguments.rounds)
-    told = page(found, arguments.rounds, " ".join(["bench_console.py", *sys.argv[1:]]))
-    if arguments.print:
-        print(told)
-    else:
-        REPORT.write_text(told)
-        print(f"written: {REPORT.relative_to(ROOT)}")
+    told = page(found, arguments.rounds, command_line())
+    publish(told, None if arguments.print else REPORT)
     return 0
 
 

@@ -169,6 +169,16 @@ class Site:
             **variables,
         }
 
+    def fill(self, events: int, log: str | None = None) -> None:
+        """A store with a past of so many events, or with that of a ledger."""
+        os.makedirs(os.path.dirname(self.store))
+        if log is not None:
+            shutil.copy(log, self.store)
+            self.run("store", "activate", "--reason", "measured")
+            return
+        write = ["-m", "tests.performance.past", self.store, "--events", str(events)]
+        subprocess.run([sys.executable, *write], check=True, stdout=subprocess.DEVNULL)
+
     def run(self, *words: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "interfaces.cli.main", *words],
@@ -371,6 +381,20 @@ def page(found: dict[str, Any], command: str) -> str:
     )
 
 
+def command_line() -> str:
+    """What was called, with files by their names alone."""
+    return " ".join(map(os.path.basename, sys.argv))
+
+
+def publish(told: str, report: Path | None) -> None:
+    """Write a page, or print it."""
+    if report is None:
+        print(told)
+    else:
+        report.write_text(told)
+        print(f"written: {report.relative_to(ROOT)}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--serve", action="store_true", help="the server that is measured")
@@ -396,27 +420,13 @@ def main() -> int:
         found["commands"] = commands(site, rounds, seconds)
         print(found["commands"], file=sys.stderr)
         site = Site(f"{directory}/reads")
-        os.makedirs(os.path.dirname(site.store))
-        write = ["-m", "tests.performance.past", site.store, "--events", str(arguments.events)]
-        if arguments.log:
-            shutil.copy(arguments.log, site.store)
-        else:
-            subprocess.run([sys.executable, *write], check=True, stdout=subprocess.DEVNULL)
-        if arguments.log:
-            site.run("store", "activate", "--reason", "measured")
+        site.fill(arguments.events, arguments.log)
         found["reads"] = reads(site, rounds, seconds)
         print(found["reads"], file=sys.stderr)
         for kind in arguments.stores:
             with new_place(kind, stack) as (place, directory):
                 found["shared"][kind] = group_commit(place, directory, rounds, seconds / 3)
-    told = page(
-        found, " ".join(["bench_server.py", *(os.path.basename(word) for word in sys.argv[1:])])
-    )
-    if arguments.print:
-        print(told)
-    else:
-        REPORT.write_text(told)
-        print(f"written: {REPORT.relative_to(ROOT)}")
+    publish(page(found, command_line()), None if arguments.print else REPORT)
     return 0
 
 
