@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from application import crash_points
 from infrastructure.read_models.sql import SqlReadModel
 from infrastructure.settings import Storage as StorageSettings
 from infrastructure.site import Site
@@ -33,6 +34,18 @@ def crash_points_of(kind: str, topic: str) -> tuple[str, ...]:
     nothing is recorded at those that end in `.before`."""
     between = [point.format(topic) for point in BETWEEN.get(kind, ())]
     return (f"commit.{topic}.before", *between, f"commit.{topic}.after")
+
+
+@contextmanager
+def at_crash_point(point: str, act: Callable[[str], None]) -> Iterator[None]:
+    """Within: what would be a crash at this point does something else; it is told the point."""
+    before, crash_points.die = crash_points.die, act  # type: ignore[assignment]
+    crash_points.crash_at(point)
+    try:
+        yield
+    finally:
+        crash_points.crash_at("")
+        crash_points.die = before
 
 
 BETWEEN: dict[str, tuple[str, ...]] = {"json": ("commit.{}.logged",)}

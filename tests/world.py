@@ -9,8 +9,8 @@ from __future__ import annotations
 import gc
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from interfaces.hostfactory import reads, writes
 from interfaces.read_side import Call
 from interfaces.worker.loop import Worker
 from tests.fakes.clock import ClockBeside, FakeClock
-from tests.stores import Place
+from tests.stores import Place, at_crash_point
 
 if TYPE_CHECKING:
     from infrastructure.storage import Storage
@@ -273,18 +273,7 @@ class World:
         def die(name: str) -> None:
             raise crash_points.Crash(name)
 
-        return self._at(point, die)
-
-    @contextmanager
-    def _at(self, point: str, die: Callable[[str], None]) -> Iterator[None]:
-        before = crash_points.die
-        crash_points.die = die
-        crash_points.crash_at(point)
-        try:
-            yield
-        finally:
-            crash_points.crash_at("")
-            crash_points.die = before
+        return at_crash_point(point, die)
 
     def die_at(self, point: str, seconds: float = 300.0) -> None:
         """Let time pass until the one worker dies at this point, as by SIGKILL."""
@@ -306,7 +295,7 @@ class World:
             crash_points.crash_at("")
             meanwhile()
 
-        return self._at(point, hold)
+        return at_crash_point(point, hold)
 
     def tick(self) -> None:
         """One look of every worker; those that end are gone."""

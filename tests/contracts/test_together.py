@@ -26,7 +26,7 @@ from domain.machine_request import MachineRequest
 from domain.refusals import Refusal
 from infrastructure.event_store.commit import is_damaged, outcome_of
 from tests.fakes.clock import FakeClock
-from tests.stores import STORES, Place
+from tests.stores import STORES, Place, at_crash_point
 
 if TYPE_CHECKING:
     from infrastructure.storage import Storage
@@ -293,7 +293,7 @@ def test_cut_at_the_shared_commit(
     def die(name: str) -> None:
         raise crash_points.Crash(name)
 
-    with at(f"commit.together.{side}", die), pytest.raises(crash_points.Crash):
+    with at_crash_point(f"commit.together.{side}", die), pytest.raises(crash_points.Crash):
         store.together([asking(store, "a"), asking(store, "b")])
 
     log = log_of(storage)
@@ -427,18 +427,6 @@ def test_any_grouping_gives_the_same_log_as_one_by_one(
 
 
 @contextmanager
-def at(point: str, do: Callable[[str], None]) -> Iterator[None]:
-    """What would be a crash there does something else."""
-    before, crash_points.die = crash_points.die, do
-    crash_points.crash_at(point)
-    try:
-        yield
-    finally:
-        crash_points.crash_at("")
-        crash_points.die = before
-
-
-@contextmanager
 def held_up(queue: CommandQueue[Any]) -> Iterator[None]:
     """What is submitted within shares the next commit."""
     began, gate = Event(), Event()
@@ -466,7 +454,7 @@ def test_nobody_is_answered_before_the_commit(
     def look(name: str) -> None:
         seen.append(([future.done() for future in futures], len(log_of(storage))))
 
-    with at(point, look):
+    with at_crash_point(point, look):
         with held_up(queue):
             futures = [
                 queue.submit(lambda store: asking(store, "a")()),
@@ -491,7 +479,7 @@ def test_a_commit_that_fails_fails_all(
 
     opened: list[Any] = []
     queue.submit(opened.append).result(60)
-    with at("commit.together.before#2", fail):
+    with at_crash_point("commit.together.before#2", fail):
         with held_up(queue):
             futures = [
                 queue.submit(lambda store: asking(store, "a")()),

@@ -8,8 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ from infrastructure.event_store.postgresql_setup import FIRST
 from tests.fakes.clock import FakeClock
 from tests.infrastructure.postgresql_stores import storage_at
 from tests.postgresql import Server, server, within_patience
+from tests.stores import at_crash_point
 
 ACTOR = {"user": "test"}
 
@@ -266,16 +267,14 @@ def test_a_following_reader_misses_nothing(url: str) -> None:
 # -- answers that are lost ------------------------------------------------------------------------
 
 
-@contextmanager
-def reaching(point: str, act: Callable[[], object]) -> Iterator[None]:
-    before = crash_points.die
-    crash_points.die = lambda _: (crash_points.crash_at(""), act())  # type: ignore[assignment,return-value]
-    crash_points.crash_at(point)
-    try:
-        yield
-    finally:
+def reaching(point: str, act: Callable[[], object]) -> AbstractContextManager[None]:
+    """Within: the act is done when the point is reached, once."""
+
+    def once(_: str) -> None:
         crash_points.crash_at("")
-        crash_points.die = before
+        act()
+
+    return at_crash_point(point, once)
 
 
 def test_a_connection_that_breaks_before_the_commit(url: str) -> None:
