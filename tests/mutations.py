@@ -1035,7 +1035,7 @@ MUTATIONS = (
         "ready without the store",
         "",
         "interfaces/rest/health.py",
-        "        await request.app.state.looks.ask(lambda view: view.end())",
+        "        await request.app.state.looks.end()",
         "        pass",
         ("tests/interfaces/test_rest_health.py::test_it_is_not_ready_without_its_store",),
     ),

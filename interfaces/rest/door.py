@@ -90,7 +90,7 @@ class Door:
         try:
             headers = scope["headers"]
             if b"%00" in scope["query_string"] or "\0" in scope["path"]:
-                raise Problem(400, "bad-request", "no id and no name has a NUL in it")
+                raise Problem(422, "invalid", "no id and no name has a NUL in it")
             await self._let_in(scope, headers, state)
             body = _Body(receive, self._most, self._timeout, headers)
             come = body if body.comes else receive

@@ -224,8 +224,8 @@ def test_what_no_store_can_hold_is_refused(world: World, client: Client) -> None
     for sort, value in (("-zone", 1), ("zone", "a\0"), ("launch_time", "2027")):
         answer = client.get("/machines", sort=sort, cursor=forged(sort, value, "i-1"))
         problem(answer, 422, "bad-question", "cursor")
-    problem(client.get("/machines", zone="a\0b"), 400, "bad-request", "NUL")
-    problem(client.get("/machines/i-%00"), 400, "bad-request", "NUL")
+    problem(client.get("/machines", zone="a\0b"), 422, "invalid", "NUL")
+    problem(client.get("/machines/i-%00"), 422, "invalid", "NUL")
     problem(client.get("/machines/i-\ud7ff"), 404, "not-in-ledger")
     assert len(client.document("/machines", zone="\u00e9\U0001f600'\\%_")["machines"]) == 0
     assert len(client.document("/machines")["machines"]) == 2
