@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from application.projections import TABLES, VERSIONS
-from application.replay import end_of, replay
+from application.replay import end_of, no_search_for_cycles, replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -100,6 +100,7 @@ def is_outdated(source: Source) -> bool:
     return {row["name"]: row["version"] for row in source.projections()} != VERSIONS
 
 
+@no_search_for_cycles()
 def rebuild(
     source: Source, store: Store, within: Source, replica: Replica, progress: Progress
 ) -> Rebuilt:
@@ -175,6 +176,7 @@ def differences(live: Source, rebuilt: Replica, tables: Sequence[str]) -> Iterat
                 one, other = next(ours, None), next(theirs, None)
 
 
+@no_search_for_cycles()
 def verify(source: Source, replica: Replica, progress: Progress) -> Row:
     """Compare the read models with what the log makes of an empty replica; nothing is changed.
 

@@ -73,7 +73,7 @@ def replay(
         last = source.events_after(replica.position - 1, 1)
         if not last or last[0]["chain"] != replica.chain:
             replica.begin()
-    with _no_search_for_cycles():
+    with no_search_for_cycles():
         while replica.position < until:
             count = min(BATCH, until - replica.position)
             events = source.records_to_replay(replica.position, count)
@@ -85,7 +85,7 @@ def replay(
 
 
 @contextmanager
-def _no_search_for_cycles() -> Iterator[None]:
+def no_search_for_cycles() -> Iterator[None]:
     """Events and rows are many and in no cycle: to look for one takes a tenth of the time."""
     was_on = gc.isenabled()
     gc.disable()

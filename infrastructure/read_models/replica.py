@@ -40,6 +40,9 @@ MOST_ROWS = 10_000
 CACHE = 16 * 1024
 """KiB of the database that SQLite holds in memory."""
 
+PAGE = 16 * 1024
+"""Bytes of a page: rows are read and written in the neighbourhoods in which they came."""
+
 OWN = """
 CREATE TABLE replica (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -95,6 +98,9 @@ class Replica:
     def _open(self, connection: Any, deployment: str) -> None:
         self.connection = connection
         self.connection.execute("PRAGMA synchronous = OFF")
+        # Whoever writes a replica is alone with it (`alone`), and need not ask at each read.
+        self.connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self.connection.execute(f"PRAGMA page_size = {PAGE}")
         self.connection.execute(f"PRAGMA cache_size = -{CACHE}")
         self._deployment = deployment
         self._columns: dict[str, list[str]] = {}

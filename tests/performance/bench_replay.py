@@ -72,6 +72,7 @@ def timed(*given):
 store.exchange = timed
 replica = Replica(path + ".rebuild", deployment)
 print("rows", rebuild(view, store, storage.view_of(store), replica, quiet).exchanged)
+replica.close()
 os.unlink(path + ".rebuild")
 """
 )
