@@ -26,7 +26,6 @@ from infrastructure.settings import (
 
 ENVIRONMENT = "environment"
 ENVIRONMENT_PREFIX = "HOSTLEDGER_"
-_KEYS_TO_COME = ("performance.lazy_loading",)
 
 
 class ConfigurationProblem(Exception):
@@ -201,9 +200,6 @@ def _own_file(path: str) -> dict[str, _Given]:
                     problem = f"is a section, an object, not {_shown(value)}"
                     raise ConfigurationProblem(path, key, problem, "put its keys in { }")
                 walk(value, f"{key}.")
-            elif key in _KEYS_TO_COME:
-                problem = "comes in a later release and would have no effect in this one"
-                raise ConfigurationProblem(path, key, problem, "take it out")
             else:
                 nearest = _nearest(key, [*KEYS, *sorted(_SECTIONS)])
                 problem = f"is no key; the nearest is {nearest}"
@@ -469,7 +465,7 @@ def _first_problem(errors: list[ErrorDetails], given: Mapping[str, _Given]) -> C
         key = max((k for k in given if f"{location}.".startswith(f"{k}.")), key=len)
         place = _within(given[key], error["loc"][len(key.split(".")) :])
         message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        problem = message if error["type"] == "to_come" else f"{message}, not {_shown(place.value)}"
+        problem = f"{message}, not {_shown(place.value)}"
         step = "correct it" + _default_note(key)
     return ConfigurationProblem(place.path, place.name, problem, step)
 

@@ -779,9 +779,64 @@ class Cpu(_Section):
     does not have, or that this process may not use, is warned about in the log and left out."""
 
 
+Component = Literal[
+    "clock",
+    "compiled",
+    "settings",
+    "journal",
+    "metrics",
+    "watch",
+    "storage",
+    "memory_looks",
+    "store",
+    "ledger",
+    "works",
+    "work",
+    "queries",
+    "clouds",
+    "leases",
+    "lease",
+    "turns",
+    "sightings",
+    "policies",
+    "checkpoints",
+    "delivery",
+    "monitoring",
+    "LoggingPort",
+    "ConfigurationPort",
+]
+"""What worker and server are made of, by the names of `interfaces.write_side`; the last two are
+other names of `journal` and `settings`."""
+
+
+class LazyLoading(_Section):
+    """When worker and server load what they are made of. The five scripts always load what they
+    use, when they use it."""
+
+    enabled: bool = True
+    """Whether a component is loaded when it is first used. false: all are loaded at the start."""
+    cache_instances: bool = True
+    """Whether a component is built once. false: one that keeps nothing is built at each use;
+    what has state (the store, leases, what counts) is still one."""
+    discovery_mode: Literal["lazy", "eager"] = "lazy"
+    """When the ways to launch and the stores are imported: lazy, each when it is first used;
+    eager, all of them at the start, which fails where one of them is broken."""
+    connection_mode: Literal["lazy", "eager"] = "lazy"
+    """When connections to the store and to AWS are opened: lazy, each when it is first used; eager,
+    at the start, which fails where one is refused."""
+    preload_critical: Annotated[list[Component], BeforeValidator(_list_from_variable)] = []
+    """Components that are loaded before all others, by name. In the environment a JSON list."""
+    debug_timing: bool = False
+    """Whether the log tells what was loaded, when and in how many seconds. `PERFORMANCE_DEBUG=true`
+    in the environment says so, too."""
+    max_concurrent_loads: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=1, le=64)] = 5
+    """Threads in which components are loaded where all are at the start."""
+
+
 class Performance(_Section):
     """What worker and server take of the machine."""
 
+    lazy_loading: LazyLoading = LazyLoading()
     memory: Memory = Memory()
     cpu: Cpu = Cpu()
 

@@ -171,6 +171,18 @@ KEYS: list[tuple[str, Any, Any, Any]] = [
         {"ops": "operator"},
         {"ops": "operator"},
     ),
+    ("performance.lazy_loading.enabled", True, False, False),
+    ("performance.lazy_loading.cache_instances", True, False, False),
+    ("performance.lazy_loading.discovery_mode", "lazy", "eager", "eager"),
+    ("performance.lazy_loading.connection_mode", "lazy", "eager", "eager"),
+    (
+        "performance.lazy_loading.preload_critical",
+        [],
+        ["LoggingPort", "ConfigurationPort", "store"],
+        ["LoggingPort", "ConfigurationPort", "store"],
+    ),
+    ("performance.lazy_loading.debug_timing", False, True, True),
+    ("performance.lazy_loading.max_concurrent_loads", 5, 2, 2),
     ("performance.memory.max_cache_size", 100_000_000, "2MB", 2_000_000),
     ("performance.memory.gc_threshold", None, 1000, 1000),
     ("performance.memory.object_pool_size", 0, 500, 500),
@@ -315,6 +327,14 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("server.oidc.jwks_url", "login.example.org/keys", "an https URL is needed"),
     ("server.oidc.role_claim", "", "at least 1 character"),
     ("server.oidc.roles", "ops", "a JSON object is needed"),
+    ("performance.lazy_loading.enabled", "perhaps", "valid boolean"),
+    ("performance.lazy_loading.cache_instances", "perhaps", "valid boolean"),
+    ("performance.lazy_loading.discovery_mode", "keen", "'lazy' or 'eager'"),
+    ("performance.lazy_loading.connection_mode", "keen", "'lazy' or 'eager'"),
+    ("performance.lazy_loading.preload_critical", ["StoragePort"], "'store'"),
+    ("performance.lazy_loading.preload_critical", "store", "a JSON list is needed"),
+    ("performance.lazy_loading.debug_timing", "perhaps", "valid boolean"),
+    ("performance.lazy_loading.max_concurrent_loads", 65, "less than or equal to 64"),
     ("performance.memory.max_cache_size", "100 boxes", "a size such as 100MB"),
     ("performance.memory.gc_threshold", 0, "greater than or equal to 1"),
     ("performance.memory.object_pool_size", -1, "greater than or equal to 0"),
@@ -607,17 +627,6 @@ def test_unknown_keys(tmp_path: Path, document: Any, key: str, nearest: str) -> 
     assert problem.key.endswith(key)
     assert "is no key" in problem.problem
     assert nearest in problem.problem
-
-
-@pytest.mark.parametrize(
-    "document",
-    [
-        {"performance": {"lazy_loading": {"enabled": True}}},
-    ],
-)
-def test_keys_of_later_releases(tmp_path: Path, document: Any) -> None:
-    """A key that would have no effect yet is refused, not swallowed."""
-    assert "comes in a later release" in problem_of(written(tmp_path, document)).problem
 
 
 @pytest.mark.parametrize(
