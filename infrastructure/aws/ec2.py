@@ -1,4 +1,7 @@
-"""The port `Cloud`: everything that Hostledger asks of one AWS account and region."""
+"""The port `Cloud`: everything that Hostledger asks of one AWS account and region.
+
+What belongs to one API alone is imported when that API is first used.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +28,19 @@ from domain.capacity import (
     Pool,
     launch_api,
 )
-from infrastructure.aws import dry_runs, fleets, groups, run_instances, spot_fleets
 from infrastructure.aws.client import Connection, Watch
 from infrastructure.aws.instances import PAGE, Instances, instance_of
 from infrastructure.aws.launch_templates import LaunchTemplates, template_data
 from infrastructure.aws.machine_data import describes_root_volume
 from infrastructure.aws.notices import Notices
 from infrastructure.aws.resolving import Resolving
-from infrastructure.aws.tags import launch_tags
+from infrastructure.aws.tags import DEPLOYMENT, launch_tags
 from infrastructure.aws.user_data import user_data_of, with_user_data
 from infrastructure.settings import Aws
 from infrastructure.telemetry.journal import Journal
+
+SMALLEST_PAGE = 5
+"""Instances in a page, at least (API_DescribeInstances.html)."""
 
 
 class _Fleets(Protocol):
@@ -52,11 +57,19 @@ class _Fleets(Protocol):
     def delete(self, kind: str, fleet_ids: Sequence[str]) -> list[str]: ...
 
 
-_PAYLOADS = {
-    CREATE_FLEET: fleets.payload,
-    REQUEST_SPOT_FLEET: spot_fleets.payload,
-    CREATE_GROUP: groups.payload,
-}
+def _payload(api: str) -> Any:
+    """What makes the payload of an API that makes a fleet or group."""
+    if api == CREATE_FLEET:
+        from infrastructure.aws import fleets
+
+        return fleets.payload
+    if api == REQUEST_SPOT_FLEET:
+        from infrastructure.aws import spot_fleets
+
+        return spot_fleets.payload
+    from infrastructure.aws import groups
+
+    return groups.payload
 
 
 class Ec2:
@@ -85,16 +98,47 @@ class Ec2:
         self._templates = LaunchTemplates(self._connection)
         self._instances = Instances(self._connection, page, threads)
         self._notices = Notices(self._connection)
-        self._fleets: dict[str, _Fleets] = {
-            CREATE_FLEET: fleets.Fleets(self._connection, self._resolving),
-            REQUEST_SPOT_FLEET: spot_fleets.SpotFleets(self._connection),
-            CREATE_GROUP: groups.Groups(self._connection),
-        }
+        self._fleets: dict[str, _Fleets] = {}
+
+    def _of(self, api: str) -> _Fleets:
+        if api not in self._fleets:
+            self._fleets[api] = self._new(api)
+        return self._fleets[api]
+
+    def _new(self, api: str) -> _Fleets:
+        if api == CREATE_FLEET:
+            from infrastructure.aws import fleets
+
+            return fleets.Fleets(self._connection, self._resolving)
+        if api == REQUEST_SPOT_FLEET:
+            from infrastructure.aws import spot_fleets
+
+            return spot_fleets.SpotFleets(self._connection)
+        if api == CREATE_GROUP:
+            from infrastructure.aws import groups
+
+            return groups.Groups(self._connection)
+        raise LookupError(f"{api} makes no fleet")
 
     @property
     def call_time(self) -> float:
         """Seconds that one attempt of a call can last at most."""
         return self._connection.call_time
+
+    def check(self, deployment: str) -> None:
+        """Open the connection, and ask for a page of the deployment's instances: what any sweep
+        will need. Raises CallFailed."""
+        try:
+            self._connection.call(
+                "DescribeInstances",
+                {
+                    "Filters": [{"Name": f"tag:{DEPLOYMENT}", "Values": [deployment]}],
+                    "MaxResults": SMALLEST_PAGE,
+                },
+            )
+        except CallFailed as failed:
+            where = f"account {self.account}, {self.region}"
+            raise CallFailed(failed.kind, failed.code, f"{where}: {failed.message}") from failed
 
     # -- launching --------------------------------------------------------------------------------
 
@@ -121,6 +165,8 @@ class Ec2:
             root_device = self._resolving.root_device(image)
         api = launch_api(content)
         if api == RUN_INSTANCES:
+            from infrastructure.aws import run_instances
+
             (pool,) = pools
             payload, body = run_instances.payload(
                 content, pool, units, tags, body, image_id, root_device, site
@@ -131,7 +177,7 @@ class Ec2:
             pools = self._one_subnet_a_zone(pools)
         data, body = template_data(content, body, image_id, root_device, site_data)
         all_tags = launch_tags(content, tags)
-        payload, template = _PAYLOADS[api](content, pools, units, all_tags, data)
+        payload, template = _payload(api)(content, pools, units, all_tags, data)
         return Planned(api, payload, body, template)
 
     def _one_subnet_a_zone(self, pools: Sequence[Pool]) -> list[Pool]:
@@ -159,7 +205,7 @@ class Ec2:
     ) -> Launched:
         """Send exactly this payload with this token, or under its own name. Raises CallFailed."""
         if api != RUN_INSTANCES:
-            return self._fleets[api].launch(payload, token)
+            return self._of(api).launch(payload, token)
         parameters = {**with_user_data(payload, user_data), "ClientToken": token}
         try:
             answer = self._connection.call(api, parameters, machines=payload["MaxCount"])
@@ -175,6 +221,8 @@ class Ec2:
     def dry_run(self, planned: Planned) -> list[tuple[str, str]]:
         """Each call of a plan with what AWS says that would become of it; launches nothing. Raises
         CallFailed when AWS cannot be asked."""
+        from infrastructure.aws import dry_runs
+
         return dry_runs.dry_run(self._connection, planned)
 
     # -- launch templates -------------------------------------------------------------------------
@@ -199,21 +247,21 @@ class Ec2:
     def fleets(self, deployment: str, apis: Sequence[str]) -> list[Fleet]:
         """The deployment's fleets and groups, made by these APIs, that may still launch. Raises
         CallFailed."""
-        return [fleet for api in apis for fleet in self._fleets[api].listed(deployment)]
+        return [fleet for api in apis for fleet in self._of(api).listed(deployment)]
 
     def why_short(self, api: str, fleet_id: str) -> list[Shortage]:
         """What AWS says of launches of a fleet or group that failed. Raises CallFailed."""
-        return self._fleets[api].why_short(fleet_id)
+        return self._of(api).why_short(fleet_id)
 
     def set_target(self, api: str, fleet_id: str, target: int, on_demand: int) -> None:
         """Make it launch no more than `target` units, `on_demand` of them on demand; absolute, and
         nothing is terminated by it. Done when it is gone. Raises CallFailed."""
-        self._fleets[api].set_target(fleet_id, target, on_demand)
+        self._of(api).set_target(fleet_id, target, on_demand)
 
     def delete_fleets(self, api: str, fleet_type: str, fleet_ids: Sequence[str]) -> list[str]:
         """Let these launch no more, and go. Those of them that are gone or on their way; machines
         live on, but those of an instant fleet do not: it must have none. Raises CallFailed."""
-        return self._fleets[api].delete(fleet_type, fleet_ids)
+        return self._of(api).delete(fleet_type, fleet_ids)
 
     # -- instances --------------------------------------------------------------------------------
 
