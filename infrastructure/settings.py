@@ -798,7 +798,6 @@ Component = Literal[
     "lease",
     "turns",
     "sightings",
-    "policies",
     "checkpoints",
     "delivery",
     "monitoring",

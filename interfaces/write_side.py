@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
-from dependency_injector import containers, providers
+from dependency_injector import providers
 
 from application.failures import (
     BrokenConfiguration,
@@ -22,9 +23,12 @@ from application.failures import (
     StoreError,
     StoreInert,
 )
+from application.threads import in_threads
 from application.version import VERSION
 from infrastructure.clock import SystemClock
 from infrastructure.site import Site, site_from
+from interfaces.components import ALIASES, Component, Container
+from interfaces.loading import is_wanted, loads
 
 __all__ = ["Site", "WriteSide", "check_start", "site_from", "tell_failed_start"]
 
@@ -296,7 +300,7 @@ def _policies(turns: Any, site: Site, sightings: Any, settings: Any) -> Any:
     return Policies(turns, site.provider, sightings, settings.processing.worker_threads)
 
 
-class WriteSide(containers.DeclarativeContainer):
+class WriteSide(Container):
     """Everything that writes, for one provider instance. `process` names who acts."""
 
     site = providers.Dependency(instance_of=Site)
@@ -305,44 +309,121 @@ class WriteSide(containers.DeclarativeContainer):
     program_version: Any = providers.Object(VERSION)
     on_client: Any = providers.Object(None)
     random: Any = providers.Object(os.urandom)
-    clock: Any = providers.Singleton(SystemClock)
+    clock: Any = Component(SystemClock)
 
-    compiled: Any = providers.Singleton(_compiled, site, environ)
+    compiled: Any = Component(_compiled, site, environ)
     latest: Any = providers.Factory(_compiled, site, environ)
     write_status: Any = providers.Callable(_write_status, site)
-    settings: Any = providers.Singleton(_settings, compiled)
-    journal: Any = providers.Singleton(_journal, site, compiled)
+    settings: Any = Component(_settings, compiled, anew=True)
+    journal: Any = Component(_journal, site, compiled, anew=True)
     kept_metrics: Any = providers.Object(None)
-    metrics: Any = providers.Singleton(_metrics, settings, process, environ, kept_metrics)
-    watch: Any = providers.Singleton(_watch, metrics)
-    storage: Any = providers.Singleton(_storage, site, compiled, journal)
-    memory_looks: Any = providers.Singleton(_memory_looks, site, clock, process)
-    store: Any = providers.Singleton(_store, storage, site, clock, process)
-    ledger: Any = providers.Singleton(_ledger, store, settings, watch)
-    works: Any = providers.Singleton(_works, storage, store, settings)
-    work: Any = providers.Singleton(_first, works)
-    queries: Any = providers.Singleton(_queries, storage, store)
-    clouds: Any = providers.Singleton(_clouds, settings, clock, journal, on_client, watch)
-    leases: Any = providers.Singleton(
+    metrics: Any = Component(_metrics, settings, process, environ, kept_metrics)
+    watch: Any = Component(_watch, metrics)
+    storage: Any = Component(_storage, site, compiled, journal)
+    memory_looks: Any = Component(_memory_looks, site, clock, process)
+    store: Any = Component(_store, storage, site, clock, process)
+    ledger: Any = Component(_ledger, store, settings, watch)
+    works: Any = Component(_works, storage, store, settings, anew=True)
+    work: Any = Component(_first, works, anew=True)
+    queries: Any = Component(_queries, storage, store, anew=True)
+    clouds: Any = Component(_clouds, settings, clock, journal, on_client, watch)
+    leases: Any = Component(
         _leases, storage, store, settings, clock, site, process, program_version
     )
-    lease: Any = providers.Singleton(_lease, leases, clock)
-    turns: Any = providers.Singleton(
+    lease: Any = Component(_lease, leases, clock)
+    turns: Any = Component(
         _turns, ledger, storage, works, clouds, clock, leases, journal, compiled, settings, store,
         random,
     )  # fmt: skip
-    sightings: Any = providers.Singleton(_sightings, storage, store, watch)
-    policies: Any = providers.Singleton(_policies, turns, site, sightings, settings)
-    checkpoints: Any = providers.Singleton(
-        _checkpoints, settings, store, clock, journal, on_client, program_version
+    sightings: Any = Component(_sightings, storage, store, watch)
+    policies: Any = Component(_policies, turns, site, sightings, settings, late=True)
+    checkpoints: Any = Component(
+        _checkpoints, settings, store, clock, journal, on_client, program_version, anew=True
     )
-    delivery: Any = providers.Singleton(
-        _delivery, site, settings, clock, journal, on_client, store, metrics
-    )
-    monitoring: Any = providers.Singleton(
+    delivery: Any = Component(_delivery, site, settings, clock, journal, on_client, store, metrics)
+    monitoring: Any = Component(
         _monitoring, metrics, site, process, compiled, settings, clock, journal, storage, store,
         ledger, leases, delivery,
     )  # fmt: skip
+
+    def is_cached(self) -> bool:
+        return bool(_lazy_loading(self)["cache_instances"])
+
+
+DISCOVERED: Mapping[str, Sequence[str]] = {
+    "RunInstances": ("boto3", "infrastructure.aws.ec2", "infrastructure.aws.run_instances"),
+    "EC2Fleet": ("infrastructure.aws.fleets",),
+    "SpotFleet": ("infrastructure.aws.spot_fleets",),
+    "ASG": ("infrastructure.aws.groups",),
+    "the store sqlite": (
+        "infrastructure.storage.sqlite",
+        "infrastructure.event_store.sqlite",
+        "infrastructure.read_models.sql_queries",
+    ),
+    "the store sql": (
+        "infrastructure.storage.sql",
+        "infrastructure.storage.postgresql",
+        "infrastructure.event_store.pool",
+        "infrastructure.event_store.postgresql",
+        "infrastructure.read_models.postgresql_queries",
+    ),
+    "the store dynamodb": (
+        "infrastructure.storage.dynamodb",
+        "infrastructure.event_store.dynamodb",
+        "infrastructure.read_models.dynamodb_queries",
+    ),
+    "the store json": (
+        "infrastructure.storage.json_files",
+        "infrastructure.event_store.json_lines",
+        "infrastructure.read_models.json_lines",
+    ),
+}
+"""Ways to launch and stores -> the modules that each is made of; imported when it is used, or all
+at the start with `discovery_mode` eager."""
+
+
+def _discover(name: str) -> None:
+    """Raises NotInstalled."""
+    with loads.loading(name):
+        for module in DISCOVERED[name]:
+            try:
+                import_module(module)
+            except (ImportError, SyntaxError) as error:
+                raise NotInstalled(
+                    f"{name} cannot be used: {module} is not imported: {error}; install "
+                    "hostledger anew, or let only what is used be imported "
+                    "(performance.lazy_loading.discovery_mode lazy)"
+                ) from error
+
+
+def _lazy_loading(side: WriteSide) -> Any:
+    return side.compiled().settings["performance"]["lazy_loading"]
+
+
+def report_loads(side: WriteSide) -> None:
+    """From now on what is loaded is told in the instance's log, where the site wants that."""
+    wanted = is_wanted(side.environ(), side.compiled().settings)
+    loads.report_to(side.journal() if wanted else None, wanted=wanted)
+
+
+def load_at_start(side: WriteSide, part: str | None = None) -> None:
+    """Load what the site wants to have loaded before it is used, of all that there is or of what a
+    part is made of.
+
+    Raises NotInstalled, StoreError, BrokenConfiguration, CallFailed.
+    """
+    report_loads(side)
+    lazy = _lazy_loading(side)
+    threads = lazy["max_concurrent_loads"]
+    for name in lazy["preload_critical"]:
+        getattr(side, ALIASES.get(name, name))()
+    if lazy["discovery_mode"] == "eager":
+        in_threads(threads, _discover, list(DISCOVERED))
+    if not lazy["enabled"]:
+        side.load(side.store, threads, part)
+        if part is None:
+            # They are made when it is known whose leases are held; until then there is the module.
+            import_module("application.policies")
 
 
 def collect_server(
@@ -383,9 +464,31 @@ def check_start(side: WriteSide) -> None:
     """Find out at the start what would fail later. Raises StoreError, CallFailed,
     BrokenConfiguration."""
     side.storage().check()
-    side.store()
+    store = side.store()
     share(side)
-    side.clouds()
+    clouds = side.clouds()
+    lazy = _lazy_loading(side)
+    if lazy["connection_mode"] == "eager":
+
+        def check(cloud: Any) -> None:
+            with loads.loading(f"connection to {cloud.account} in {cloud.region}"):
+                cloud.check(store.deployment)
+
+        in_threads(lazy["max_concurrent_loads"], check, list(clouds.values()))
+
+
+def load_server(site: Site, environ: Any, metrics: Any) -> None:
+    """Load at the start of a server what its collections will be made of, as far as the site wants
+    that; a store that was opened for it is closed again. `metrics` are the server's. Raises as
+    `load_at_start`."""
+    side = WriteSide(
+        site=site, environ=environ, process="server", metrics=providers.Object(metrics)
+    )
+    try:
+        load_at_start(side, "monitoring")
+    finally:
+        if side.store.is_made:
+            side.store().close()
 
 
 def create(side: WriteSide) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from application.failures import (
 from application.queries import NotInLedger
 from application.version import VERSION
 from domain.refusals import Refusal
+from interfaces.loading import loads
 
 COMMANDS = {
     "store": ("interfaces.cli.store", "make a deployment's store, look at it, activate a copy"),
@@ -63,7 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(ended.code or 0)
     module = import_module(COMMANDS[arguments.command][0])
     try:
-        status: int = module.run(arguments)
+        try:
+            status: int = module.run(arguments)
+        finally:
+            loads.tell()
         sys.stdout.flush()
     except SAID as error:
         return _fail(str(error))
@@ -96,7 +100,8 @@ def _parser(command: str) -> argparse.ArgumentParser:
     for name, (module, summary) in COMMANDS.items():
         described = commands.add_parser(name, help=summary, description=f"{name}: {summary}")
         if name == command:
-            import_module(module).add_arguments(described)
+            with loads.loading(module):
+                import_module(module).add_arguments(described)
     return parser
 
 

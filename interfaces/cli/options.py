@@ -14,6 +14,7 @@ from application.queries import NotInLedger
 from application.replay import recorded
 from domain.refusals import UnknownRequest
 from interfaces.cli import output
+from interfaces.loading import is_wanted, loads
 from interfaces.read_side import Call, hindrance, registered_site, site_from
 
 
@@ -132,15 +133,17 @@ def process_of(arguments: argparse.Namespace) -> str:
 
 def reading(arguments: argparse.Namespace, site: Any = None) -> Call:
     """An instance to read from, wired as a HostFactory read is."""
-    call = Call(
-        process_of(arguments),
-        environ_of(arguments),
-        sys.executable,
-        site or site_of(arguments),
-        arguments.store,
-    )
-    call.archives = getattr(arguments, "archive", ())
-    call.storage.watch = call.slow_statements()
+    with loads.loading("call"):
+        call = Call(
+            process_of(arguments),
+            environ_of(arguments),
+            sys.executable,
+            site or site_of(arguments),
+            arguments.store,
+        )
+        call.archives = getattr(arguments, "archive", ())
+        call.storage.watch = call.slow_statements()
+    loads.report_to(call.journal(), wanted=is_wanted(call.environ, call.settings))
     _warn(arguments, call.compiled.problem)
     return call
 
@@ -154,10 +157,14 @@ def looking(arguments: argparse.Namespace, find: Any = None) -> Iterator[Any]:
     """
     call = reading(arguments)
     if arguments.as_of is None:
-        with closing(call.queries()) as view:
+        with loads.loading("queries"):
+            view = call.queries()
+        with closing(view):
             yield view
         return
-    with closing(call.past(arguments.as_of, find, output.Progress())) as view:
+    with loads.loading("past"):
+        view = call.past(arguments.as_of, find, output.Progress())
+    with closing(view):
         try:
             yield view
         except (NotInLedger, UnknownRequest) as error:
@@ -171,7 +178,8 @@ def writing(arguments: argparse.Namespace, site: Any = None) -> Any:
     """
     if arguments.store is not None:
         raise StoreError(f"--store {arguments.store} is for commands that only read")
-    from interfaces.write_side import WriteSide
+    with loads.loading("interfaces.write_side"):
+        from interfaces.write_side import WriteSide, report_loads
 
     side = WriteSide(
         site=site or site_of(arguments),
@@ -179,6 +187,7 @@ def writing(arguments: argparse.Namespace, site: Any = None) -> Any:
         process=process_of(arguments),
     )
     _warn(arguments, side.compiled().problem)
+    report_loads(side)
     return side
 
 

@@ -9,6 +9,7 @@ from contextlib import closing
 from application.failures import NotInstalled
 from application.tokens import Tokens
 from interfaces.cli import options
+from interfaces.loading import loads
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def run_server(arguments: argparse.Namespace) -> int:
     try:
-        from interfaces.rest.main import run as listen
+        with loads.loading("interfaces.rest"):
+            from interfaces.rest.main import run as listen
     except ModuleNotFoundError as error:
         raise NotInstalled(
             f"{error.name} is not installed: `pip install 'hostledger[server]'` adds what the "

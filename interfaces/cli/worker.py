@@ -12,6 +12,7 @@ from typing import Any
 from application import queries
 from application.failures import StoreError
 from interfaces.cli import options, output
+from interfaces.loading import loads
 from interfaces.read_side import Call, worker_status
 
 LONGEST_STOP = 30.0
@@ -33,7 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def work(arguments: argparse.Namespace) -> int:
-    from interfaces.worker.main import run as run_worker
+    with loads.loading("interfaces.worker"):
+        from interfaces.worker.main import run as run_worker
 
     call = options.reading(arguments)
     facts = worker_status(call)

@@ -20,6 +20,7 @@ from application.return_machines import ReturnMachines, return_machines
 from application.tokens import CreateToken, RevokeToken, create_token, ends_after, revoke_token
 from domain.refusals import UnknownMachine
 from domain.template import Template
+from interfaces.loading import loads
 from interfaces.read_side import Call, hindrance
 from interfaces.rest.looks import RECENT, Looks
 from interfaces.rest.problems import Problem
@@ -152,9 +153,14 @@ class Commands:
         self._hindrance = ("", 0.0)
 
     def _open(self) -> tuple[Any, Acting]:
-        call = self._looks.call()
-        store, model = call.ledger()
-        return store, Acting(self._looks, call, store, model)
+        with loads.loading("commands"):
+            call = self._looks.call()
+            store, model = call.ledger()
+            return store, Acting(self._looks, call, store, model)
+
+    def open(self) -> None:
+        """Have the store open before the first command. Raises StoreError."""
+        self._queue.submit(lambda acting: None).result()
 
     async def carry_out(self, principal: str, command: Callable[[Acting], T]) -> T:
         """What the command answers, when it is on disk. Raises what it raises."""

@@ -105,6 +105,13 @@ class Looks:
             await asyncio.sleep(POLL)
         return True
 
+    def open(self) -> None:
+        """Have a connection before the first question. Raises StoreError."""
+        if self._quick:
+            self._look(_end)
+        else:
+            self._threads.submit(self._look, _end).result()
+
     def _look(self, question: Callable[[Any], T]) -> T:
         view = self._view()
         try:

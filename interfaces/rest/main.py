@@ -17,7 +17,10 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from application.failures import BrokenConfiguration
+from application.ports import CallFailed
 from interfaces.allotment import keep_to_allotment
+from interfaces.loading import loads
 from interfaces.read_side import Call
 from interfaces.rest.app import create_app
 from interfaces.rest.processes import Processes
@@ -96,6 +99,7 @@ class Server(uvicorn.Server):
         if await super().on_tick(counter):
             return True
         self._app.state.memory_looks.tick()
+        loads.tell()
         door = self._app.state.door
         if self._say is None and os.getppid() != self._parent and not door.draining:
             self._drain()  # whoever started it is gone: nobody else would end it
@@ -184,6 +188,7 @@ def run(call: Call, settings: Mapping[str, Any], *, with_worker: bool = False) -
     try:
         if processes == 1 and not with_worker:
             return _answer(call, settings, listening, say)
+        load_at_start(call)
         works = [
             (f"server {number}", partial(_answer, call, settings, listening))
             for number in range(1, processes + 1)
@@ -210,7 +215,36 @@ def _answer(
 ) -> int:
     """`say` is called when requests are answered; without it this is one of several processes."""
     keep_to_allotment(call.settings["performance"], call.journal())
-    return serve(create_app(call.site, call.environ, sys.executable), settings, listening, say)
+    with loads.loading("app"):
+        app = create_app(call.site, call.environ, sys.executable)
+    load_at_start(call, app)
+    return serve(app, settings, listening, say)
+
+
+def load_at_start(call: Call, app: FastAPI | None = None) -> None:
+    """Load and open what the site wants before anybody asks; without an application, for those that
+    will be in processes of their own, find out whether it can be. Raises NotInstalled, StoreError,
+    BrokenConfiguration."""
+    lazy = call.settings["performance"]["lazy_loading"]
+    eager = not lazy["enabled"] or lazy["discovery_mode"] == "eager" or lazy["preload_critical"]
+    try:
+        if eager:
+            with loads.loading("interfaces.write_side"):
+                from interfaces.write_side import load_server
+            load_server(call.site, call.environ, app and app.state.watching.metrics)
+        if lazy["connection_mode"] == "eager":
+            with loads.loading("connection for queries"):
+                if app is None:
+                    call.queries().close()
+                else:
+                    app.state.looks.open()
+            if app is not None:
+                with loads.loading("connection for commands"):
+                    app.state.commands.open()
+    except CallFailed as failed:
+        raise BrokenConfiguration(str(failed)) from None
+    finally:
+        loads.tell()
 
 
 def serve(

@@ -24,7 +24,8 @@ from application.instants import seconds_between
 from application.ports import CallFailed
 from application.turn import LeaseLost
 from application.version import VERSION
-from interfaces.write_side import WriteSide, renew_read_models
+from interfaces.loading import loads
+from interfaces.write_side import WriteSide, load_at_start, renew_read_models, report_loads
 
 TICK = 0.1
 """Seconds between looks at whether something has changed."""
@@ -75,10 +76,10 @@ class Worker:
         self._offered: list[dict[str, Any]] | None = None
         self._metrics: Any = None
         self._monitoring: Any = None
-        self._wire()
+        self._wire(load_at_start)
         self._began = self.clock.now()
 
-    def _wire(self) -> None:
+    def _wire(self, begin: Callable[[WriteSide], None] = report_loads) -> None:
         """Build everything anew from the configuration as it is now."""
         self.side = WriteSide(
             site=self._site,
@@ -88,6 +89,7 @@ class Worker:
             kept_metrics=self._metrics,
             **self._overrides,
         )
+        begin(self.side)
         self.clock = self.side.clock()
         self.store = self.side.store()
         self.lease = self.side.lease()
@@ -99,6 +101,7 @@ class Worker:
         elif before is not None:
             before.end()
         self._metrics = self.side.metrics()
+        loads.tell()
 
     def _reload(self) -> list[dict[str, Any]] | None:
         """Follow the site's files; the last good ones while they are broken. The templates,
@@ -191,6 +194,7 @@ class Worker:
         self._turned = self.clock.now()[2]
         if self._turned >= self._checkpoint_due:
             self._take_checkpoint()
+        loads.tell()
 
     def _take_checkpoint(self) -> None:
         """Of the log as it is, where the site wants them. Work goes on when one cannot be kept."""

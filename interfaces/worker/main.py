@@ -8,26 +8,37 @@ import sys
 from collections.abc import Mapping
 from types import FrameType
 
-from application.failures import BrokenConfiguration, NotConfigured, StoreError
+from application.failures import BrokenConfiguration, NotConfigured, NotInstalled, StoreError
 from application.ports import CallFailed
 from interfaces.allotment import keep_to_allotment
+from interfaces.loading import loads
 from interfaces.worker.loop import Worker
 from interfaces.write_side import Site, check_start, site_from, tell_failed_start
 
 
-def run(site: Site, environ: Mapping[str, str], *, drain: bool = False, stay: bool = False) -> int:
-    """Work until told to stop or nothing is left; with `stay` until told, or until the process that
-    started this one has ended. Exit status.
-
-    The reason of a start that fails goes to stderr and is left for the scripts to tell.
-    """
+def start(
+    site: Site, environ: Mapping[str, str], *, drain: bool = False, stay: bool = False
+) -> Worker | None:
+    """A worker that may begin; None where it may not. The reason goes to stderr and is left for the
+    scripts to tell."""
     try:
         worker = Worker(site, environ, drain=drain, stay=stay)
         keep_to_allotment(worker.side.compiled().settings["performance"], worker.side.journal())
         check_start(worker.side)
-    except (BrokenConfiguration, StoreError, NotConfigured, CallFailed) as error:
+    except (BrokenConfiguration, StoreError, NotConfigured, NotInstalled, CallFailed) as error:
         tell_failed_start(site, str(error))
         print(error, file=sys.stderr)
+        return None
+    finally:
+        loads.tell()
+    return worker
+
+
+def run(site: Site, environ: Mapping[str, str], *, drain: bool = False, stay: bool = False) -> int:
+    """Work until told to stop or nothing is left; with `stay` until told, or until the process that
+    started this one has ended. Exit status."""
+    worker = start(site, environ, drain=drain, stay=stay)
+    if worker is None:
         return 1
 
     def stop(_number: int, _frame: FrameType | None) -> None:
