@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from infrastructure.clock import SystemClock
-from tests.processes import ROOT, VERBS, Answer, ProcessSite, collect
+from tests.processes import ROOT, VERBS, Answer, ProcessSite, collect, obey_file_modes
 from tests.stores import Place
 
 UNWORKED = {"HOSTLEDGER_WORKER__MODE": "external"}
@@ -356,3 +356,40 @@ def test_the_scripts_of_a_built_wheel_work(site: ProcessSite, tmp_path: Path) ->
         assert (answer.status, answer.errors) == (0, ""), verb
     stored = site.query("SELECT count(*) FROM events WHERE topic = 'MachinesRequested'")
     assert stored == [(1,)]
+
+
+SCRIPTS_PATH = "from interfaces.cli.main import main; main(['scripts', '--path'])"
+
+
+def test_asking_for_the_scripts_compiles_what_they_import(
+    site: ProcessSite, tmp_path: Path
+) -> None:
+    """Where an installer left that to the first run, and whoever runs first may not write."""
+    root = tmp_path / "installed"
+    for name in ("domain", "application", "infrastructure", "interfaces"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    verbs = root / "interfaces/hostfactory"
+
+    def ask(before: Callable[[], object] | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-B", "-c", SCRIPTS_PATH],
+            cwd=root,
+            env={"PYTHONPATH": str(root)},
+            preexec_fn=before,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+    directories = [root, *(path for path in root.rglob("*") if path.is_dir())]
+    for path in directories:
+        path.chmod(0o555)
+    refused = ask(obey_file_modes)
+    for path in directories:
+        path.chmod(0o755)
+    asked = ask()
+
+    assert f"modules are not compiled, {root}" in refused.stderr
+    assert (asked.stdout, asked.stderr) == (f"{verbs}/scripts\n", "")
+    compiled = {file.name.partition(".")[0] for file in verbs.glob("__pycache__/*.pyc")}
+    assert compiled == {file.stem for file in verbs.glob("*.py")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -87,3 +88,24 @@ def test_no_test_is_skipped_and_nothing_is_patched() -> None:
     ]
 
     assert offenders == []
+
+
+def test_no_assert_keeps_anything_safe() -> None:
+    """`python -O` takes them out: in the product one may only tell the type checker what is known
+    already, that something is not None or of a class."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+        for package in ("domain", "application", "infrastructure", "interfaces")
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Assert) and not _narrows(node.test)
+    ]
+
+    assert found == []
+
+
+def _narrows(test: ast.expr) -> bool:
+    if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And):
+        return all(_narrows(part) for part in test.values)
+    shape = ast.unparse(test)
+    return bool(re.fullmatch(r"[\w.]+ is not None|isinstance\(\w+, \w+\)", shape))
