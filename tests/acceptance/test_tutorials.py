@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from infrastructure.sandbox.server import start_process
-from tests.processes import wait_until
+from tests.processes import ProcessSite, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 TUTORIALS = ROOT / "docs/tutorials"
@@ -112,3 +112,35 @@ def test_the_investigation_can_be_followed(reader: Reader) -> None:
     wait_until(lambda: " running " in reader.paste(ORPHANS))
     for block in (search, write_trail, compare, end_hers, verify, rewrite, verify_again):
         reader.follow(block)
+
+
+@pytest.mark.parametrize("page", ["lazy-loading.md", "performance.md"])
+def test_the_commands_of_an_explanation_do_what_it_says(page: str, tmp_path: Path) -> None:
+    """But for those that measure, which have tests or take minutes."""
+    site = ProcessSite(tmp_path, "http://127.0.0.1:9")
+    environ = site.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    commands = [
+        block
+        for block in blocks(f"../explanation/{page}")
+        if not block.startswith(("{", "make bench", "PYTHONPATH=. python tests/performance/"))
+    ]
+
+    printed = [
+        subprocess.run(
+            ["bash", "-ec", block],
+            cwd=ROOT,
+            env=environ,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for block in commands
+    ]
+
+    assert len(commands) == 1
+    if page == "lazy-loading.md":
+        assert "OnDemand-A" in printed[0]
+        assert '"component":"storage","within":"store"' in printed[0]
+    else:
+        assert "bare_ms" in printed[0]
+        assert re.search(r"^CUMULATIVE +OWN ", printed[0], re.MULTILINE)
