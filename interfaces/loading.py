@@ -3,13 +3,16 @@ the log."""
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from threading import current_thread, local
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
 
 VARIABLE = "PERFORMANCE_DEBUG"
 
@@ -26,7 +29,8 @@ class Loads:
     """One process's. Until it is known whether anybody wants to read of them they are kept."""
 
     def __init__(self) -> None:
-        self._here = local()
+        self._under_way: dict[int, list[list[Any]]] = {}
+        """Thread -> what it is loading, the outermost first, each with the seconds of others."""
         self._kept: list[dict[str, Any]] = []
         self._journal: Any = None
         self._are_wanted = True
@@ -38,7 +42,7 @@ class Loads:
         if not self._are_wanted:
             yield
             return
-        outer: list[list[Any]] = self._here.__dict__.setdefault("under_way", [])
+        outer = self._under_way.setdefault(_thread.get_ident(), [])
         within = " > ".join(name for name, _ in outer)
         known = set(sys.modules)
         began = time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -60,7 +64,7 @@ class Loads:
                     "own_seconds": round(took - of_others, 4),
                     "modules": len(new),
                     "libraries": sorted(_libraries(new)),
-                    "thread": current_thread().name,
+                    "thread": _thread_name(),
                 }
             )
 
@@ -83,6 +87,12 @@ class Loads:
 def _libraries(modules: set[str]) -> set[str]:
     found = {name.partition(".")[0] for name in modules}
     return {n for n in found - OURS - sys.stdlib_module_names if not n.startswith("_")}
+
+
+def _thread_name() -> str:
+    """Where nobody has imported threading there is but one."""
+    threading = sys.modules.get("threading")
+    return "MainThread" if threading is None else threading.current_thread().name
 
 
 def _process_began() -> float:
