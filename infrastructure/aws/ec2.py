@@ -127,7 +127,7 @@ class Ec2:
 
     def check(self, deployment: str) -> None:
         """Open the connection, and ask for a page of the deployment's instances: what any sweep
-        will need. Raises CallFailed."""
+        will need. AWS may be too busy to say more than that it is there. Raises CallFailed."""
         try:
             self._connection.call(
                 "DescribeInstances",
@@ -137,6 +137,8 @@ class Ec2:
                 },
             )
         except CallFailed as failed:
+            if failed.kind == "throttled":
+                return
             where = f"account {self.account}, {self.region}"
             raise CallFailed(failed.kind, failed.code, f"{where}: {failed.message}") from failed
 

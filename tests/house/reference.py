@@ -122,7 +122,10 @@ def keys() -> Iterator[Key]:
         default = field.get_default(call_default_factory=True)
         if leaf == "buckets":
             default = list(default[name.rpartition(".")[2]])
-        choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        kind_of_value: Any = field.annotation
+        if get_origin(kind_of_value) is list:
+            (kind_of_value,) = get_args(kind_of_value)
+        choices = get_args(kind_of_value) if get_origin(kind_of_value) is Literal else ()
         yield Key(name, default, choices, _remark(remarks, kind, leaf))
 
 
@@ -179,7 +182,8 @@ def configuration_page() -> str:
         shown = key.as_text or "none"
         remark = key.remark
         if len(key.choices) > 1:
-            remark += f" One of {', '.join(f'`{choice}`' for choice in key.choices)}."
+            each = "Each is one of" if isinstance(key.default, list) else "One of"
+            remark += f" {each} {', '.join(f'`{choice}`' for choice in key.choices)}."
         elif key.choices:
             remark += f" Only `{key.choices[0]}` in this release."
         lines.append(f"| `{key.name}` | {shown} | `{environment_name(key.name)}` | {remark} |")

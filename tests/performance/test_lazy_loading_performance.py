@@ -178,16 +178,16 @@ def test_a_broken_store_stops_an_eager_start_alone(site: ProcessSite, tmp_path: 
 
 
 class _Refusing(BaseHTTPRequestHandler):
-    """AWS as it answers to wrong credentials."""
+    """AWS as it answers to wrong credentials, or with another code."""
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.asked.append(action_of(self.headers.get("X-Amz-Target"), body))  # type: ignore[attr-defined]
         answer = (
-            b"<Response><Errors><Error><Code>AuthFailure</Code><Message>AWS was not able to "
-            b"validate the provided access credentials</Message></Error></Errors>"
-            b"<RequestID>1</RequestID></Response>"
-        )
+            f"<Response><Errors><Error><Code>{self.server.code}</Code><Message>AWS was not able to "  # type: ignore[attr-defined]
+            "validate the provided access credentials</Message></Error></Errors>"
+            "<RequestID>1</RequestID></Response>"
+        ).encode()
         self.send_response(401)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
@@ -200,7 +200,7 @@ class _Refusing(BaseHTTPRequestHandler):
 @pytest.fixture
 def refusing() -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
-    server.asked = []  # type: ignore[attr-defined]
+    server.asked, server.code = [], "AuthFailure"  # type: ignore[attr-defined]
     thread = Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield server
@@ -222,6 +222,9 @@ def test_eager_connections_are_opened_and_checked(tmp_path: Path, refusing: Any)
         "AuthFailure: account default, us-east-1: DescribeInstances: AWS was"
     )
     assert site.worker_facts()["reason"] == eager.errors.strip()
+
+    refusing.code = "RequestLimitExceeded"
+    assert start(site, connection_mode="eager").status == 0  # AWS is there, and busy
 
 
 def test_what_is_critical_is_loaded_before_the_rest(site: ProcessSite, told: Started) -> None:
