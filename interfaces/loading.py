@@ -69,7 +69,9 @@ class Loads:
             )
 
     def report_to(self, journal: Any, *, wanted: bool) -> None:
-        """Whether, and where, what was loaded so far and from now on is told."""
+        """Whether, and where, what was loaded so far and from now on is told. Where something else
+        was said before, what was loaded until now is told there."""
+        self.tell()
         self._journal = journal
         self._are_wanted = wanted
         if not wanted:
