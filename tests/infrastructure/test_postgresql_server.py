@@ -112,7 +112,7 @@ from tests import postgresql
 programs = postgresql.wheel_binaries()
 with postgresql.server(programs=programs) as running:
     assert running.database()
-    cluster = postgresql._cluster(programs).parent
+    cluster = postgresql.cluster(programs).parent
     unpacked = os.path.join(*programs.parts[:3])
     print(running.pid, running.directory, cluster, unpacked, flush=True)
     if sys.argv[1] == "killed":
