@@ -939,3 +939,53 @@ def sandbox_process(**options: Any) -> Any:
     from infrastructure.sandbox.server import start_process
 
     return start_process(**options)
+
+
+def dynamodb_process() -> Any:
+    """DynamoDB's stand-in as a process of its own on loopback; a context manager with `url`. It
+    takes any credentials."""
+    from infrastructure.sandbox.server import start_dynamodb
+
+    return start_dynamodb()
+
+
+@contextmanager
+def postgresql_process() -> Iterator[Any]:
+    """Within: a PostgreSQL server of the system's, on directories of its own, that waits for its
+    disk; `database()` makes an empty database and gives its URL. Raises NotInstalled."""
+    from infrastructure.sandbox.postgresql import Server, start_server, system_binaries
+
+    programs = system_binaries()
+    if programs is None:
+        raise NotInstalled(
+            "no PostgreSQL server is installed here (postgres, initdb): install one, or name an "
+            "empty database (--store postgresql://USER@HOST/NAME)"
+        )
+    try:
+        with start_server(programs, fsync=True, kind=Server) as running:
+            yield running
+    except RuntimeError as error:
+        raise StoreError(str(error)) from None
+
+
+def append_past(store: Any, commits: Any, at_once: int) -> None:
+    """Append what is pending of aggregates, in the order of `commits` (correlation id and
+    aggregates), about so many events in one append, and have the policies follow from behind it.
+    Raises StoreError."""
+    from application import assigning, returning
+    from infrastructure.event_store.commit import to_record
+
+    records: list[Any] = []
+    causes: dict[str, tuple[str, str]] = {}
+    for correlation_id, aggregates in commits:
+        made = [(a.id, to_record(event)) for a in aggregates for event in a.collect_events()]
+        if records and len(records) + len(made) > at_once:
+            store.append(records, causes=causes)
+            records, causes = [], {}
+        records += [record for _, record in made]
+        causes |= {stream: (correlation_id, "") for stream, _ in made}
+    if records:
+        store.append(records, causes=causes)
+    position, _ = store.end()
+    for policy in (assigning.POLICY, returning.POLICY):
+        store.append([], tracking=(policy, position))

@@ -44,6 +44,7 @@ COMMANDS = {
     "server": ("interfaces.cli.server", "answer queries and take commands over HTTP"),
     "tokens": ("interfaces.cli.tokens", "who may ask the server: create, list, revoke"),
     "hf": ("interfaces.cli.hf", "one of HostFactory's five verbs, as its scripts do it"),
+    "bench": ("interfaces.cli.bench", "what requests, polls and starts cost on this machine"),
     "scripts": ("interfaces.cli.scripts", "where the scripts for HostFactory are"),
     "demo": ("interfaces.cli.demo", "a whole cycle in the sandbox, no AWS account needed"),
     "sandbox": ("interfaces.cli.sandbox", "run EC2's stand-in to try things out"),

@@ -1,14 +1,14 @@
 """A picture of the fleet over time: stacked bands, as SVG by hand or as PNG by Pillow.
 
-What is drawn is laid out once, as shapes in a plane of WIDTH times HEIGHT; the two writers know
-polygons, lines and words, and nothing of fleets.
+What is drawn is laid out once, as shapes in a plane; the two writers know polygons, lines and
+words, and nothing of fleets. `interfaces/bench/picture.py` lays out what they write for `bench`.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -38,17 +38,25 @@ on, a letter of Pillow's (l, m, r), and its words."""
 
 SIDES = {"l": "start", "m": "middle", "r": "end"}
 
-Write = Callable[[Window, str, Mapping[str, Sequence[float]]], None]
+
+def file(value: str) -> str:
+    """An argument that names a picture's file."""
+    if not value.endswith((".png", ".svg")):
+        raise ValueError(value)
+    return value
+
+
+Write = Callable[[Iterable[Shape], int], None]
 
 
 def writer(path: str) -> Write:
-    """What writes a picture of a window's bands (group -> machines in each step) into the file,
-    by the file's ending. Raises NotInstalled."""
+    """What writes shapes, in a plane of WIDTH times a height, into the file, by the file's ending.
+    Raises NotInstalled."""
     if path.endswith(".svg"):
 
-        def write(window: Window, by: str, bands: Mapping[str, Sequence[float]]) -> None:
+        def write(shapes: Iterable[Shape], height: int) -> None:
             with open(path, "w", encoding="utf-8") as file:
-                file.write(_svg(_laid_out(window, by, bands)))
+                file.write(_svg(shapes, height))
 
         return write
     try:
@@ -59,11 +67,11 @@ def writer(path: str) -> Write:
             "(pip install 'hostledger[plot]'); a name that ends in .svg needs nothing"
         ) from None
 
-    def draw(window: Window, by: str, bands: Mapping[str, Sequence[float]]) -> None:
-        image = Image.new("RGB", (WIDTH * PNG_SCALE, HEIGHT * PNG_SCALE), PAPER)
+    def draw(shapes: Iterable[Shape], height: int) -> None:
+        image = Image.new("RGB", (WIDTH * PNG_SCALE, height * PNG_SCALE), PAPER)
         canvas = ImageDraw.Draw(image)
         font = ImageFont.load_default(FONT_SIZE * PNG_SCALE)
-        for kind, points, colour, words in _laid_out(window, by, bands):
+        for kind, points, colour, words in shapes:
             scaled: Any = [(x * PNG_SCALE, y * PNG_SCALE) for x, y in points]
             if kind == "polygon":
                 canvas.polygon(scaled, fill=colour)
@@ -76,11 +84,11 @@ def writer(path: str) -> Write:
     return draw
 
 
-def _svg(shapes: Iterator[Shape]) -> str:
+def _svg(shapes: Iterable[Shape], height: int) -> str:
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
         f'font-family="sans-serif" font-size="{FONT_SIZE}">',
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="{PAPER}"/>',
+        f'<rect width="{WIDTH}" height="{height}" fill="{PAPER}"/>',
     ]
     for kind, points, colour, words in shapes:
         if kind == "text":
@@ -101,15 +109,16 @@ def _svg(shapes: Iterator[Shape]) -> str:
 # -- layout -------------------------------------------------------------------------------------
 
 
-def _laid_out(window: Window, by: str, bands: Mapping[str, Sequence[float]]) -> Iterator[Shape]:
+def fleet(window: Window, by: str, bands: Mapping[str, Sequence[float]]) -> Iterator[Shape]:
+    """The bands of a window (group -> machines in each step), HEIGHT high."""
     heights = [sum(step) for step in zip(*bands.values(), strict=True)]
-    rule = _rule(max(heights, default=0.0))
+    rule = spacing(max(heights, default=0.0))
     top = max(rule, math.ceil(max(heights, default=0.0) / rule) * rule)
 
     def y(machines: float) -> float:
         return BOTTOM - machines / top * (BOTTOM - TOP)
 
-    yield _words(LEFT, 22, "l", f"machines by {by}, {_at(window.since)} to {_at(window.until)} UTC")
+    yield words(LEFT, 22, "l", f"machines by {by}, {_at(window.since)} to {_at(window.until)} UTC")
     below = [0.0] * STEPS
     for number, (name, band) in enumerate(bands.items()):
         above = [low + high for low, high in zip(below, band, strict=True)]
@@ -124,17 +133,17 @@ def _laid_out(window: Window, by: str, bands: Mapping[str, Sequence[float]]) -> 
             (RIGHT + 16, line + 12),
         ]
         yield "polygon", [(float(x), float(y)) for x, y in box], colour, ""
-        yield _words(RIGHT + 34, line + 11, "l", _shortened(name))
+        yield words(RIGHT + 34, line + 11, "l", _shortened(name))
         below = above
     for tick in range(round(top / rule) + 1):
         at = y(tick * rule)
         yield "line", [(LEFT, at), (RIGHT, at)], RULE if tick else INK, ""
-        yield _words(LEFT - 6, at + 4, "r", f"{tick * rule:g}")
+        yield words(LEFT - 6, at + 4, "r", f"{tick * rule:g}")
     for quarter in range(5):
         x = LEFT + (RIGHT - LEFT) * quarter / 4
         at = window.since + (window.until - window.since) * quarter / 4
         yield "line", [(x, BOTTOM), (x, BOTTOM + 4)], INK, ""
-        yield _words(x, BOTTOM + 18, "m", _at(at))
+        yield words(x, BOTTOM + 18, "m", _at(at))
 
 
 def _stairs(heights: Any) -> Points:
@@ -146,7 +155,7 @@ def _stairs(heights: Any) -> Points:
     ]
 
 
-def _rule(highest: float) -> float:
+def spacing(highest: float) -> float:
     """How far apart the lines are: 1, 2 or 5 times a power of ten, at most five of them."""
     power = 1.0
     while True:
@@ -156,8 +165,8 @@ def _rule(highest: float) -> float:
         power *= 10
 
 
-def _words(x: float, y: float, side: str, words: str) -> Shape:
-    return "text", [(x, y)], INK, side + words
+def words(x: float, y: float, side: str, said: str) -> Shape:
+    return "text", [(x, y)], INK, side + said
 
 
 def _shortened(name: str) -> str:

@@ -32,12 +32,6 @@ def _groups(value: str) -> list[str]:
     return names
 
 
-def _picture(value: str) -> str:
-    if not value.endswith((".png", ".svg")):
-        raise ValueError(value)
-    return value
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, act, summary in (
@@ -57,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         action.add_argument(
             "--plot",
-            type=_picture,
+            type=picture.file,
             metavar="FILE",
             help="a picture too (.png or .svg): the fleet over time, stacked by the first of --by",
         )
@@ -86,7 +80,8 @@ def _report(arguments: argparse.Namespace, make: Callable[..., Row]) -> Row:
         document = make(view, window, arguments.by, *listed)
         if draw is not None:
             first = arguments.by[0]
-            draw(window, first, reports.fleet(view, window, first, picture.STEPS))
+            bands = reports.fleet(view, window, first, picture.STEPS)
+            draw(picture.fleet(window, first, bands), picture.HEIGHT)
             print(f"hostledger: {arguments.plot} is written", file=sys.stderr)
     if arguments.output == "json":
         output.show_json(document)

@@ -25,6 +25,7 @@ from infrastructure.configuration import KEYS, environment_name
 from infrastructure.settings import Settings
 from infrastructure.telemetry.exposition import families_of
 from infrastructure.telemetry.metrics import COUNTER, METRICS, PREFIX, MetricsCollector
+from interfaces.bench import telling
 from interfaces.cli.main import COMMANDS, _parser
 from tests import features
 from tests.house.event_schema import schema_page
@@ -347,6 +348,11 @@ def metrics_page() -> str:
     return "\n".join(lines)
 
 
+def performance_page() -> str:
+    """What `make bench` measured last, as its JSON has it."""
+    return telling.page(json.loads((DOCS / "performance.json").read_text()))
+
+
 PAGES = {
     "aws.md": aws_page,
     "events.md": events_page,
@@ -354,6 +360,7 @@ PAGES = {
     "configuration.md": configuration_page,
     "commands.md": commands_page,
     "metrics.md": metrics_page,
+    "performance.md": performance_page,
     "openapi.json": openapi_page,
     "rest.md": partial(rest_page, GENERATED),
 }

@@ -28,8 +28,8 @@ from domain.machine_request import MachineRequest
 from infrastructure.clock import SystemClock
 from infrastructure.event_store.commit import compose, to_record
 from infrastructure.event_store.sql import INSERT_EVENT
-from tests.performance.bench_scripts import SCRIPTS, compare
-from tests.performance.past import LIFE, MACHINES, past
+from interfaces.bench.past import LIFE, MACHINES, past
+from interfaces.bench.processes import SCRIPTS, compare
 from tests.stores import STORES, Place, serving
 
 ROOT = Path(__file__).resolve().parents[2]
