@@ -38,8 +38,9 @@ class Orb:
             "ORB_CONFIG_DIR": f"{root}/site/config",
         }
         root.mkdir()
-        self._run(sys.executable, "-m", "venv", f"{root}/venv")
-        self._run(self.python, "-m", "pip", "install", "--quiet", PACKAGE)
+        self._run(sys.executable, "-m", "venv", "--without-pip", f"{root}/venv")
+        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+        self._run(*pip, "--python", self.python, "install", "--quiet", PACKAGE)
         self.version = once([self.program, "--version"], self.environ)[1].strip()
 
     def begin(self, endpoint: str) -> None:

@@ -98,9 +98,10 @@ def under_faults(workshop: Workshop, kind: str, count: int) -> dict[str, Any]:
 def _plan(count: int) -> list[dict[str, Any]]:
     """Faults as the sandbox takes them: a burst of throttles, then one error in a hundred launches,
     of which every other one was carried out all the same; and of describes."""
+    most = max(1, min(5, count // 100))
     plan: list[dict[str, Any]] = [
-        {"kind": "throttle", "action": "RunInstances", "from_call": 10, "times": 5},
-        {"kind": "throttle", "action": "DescribeInstances", "from_call": 3, "times": 3},
+        {"kind": "throttle", "action": "RunInstances", "from_call": 10, "times": most},
+        {"kind": "throttle", "action": "DescribeInstances", "from_call": 3, "times": most},
     ]
     for number, call in enumerate(range(20, 2 * count, 100)):
         kinds: tuple[dict[str, Any], ...] = ({"kind": "e500"}, {"kind": "lost_response"})

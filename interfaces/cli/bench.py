@@ -103,7 +103,8 @@ def run(arguments: argparse.Namespace) -> int:
         print("\n".join(requirements.lines(document)).rstrip())
     elif compared is None:
         _tell(document)
-    return 0 if compared is None else _tell_compared(arguments, compared)
+    status = 0 if compared is None else _tell_compared(arguments, compared)
+    return status or _tell_disagreement(document)
 
 
 def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -185,6 +186,18 @@ def _tell(document: dict[str, Any]) -> None:
         print()
         for line in telling.plain(table):
             print(output.fitted(line))
+
+
+def _tell_disagreement(document: dict[str, Any]) -> int:
+    """1 where faults have led ledger and cloud apart, or left a request without its machine."""
+    wrong = [
+        row
+        for row in document.get("faults", ())
+        if not row["agree"] or row["fulfilled"] < row["count"]
+    ]
+    for row in wrong:
+        _say(requirements.agreement(row))
+    return 1 if wrong else 0
 
 
 def _tell_compared(arguments: argparse.Namespace, compared: list[dict[str, Any]]) -> int:
