@@ -48,7 +48,7 @@ mutations: $(VENV)/.stamp  ## Break each promise by name and see its test fail
 docs: $(VENV)/.stamp  ## Write the generated pages of docs/reference
 	$(BIN)/python -m tests.house.reference
 
-bench: $(VENV)/.stamp  ## Measure all of it in ten minutes (hostledger bench); writes docs/reference/performance.{json,md}
+bench: $(VENV)/.stamp  ## Measure all of it in ten minutes (hostledger bench); writes docs/reference/performance.md
 	$(BIN)/hostledger bench --beside-orb --save docs/reference/performance.json
 
 bench-aws: $(VENV)/.stamp  ## Count AWS calls at a proxy, run 10,000 machines; writes docs/reference/aws-calls.md

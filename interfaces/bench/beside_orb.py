@@ -12,7 +12,7 @@ from typing import Any
 from application.failures import NotInstalled, StoreError
 from interfaces.bench.past import TEMPLATE, Life
 from interfaces.bench.processes import compare, hostledger, once, peak_of, script
-from interfaces.bench.sites import KEYS, OTHERS, BenchSite
+from interfaces.bench.sites import KEYS, OTHERS, BenchSite, stand_in
 
 PACKAGE = "orb-py"
 PATIENCE = 300.0
@@ -71,8 +71,6 @@ def measure(
 ) -> list[dict[str, Any]]:
     """A row a command that both have, each in turn with a bare start of its own environment. Raises
     NotInstalled where there is no ORB to be had."""
-    from interfaces.write_side import sandbox_process
-
     site.fill([Life(1)])
     ask = site.input("ask", {"template": {"templateId": TEMPLATE, "machineCount": 1}})
     poll = site.input("poll", {"requests": [{"requestId": site.lives[0].request_id}]})
@@ -80,7 +78,7 @@ def measure(
     rows = []
     tell(f"installing {PACKAGE}")
     orb = Orb(root)
-    with sandbox_process() as sandbox:
+    with stand_in() as sandbox:
         orb.begin(sandbox.url)
         request_id = _request(orb)
         for what, theirs, ours in (

@@ -11,10 +11,10 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from application import queries
-from application.failures import NotInstalled, StoreError
+from application.failures import StoreError
 from interfaces.bench.in_process import Asking, in_flight
 from interfaces.bench.processes import hostledger
-from interfaces.bench.sites import KEYS, BenchSite, Workshop, templates
+from interfaces.bench.sites import KEYS, BenchSite, Workshop, stand_in, templates
 
 AT_ONCE = 50
 """Requests in flight, as the requirements have it."""
@@ -56,16 +56,7 @@ def under_faults(workshop: Workshop, kind: str, count: int) -> dict[str, Any]:
     """The same while a worker launches what is asked for at AWS's stand-in, which throttles, fails
     one call of a hundred in turn before and after it was carried out, and while the worker is
     killed on the way. What ledger and cloud have at the end. Raises StoreError, NotInstalled."""
-    from interfaces.write_side import sandbox_process
-
-    try:
-        sandbox = sandbox_process(boot_time=1.0, shutdown_time=1.0, quotas="generous")
-    except ModuleNotFoundError as error:
-        raise NotInstalled(
-            f"{error}: the stand-in for AWS is the extra `sandbox` "
-            "(pip install 'hostledger[sandbox]')"
-        ) from None
-    with sandbox:
+    with stand_in(boot_time=1.0, shutdown_time=1.0, quotas="generous") as sandbox:
         site = workshop.site(
             kind,
             offered=offered(count),

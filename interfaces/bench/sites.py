@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from application.failures import StoreError
+from application.failures import NotInstalled, StoreError
 from domain.host_factory import HostFactory
 from domain.template import Template
 from interfaces.bench.past import PROVIDER, TEMPLATE, Life
@@ -218,6 +218,20 @@ def _keys_of_the_emulator() -> Iterator[None]:
         for name in KEYS:
             del os.environ[name]
         os.environ.update(before)
+
+
+def stand_in(**options: Any) -> Any:
+    """AWS's stand-in as a process of its own; a context manager with `url` and `control`. Raises
+    NotInstalled."""
+    from interfaces.write_side import sandbox_process
+
+    try:
+        return sandbox_process(**options)
+    except ModuleNotFoundError as error:
+        raise NotInstalled(
+            f"{error}: the stand-in for AWS is the extra `sandbox` "
+            "(pip install 'hostledger[sandbox]')"
+        ) from None
 
 
 def kind_of(place: str) -> str:

@@ -285,6 +285,8 @@ def measured_on(document: dict[str, Any]) -> str:
         f"{on['memory_mib'] / 1024:.0f} GiB, {on['python']}; a small write that waits for the disk "
         f"takes {on['sync_ms']:.2g} ms, `python -c pass` {on['pass_cpu_ms']:.1f} ms of processor "
         f"time; in {document['seconds']} s at {document['measured_at']}."
+        + " A quick run: its figures are of too little to say much."
+        * document["quick"]
     )
 
 
@@ -307,21 +309,24 @@ def plain(table: Table) -> Iterator[str]:
     yield from table.notes
 
 
-def page(document: dict[str, Any]) -> str:
-    """The page of docs/reference that says what a run has found, in Markdown."""
+def page(document: dict[str, Any], drawn: str) -> str:
+    """The page that says what a run has found, in Markdown; beside it are the results and, where
+    there is something to draw, the picture `drawn`."""
     lines = [
         "# Performance",
         "",
         f"<!-- Written by `{REPRODUCE}` (hostledger bench --save); not by hand. -->",
         "",
-        f"The results of `hostledger bench`, reproduced with `{REPRODUCE}`; as JSON they are in",
-        "[performance.json](performance.json). How to read them, and to compare two runs:",
+        f"The results of `hostledger bench`, reproduced with `{REPRODUCE}`; beside this page they",
+        "are JSON. How to read them, and to compare two runs:",
         "[Measure it](../how-to/measure.md). Absolute figures are this machine's; ratios are of",
         "one run and hold elsewhere.",
         "",
         fill(measured_on(document), WIDTH),
         "",
     ]
+    if drawn:
+        lines += [f"![Requests in a second, status polls and cold starts]({drawn})", ""]
     lines += [f"{line}.\n" for line in left_out(document)]
     for table in tables(document):
         lines += [f"## {table.title}", "", fill(table.sentences, WIDTH, break_on_hyphens=False), ""]

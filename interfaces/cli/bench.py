@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--save",
         type=_results,
         metavar="FILE.json",
-        help="keep the results, and beside them a page of them (FILE.md)",
+        help="keep the results, and beside them their page (FILE.md) and its picture (FILE.svg)",
     )
     parser.add_argument(
         "--plot", type=pictures.file, metavar="FILE", help="a picture too (.png or .svg)"
@@ -166,12 +166,16 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _save(path: str, document: dict[str, Any]) -> None:
-    page = path.removesuffix(".json") + ".md"
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    with open(page, "w", encoding="utf-8") as file:
-        file.write(telling.page(document))
-    _say(f"{path} and {page} are written")
+    """The results, and beside them their page and the picture on it."""
+    name = path.removesuffix(".json")
+    charts = picture.charts(document)
+    drawn = {".svg": pictures.svg(picture.shapes(charts), picture.height(charts))} if charts else {}
+    page = telling.page(document, os.path.basename(name) + ".svg" if charts else "")
+    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    for ending, content in {".json": text, ".md": page, **drawn}.items():
+        with open(name + ending, "w", encoding="utf-8") as file:
+            file.write(content)
+        _say(f"{name}{ending} is written")
 
 
 def _say(what: str) -> None:

@@ -56,7 +56,7 @@ def writer(path: str) -> Write:
 
         def write(shapes: Iterable[Shape], height: int) -> None:
             with open(path, "w", encoding="utf-8") as file:
-                file.write(_svg(shapes, height))
+                file.write(svg(shapes, height))
 
         return write
     try:
@@ -84,7 +84,8 @@ def writer(path: str) -> Write:
     return draw
 
 
-def _svg(shapes: Iterable[Shape], height: int) -> str:
+def svg(shapes: Iterable[Shape], height: int) -> str:
+    """The file of a picture."""
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
         f'font-family="sans-serif" font-size="{FONT_SIZE}">',

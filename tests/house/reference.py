@@ -25,8 +25,9 @@ from infrastructure.configuration import KEYS, environment_name
 from infrastructure.settings import Settings
 from infrastructure.telemetry.exposition import families_of
 from infrastructure.telemetry.metrics import COUNTER, METRICS, PREFIX, MetricsCollector
-from interfaces.bench import telling
+from interfaces.bench import picture, telling
 from interfaces.cli.main import COMMANDS, _parser
+from interfaces.cli.picture import svg
 from tests import features
 from tests.house.event_schema import schema_page
 from tests.house.rest_pages import openapi_page, rest_page
@@ -348,9 +349,19 @@ def metrics_page() -> str:
     return "\n".join(lines)
 
 
+def _performance() -> dict[str, Any]:
+    """What `make bench` measured last."""
+    return json.loads((DOCS / "performance.json").read_text())  # type: ignore[no-any-return]
+
+
 def performance_page() -> str:
-    """What `make bench` measured last, as its JSON has it."""
-    return telling.page(json.loads((DOCS / "performance.json").read_text()))
+    """As `hostledger bench --save` writes it."""
+    return telling.page(_performance(), "performance.svg")
+
+
+def performance_picture() -> str:
+    charts = picture.charts(_performance())
+    return svg(picture.shapes(charts), picture.height(charts))
 
 
 PAGES = {
@@ -361,6 +372,7 @@ PAGES = {
     "commands.md": commands_page,
     "metrics.md": metrics_page,
     "performance.md": performance_page,
+    "performance.svg": performance_picture,
     "openapi.json": openapi_page,
     "rest.md": partial(rest_page, GENERATED),
 }

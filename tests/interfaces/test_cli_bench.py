@@ -103,18 +103,16 @@ def test_the_table_explains_itself(answer: Answer, document: dict[str, Any]) -> 
 
 
 def test_the_page_is_that_of_its_json(document: dict[str, Any], directory: Path) -> None:
-    """Written beside it, with a table for each part."""
+    """Written beside it, with a table for each part, and a picture of requests and polls: a bar
+    each."""
     page = (directory / "results.md").read_text()
+    drawn = (directory / "results.svg").read_text()
 
-    assert page == telling.page(document)
+    assert page == telling.page(document, "results.svg")
     assert page.count("\n## ") == len(PARTS) + 1
-
-
-def test_the_picture_marks_the_requirement(answer: Answer, directory: Path) -> None:
-    drawn = (directory / "plot.svg").read_text()
-
+    assert drawn == (directory / "plot.svg").read_text()
     assert "JSON" in drawn
-    assert drawn.count("<polygon") == 3 + 6  # requests and polls
+    assert drawn.count("<polygon") == 3 + 6
 
 
 def test_the_requirements_lines_are_theirs(document: dict[str, Any]) -> None:
