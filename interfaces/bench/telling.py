@@ -280,14 +280,15 @@ MAKERS: dict[str, Callable[[Any], Table]] = {
 def measured_on(document: dict[str, Any]) -> str:
     """The machine, in one sentence."""
     on = document["machine"]
-    return (
+    said = (
         f"Measured on {on['cores']} cores, {on['architecture']}, {on['system']}, "
         f"{on['memory_mib'] / 1024:.0f} GiB, {on['python']}; a small write that waits for the disk "
         f"takes {on['sync_ms']:.2g} ms, `python -c pass` {on['pass_cpu_ms']:.1f} ms of processor "
         f"time; in {document['seconds']} s at {document['measured_at']}."
-        + " A quick run: its figures are of too little to say much."
-        * document["quick"]
     )
+    if document["quick"]:
+        said += " A quick run: its figures are of too little to say much."
+    return said
 
 
 def left_out(document: dict[str, Any]) -> list[str]:
