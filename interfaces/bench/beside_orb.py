@@ -34,6 +34,7 @@ class Orb:
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_REGION": "us-east-1",
             "HOME": str(root),
+            "PWD": str(root),  # where it leaves files
             "ORB_ROOT_DIR": f"{root}/site",
             "ORB_CONFIG_DIR": f"{root}/site/config",
         }
@@ -57,7 +58,12 @@ class Orb:
         environ = dict(os.environ) if "pip" in command else self.environ
         try:
             done = subprocess.run(
-                command, env=environ, capture_output=True, text=True, timeout=PATIENCE
+                command,
+                env=environ,
+                cwd=self.environ["PWD"],
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
             )
         except subprocess.TimeoutExpired:
             raise NotInstalled(f"{PACKAGE}: {command[1]} took longer than {PATIENCE:g} s") from None

@@ -243,7 +243,7 @@ class Bench:
 
     def _beside_orb(self) -> None:
         root = Path(self.workshop.directory) / "orb"
-        runs = min(5, self.sizes.runs)
+        runs = min(3, self.sizes.runs)
         with self._or_left_out("ORB"):
             rows = beside_orb.measure(root, self._sqlite(), runs, self.tell)
             self.document["beside_orb"] = rows

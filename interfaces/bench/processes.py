@@ -43,10 +43,10 @@ def script(verb: str, file: str) -> list[str]:
 
 
 def once(command: Sequence[str], environ: Mapping[str, str]) -> tuple[float, str]:
-    """Milliseconds from the start to the end of a process, and what it printed. Raises StoreError
-    where it failed."""
+    """Milliseconds from the start to the end of a process, and what it printed; it works in the
+    directory that `PWD` says. Raises StoreError where it failed."""
     began = time.perf_counter()
-    done = subprocess.run(command, env=environ, capture_output=True, check=False)
+    done = subprocess.run(command, env=environ, cwd=environ.get("PWD"), capture_output=True)
     took = (time.perf_counter() - began) * 1000
     if done.returncode != 0:
         said = (done.stdout + done.stderr).decode(errors="replace").strip()

@@ -81,6 +81,7 @@ class BenchSite:
         kept = {n: v for n, v in os.environ.items() if not n.startswith(OTHERS)}
         self.environ = {
             **kept,
+            "PWD": str(root),
             "HF_PROVIDER_NAME": PROVIDER,
             "HF_PROVIDER_CONFDIR": f"{root}/conf",
             "HF_PROVIDER_WORKDIR": f"{root}/work",
