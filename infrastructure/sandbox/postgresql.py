@@ -133,7 +133,8 @@ class Server:
 
     def start(self) -> None:
         """Until it takes connections; RuntimeError with its log when it does not."""
-        assert self._process is None, "the server is running"
+        if self._process is not None:
+            raise RuntimeError("the server is running already")
         durable = "on" if self.fsync else "off"
         settings = {
             "port": self.port,
