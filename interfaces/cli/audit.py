@@ -9,7 +9,6 @@ from contextlib import closing
 from typing import Any
 
 from application import history as histories
-from application.json_text import dumps
 from application.replay import end_of
 from interfaces.cli import changes, cloudtrail, log_file, options, output, verified
 
@@ -63,8 +62,8 @@ def history(arguments: argparse.Namespace) -> int:
     with closing(call.log()) as log:
         events = histories.history(log, arguments.identifier, call.site.provider, arguments.related)
         calls = histories.aws_calls(log, events)
-    if arguments.output == "json":
-        output.show_json({"events": events, "aws_calls": calls})
+    if output.is_data(arguments):
+        output.show_data(arguments, {"events": events, "aws_calls": calls}, "events")
         return 0
     for event in events:
         _tell(event)
@@ -97,8 +96,8 @@ def _actor(event: dict[str, Any]) -> str:
 def explain(arguments: argparse.Namespace) -> int:
     with closing(options.reading(arguments).log()) as log:
         document = histories.explain(log, arguments.machine_id)
-    if arguments.output == "json":
-        output.show_json(document)
+    if output.is_data(arguments):
+        output.show_data(arguments, document)
     else:
         from interfaces.cli import explained
 
@@ -144,8 +143,8 @@ def _follow(arguments: argparse.Namespace, call: Any) -> int:
 
 
 def _show_line(arguments: argparse.Namespace, event: dict[str, Any]) -> None:
-    if arguments.output == "json":
-        print(dumps(event))
+    if output.is_data(arguments):
+        output.show_item(arguments, event)
         return
     cells = [output.cell(event[part]) for part in ("recorded_at", "topic", "stream")]
     print(output.fitted(f"{event['position']:>8}  {'  '.join(cells)}  by {_actor(event)}"))

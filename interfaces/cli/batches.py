@@ -71,8 +71,10 @@ def settle(arguments: argparse.Namespace) -> int:
     with options.ledger_of(side) as ledger:
         settle_batch(SettleBatch(arguments.batch_id, arguments.reason, side.random()(16)), ledger)
     options.tell_if_nobody_works(arguments)
-    if arguments.output == "json":
-        output.show_json({"batch_id": arguments.batch_id, "settlement_ordered": arguments.reason})
+    if output.is_data(arguments):
+        output.show_data(
+            arguments, {"batch_id": arguments.batch_id, "settlement_ordered": arguments.reason}
+        )
     else:
         print(f"{arguments.batch_id} is settled by the next complete sweep")
     return 0

@@ -96,9 +96,9 @@ def run(arguments: argparse.Namespace) -> int:
         draw(picture.shapes(charts), picture.height(charts))
         _say(f"{arguments.plot} is written")
     compared = None if old is None else comparing.compare(old, document)
-    if arguments.output == "json":
+    if output.is_data(arguments):
         shown = document if compared is None else {**document, "compared": compared}
-        output.show_json(shown)
+        output.show_data(arguments, shown)
     elif arguments.requirements:
         print("\n".join(requirements.lines(document)).rstrip())
     elif compared is None:

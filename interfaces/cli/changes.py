@@ -52,6 +52,18 @@ def diff(arguments: argparse.Namespace) -> int:
             return 1
         counts: dict[str, int] = {}
         found = changes(log, after, to, counts)
+        if arguments.output == "jsonl":
+            for change in found:
+                output.show_item(arguments, change)
+            return 0
+        if arguments.output == "yaml":
+            output.show_data(arguments, {"from_position": after, "to_position": to})
+            for number, change in enumerate(found):
+                print(end="" if number else "changes:\n")
+                output.show_item(arguments, change)
+            rest: dict[str, Any] = {"counts": counts} if counts else {"changes": [], "counts": {}}
+            output.show_data(arguments, rest)
+            return 0
         if arguments.output == "json":
             print(f'{{"from_position":{after},"to_position":{to},"changes":[', end="")
             for number, change in enumerate(found):

@@ -57,8 +57,8 @@ def compare(arguments: argparse.Namespace) -> int:
             )
         except ValueError as error:
             raise StoreError(f"{error}: times are like 2027-01-15T08:00:00Z") from None
-    if arguments.output == "json":
-        output.show_json(document)
+    if output.is_data(arguments):
+        output.show_data(arguments, document)
     else:
         _tell(document)
     return 1 if document["unrecorded"] or document["unseen"] else 0

@@ -93,8 +93,8 @@ def _reading(arguments: argparse.Namespace) -> tuple[Call, str]:
 
 def slow_queries(arguments: argparse.Namespace) -> int:
     rows = slow_statements(*_reading(arguments), arguments.limit)
-    if arguments.output == "json":
-        output.show_json({"statements": rows})
+    if output.is_data(arguments):
+        output.show_data(arguments, {"statements": rows})
         return 0
     output.show_table(rows, ("duration", "count", "last_at", "sql"), "no statement was slow")
     for row in rows:
@@ -120,8 +120,9 @@ def memory(arguments: argparse.Namespace) -> int:
             "another release or another user's",
             file=sys.stderr,
         )
-    if arguments.output == "json":
-        output.show_json({"interval": arguments.interval, "processes": rows})
+    if output.is_data(arguments):
+        document = {"interval": arguments.interval, "processes": rows}
+        output.show_data(arguments, document, "processes")
         return 0
     for row in rows:
         output.show_document(arguments, row, containers=(), types=(), sites=())

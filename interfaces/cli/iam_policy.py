@@ -22,13 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """JSON whatever `--output` says: that is what a policy is."""
+    """JSON for `table` too: that is what a policy is."""
     if arguments.purpose != "ec2":
         only_reads = arguments.purpose == "auditor"
-        output.show_json(store_iam_policy(options.reading(arguments), only_reads=only_reads))
+        policy = store_iam_policy(options.reading(arguments), only_reads=only_reads)
+        output.show_data(arguments, policy)
         return 0
     document, guessed = iam_policy(options.reading(arguments))
-    output.show_json(document)
+    output.show_data(arguments, document)
     if guessed:
         print(
             f"hostledger: the roles of the instance profiles {', '.join(guessed)} are taken to "

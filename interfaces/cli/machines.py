@@ -88,8 +88,8 @@ def return_machines(arguments: argparse.Namespace) -> int:
         )
         return_id = returning.return_machines(command, ledger)
     options.tell_if_nobody_works(arguments)
-    if arguments.output == "json":
-        output.show_json({"return_id": return_id, "machine_ids": machine_ids})
+    if output.is_data(arguments):
+        output.show_data(arguments, {"return_id": return_id, "machine_ids": machine_ids})
     else:
         print(return_id)
     return 0
@@ -109,8 +109,8 @@ def protect(arguments: argparse.Namespace) -> int:
         else:
             protecting.unprotect_machines(protecting.UnprotectMachines(*given), ledger)
     machine_ids = list(dict.fromkeys(arguments.machine_ids))
-    if arguments.output == "json":
-        output.show_json({"machine_ids": machine_ids, "too_late": under_way})
+    if output.is_data(arguments):
+        output.show_data(arguments, {"machine_ids": machine_ids, "too_late": under_way})
     else:
         print(f"{arguments.action}ed {' '.join(machine_ids)}")
     if under_way:

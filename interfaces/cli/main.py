@@ -63,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser.parse_args(given)
     except SystemExit as ended:
         return int(ended.code or 0)
+    except NotInstalled as error:
+        return _fail(str(error))
     module = import_module(COMMANDS[arguments.command][0])
     try:
         try:

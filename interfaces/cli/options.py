@@ -17,6 +17,8 @@ from interfaces.cli import output
 from interfaces.loading import is_wanted, loads
 from interfaces.read_side import Call, hindrance, registered_site, site_from
 
+OUTPUTS = ("table", "json", "jsonl", "yaml")
+
 
 def text(value: str) -> str:
     """An argument that is stored or looked up: not empty, and no undecodable bytes."""
@@ -71,7 +73,7 @@ def add_action(
     return parser
 
 
-def add_common(parser: argparse.ArgumentParser, outputs: Sequence[str] = ("table", "json")) -> None:
+def add_common(parser: argparse.ArgumentParser, outputs: Sequence[str] = OUTPUTS) -> None:
     add_provider(parser)
     parser.add_argument(
         "--config", type=text, metavar="FILE", help="our configuration (HOSTLEDGER_CONFIG)"
@@ -97,8 +99,14 @@ def add_archive(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_output(parser: argparse.ArgumentParser, outputs: Sequence[str] = ("table", "json")) -> None:
-    parser.add_argument("--output", choices=outputs, default="table", help="for people or programs")
+def add_output(parser: argparse.ArgumentParser, outputs: Sequence[str] = OUTPUTS) -> None:
+    parser.add_argument(
+        "--output",
+        type=output.usable,
+        choices=outputs,
+        default="table",
+        help="for people or programs; jsonl: a line a row",
+    )
 
 
 def add_reason(parser: argparse.ArgumentParser, *, required: bool = True) -> None:

@@ -57,8 +57,8 @@ def adopt(arguments: argparse.Namespace) -> int:
             side.random()(16),
         )
         adopt_orphans(command, ledger)
-    if arguments.output == "json":
-        output.show_json({"machine_ids": command.machine_ids})
+    if output.is_data(arguments):
+        output.show_data(arguments, {"machine_ids": command.machine_ids})
     else:
         print("\n".join(command.machine_ids))
     return 0
@@ -79,8 +79,10 @@ def terminate(arguments: argparse.Namespace) -> int:
         )
         termination_ids = terminate_orphans(command, ledger)
     options.tell_if_nobody_works(arguments)
-    if arguments.output == "json":
-        output.show_json({"termination_ids": termination_ids, "machine_ids": command.machine_ids})
+    if output.is_data(arguments):
+        output.show_data(
+            arguments, {"termination_ids": termination_ids, "machine_ids": command.machine_ids}
+        )
     else:
         print("\n".join(termination_ids))
     return 0

@@ -1,4 +1,4 @@
-"""Printing documents: aligned tables for people, JSON for programs."""
+"""Printing documents: aligned tables for people; JSON, JSON lines and YAML for programs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,71 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from application.failures import NotInstalled
+
 LEAST_WIDTH = 80
 
 
-def show_json(document: Any) -> None:
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+def usable(form: str) -> str:
+    """The argument of `--output`; raises NotInstalled before anything is done for YAML in vain."""
+    if form == "yaml":
+        _yaml()
+    return form
+
+
+def is_data(arguments: argparse.Namespace) -> bool:
+    """Whether the output is for a program that takes the whole document."""
+    return arguments.output in ("json", "jsonl", "yaml")
+
+
+def show_data(arguments: argparse.Namespace, document: Mapping[str, Any], rows: str = "") -> None:
+    """A document as a program wants it; JSON where `--output` says nothing else.
+
+    As JSON lines it is a line an item of its list `rows`, without the rest of it. Without `rows`
+    that is the list that is all there is in it; a document with more is one line.
+    """
+    if arguments.output == "yaml":
+        sys.stdout.write(_as_yaml(document))
+    elif arguments.output == "jsonl":
+        if not rows and len(document) == 1:
+            (rows,) = (name if _is_table(value) else "" for name, value in document.items())
+        for item in document[rows] if rows else [document]:
+            show_item(arguments, item)
+    else:
+        print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def show_item(arguments: argparse.Namespace, item: Mapping[str, Any]) -> None:
+    """One of many, as it comes: an item of a YAML list, or a line."""
+    if arguments.output == "yaml":
+        sys.stdout.write(_as_yaml([item]))
+    else:
+        print(json.dumps(item, separators=(",", ":"), ensure_ascii=False))
+
+
+def _as_yaml(document: object) -> str:
+    """What JSON can say, as YAML's blocks: the same keys in the same order, nothing abbreviated."""
+    yaml = _yaml()
+    plain = json.loads(json.dumps(document))
+    text: str = yaml.dump(
+        plain,
+        Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper),
+        allow_unicode=True,
+        sort_keys=False,
+        width=10_000,
+    )
+    return text
+
+
+def _yaml() -> Any:
+    try:
+        import yaml
+    except ModuleNotFoundError:
+        raise NotInstalled(
+            "PyYAML is not installed: `pip install 'hostledger[yaml]'` adds it, and "
+            "`--output json` needs nothing"
+        ) from None
+    return yaml
 
 
 def show_rows(
@@ -22,9 +82,10 @@ def show_rows(
     columns: Sequence[str],
     empty: str,
 ) -> int:
-    """A listing as `--output` asks: an object with the rows under `name`, or a table. Exit 0."""
-    if arguments.output == "json":
-        show_json({name: rows})
+    """A listing as `--output` asks: an object with the rows under `name`, a line a row, or a table.
+    Exit 0."""
+    if is_data(arguments):
+        show_data(arguments, {name: rows}, name)
     else:
         show_table(rows, columns, empty)
     return 0
@@ -35,8 +96,8 @@ def show_document(
 ) -> int:
     """One thing as `--output` asks: an object, or a line a field and a table for each of its lists
     that `tables` gives columns for (none: all that it has). Exit 0."""
-    if arguments.output == "json":
-        show_json(document)
+    if is_data(arguments):
+        show_data(arguments, document)
         return 0
     show_fields(document)
     for title, columns in tables.items():

@@ -29,8 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
         before = pause(Pause(scope, arguments.reason, side.random()(16)), ledger)
     if before == scope:
         print(f"hostledger: {scope} was paused already; nothing was recorded", file=sys.stderr)
-    if arguments.output == "json":
-        output.show_json({"paused": scope, "before": before or None})
+    if output.is_data(arguments):
+        output.show_data(arguments, {"paused": scope, "before": before or None})
     else:
         print(f"{scope} is paused")
     return 0

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("capacity", capacity, "time to fulfil, shortfalls by pool and reason, interruptions"),
     ):
         action = actions.add_parser(name, help=summary, description=summary)
-        options.add_common(action, ("table", "json", "csv"))
+        options.add_common(action, (*options.OUTPUTS, "csv"))
         add_window(action)
         action.add_argument(
             "--by",
@@ -83,8 +83,8 @@ def _report(arguments: argparse.Namespace, make: Callable[..., Row]) -> Row:
             bands = reports.fleet(view, window, first, picture.STEPS)
             draw(picture.fleet(window, first, bands), picture.HEIGHT)
             print(f"hostledger: {arguments.plot} is written", file=sys.stderr)
-    if arguments.output == "json":
-        output.show_json(document)
+    if output.is_data(arguments):
+        output.show_data(arguments, document, "rows")
     return document
 
 
@@ -108,7 +108,7 @@ def cost(arguments: argparse.Namespace) -> int:
     """A cost that is not known is said to be so: it is neither zero nor in any sum."""
     document = _report(arguments, reports.cost)
     columns = (*arguments.by, "machines", "machine_hours", "cost", "currency")
-    for row in [*document["rows"]] if arguments.output != "json" else ():
+    for row in [*document["rows"]]:
         if row["currency"] is None:
             row |= {"currency": UNKNOWN, "cost": UNKNOWN}
     if arguments.output == "csv":

@@ -97,8 +97,8 @@ def create_request(arguments: argparse.Namespace) -> int:
             options.reading(arguments), side.clock(), request_id, arguments.wait
         )
         status = 0 if document["status"] == "complete" else 1
-    if arguments.output == "json":
-        output.show_json(document)
+    if output.is_data(arguments):
+        output.show_data(arguments, document)
     elif arguments.wait is not None:
         print(document["state"])
     if status:
@@ -220,8 +220,10 @@ def cancel_request(arguments: argparse.Namespace) -> int:
     request_id = arguments.request_id
     return_ids = end_request(options.writing(arguments), request_id, arguments.reason)
     options.tell_if_nobody_works(arguments)
-    if arguments.output == "json":
-        output.show_json({"request_id": request_id, "state": "cancelled", "return_ids": return_ids})
+    if output.is_data(arguments):
+        output.show_data(
+            arguments, {"request_id": request_id, "state": "cancelled", "return_ids": return_ids}
+        )
     else:
         print(" ".join([f"{request_id} cancelled", *return_ids]))
     return 0

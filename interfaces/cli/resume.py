@@ -23,8 +23,8 @@ def run(arguments: argparse.Namespace) -> int:
         print("hostledger: nothing was paused; nothing was recorded", file=sys.stderr)
     else:
         options.tell_if_nobody_works(arguments)
-    if arguments.output == "json":
-        output.show_json({"paused": None, "before": before or None})
+    if output.is_data(arguments):
+        output.show_data(arguments, {"paused": None, "before": before or None})
     else:
         print("nothing is paused")
     return 0

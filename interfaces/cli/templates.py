@@ -86,8 +86,8 @@ def _documents(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 def list_templates(arguments: argparse.Namespace) -> int:
     documents = _documents(arguments)
-    if arguments.output == "json":
-        output.show_json({"templates": documents})
+    if output.is_data(arguments):
+        output.show_data(arguments, {"templates": documents})
     else:
         rows = [{**dict.fromkeys(COLUMNS), **document} for document in documents]
         for row in rows:
@@ -110,8 +110,8 @@ def show_template(arguments: argparse.Namespace) -> int:
             f"{template_id}` shows its revisions"
         )
         raise UnknownTemplate(f"template {template_id!r} {why}")
-    if arguments.output == "json":
-        output.show_json(found[0])
+    if output.is_data(arguments):
+        output.show_data(arguments, found[0])
     else:
         output.show_fields(found[0])
     return 0
@@ -123,9 +123,9 @@ def validate(arguments: argparse.Namespace) -> int:
     path = os.path.abspath(arguments.file) if arguments.file else _file_in_force(arguments)
     offered, problems = read_templates(path, site, options.environ_of(arguments))
     left_out = any(problem["fatal"] for problem in problems)
-    if arguments.output == "json":
+    if output.is_data(arguments):
         told = [{k: v for k, v in problem.items() if k != "text"} for problem in problems]
-        output.show_json({"path": path, "template_ids": offered, "problems": told})
+        output.show_data(arguments, {"path": path, "template_ids": offered, "problems": told})
     else:
         for problem in problems:
             print(problem["text"])
@@ -159,8 +159,9 @@ def refresh(arguments: argparse.Namespace) -> int:
         {"instance_type": name, **learned.facts[name], "changed": name in learned.changed}
         for name in sorted(names - set(learned.unknown))
     ]
-    if arguments.output == "json":
-        output.show_json({"instance_types": rows, "unknown": learned.unknown})
+    if output.is_data(arguments):
+        document = {"instance_types": rows, "unknown": learned.unknown}
+        output.show_data(arguments, document, "instance_types")
     else:
         output.show_table(rows, FACTS, "the templates name no instance type")
     if learned.unknown:
@@ -194,5 +195,5 @@ def generate(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 1
-    output.show_json({"templates": templates})
+    output.show_data(arguments, {"templates": templates})
     return 0

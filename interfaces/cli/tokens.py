@@ -55,14 +55,15 @@ def create(arguments: argparse.Namespace) -> int:
     command = CreateToken(arguments.name or "", arguments.role, expires_at, random(32), random(16))
     with options.ledger_of(side) as ledger:
         create_token(command, ledger)
-    if arguments.output == "json":
-        output.show_json(
+    if output.is_data(arguments):
+        output.show_data(
+            arguments,
             {
                 "token_id": command.token_id,
                 "token": command.token,
                 "role": command.role,
                 "expires_at": expires_at or None,
-            }
+            },
         )
     else:
         print(command.token)
@@ -86,8 +87,8 @@ def revoke(arguments: argparse.Namespace) -> int:
     command = RevokeToken(arguments.token_id, arguments.reason, side.random()(16))
     with options.ledger_of(side) as ledger:
         revoke_token(command, ledger)
-    if arguments.output == "json":
-        output.show_json({"token_id": arguments.token_id})
+    if output.is_data(arguments):
+        output.show_data(arguments, {"token_id": arguments.token_id})
     else:
         print(f"{arguments.token_id} revoked")
     return 0

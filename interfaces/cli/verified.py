@@ -42,8 +42,8 @@ def verify(arguments: argparse.Namespace) -> int:
         found = files.texts(arguments.checkpoint)
         lines = [line for _, text in found for line in text.splitlines()]
     document = verify_log(call, lines, arguments.key, output.Progress())
-    if arguments.output == "json":
-        output.show_json(document)
+    if output.is_data(arguments):
+        output.show_data(arguments, document)
     else:
         _tell(document)
     return 0 if document["is_sound"] else 1

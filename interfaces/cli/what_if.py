@@ -63,8 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
         "measures": _side_by_side(recorded, present, config),
         "limits": list(what_if.LIMITS),
     }
-    if arguments.output == "json":
-        output.show_json(document)
+    if output.is_data(arguments):
+        output.show_data(arguments, document, "measures")
     else:
         _tell(document)
     return 0

@@ -65,8 +65,8 @@ def status(arguments: argparse.Namespace) -> int:
 def stop(arguments: argparse.Namespace) -> int:
     call = options.reading(arguments)
     document = {"stopped": stop_worker(call, LONGEST_STOP)}
-    if arguments.output == "json":
-        output.show_json(document)
+    if output.is_data(arguments):
+        output.show_data(arguments, document)
     else:
         print(f"worker {document['stopped']} has ended")
     return 0
