@@ -31,7 +31,13 @@ PROPAGATED = (
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
 )
-"""Variables besides HOSTLEDGER_SECTION__KEY that change what the settings are."""
+"""Variables besides our own that change what the settings are."""
+
+FLAGS_VARIABLE = "HOSTLEDGER_SET"
+"""What `--set` says, as a JSON object of texts by key, for all that the command starts."""
+
+ASIDE = ("HOSTLEDGER_CONFIG", "HOSTLEDGER_PYTHON", "HOSTLEDGER_CRASH_AT")
+"""Variables of our own that are no setting."""
 
 
 PRIME = 2**61 - 1
@@ -115,7 +121,7 @@ def _variables(environ: Mapping[str, str]) -> list[list[str]]:
     return sorted(
         [name, value]
         for name, value in environ.items()
-        if name in PROPAGATED or (name.startswith("HOSTLEDGER_") and "__" in name)
+        if name in PROPAGATED or (name.startswith("HOSTLEDGER_") and name not in ASIDE)
     ) + ([["LSF", ""]] if is_lsf(environ) else [])
 
 

@@ -1,38 +1,49 @@
 """A site's settings read: defaults < IBM's configuration file < our configuration file <
-environment."""
+environment < flags."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from infrastructure.compiled import FLAGS_VARIABLE
+from infrastructure.configuration_keys import (
+    ENVIRONMENT_PREFIX,
+    KEYS,
+    SECTIONS,
+    VARIABLES,
+    environment_name,
+    nearest,
+    value_at,
+)
 from infrastructure.settings import (
-    DEFAULT_BUCKETS,
     LEASE_MARGIN,
     LOG_LEVELS,
     LONGEST_CONNECT,
     SAFE_SETTLE_GAP,
+    Account,
+    Caps,
     Settings,
     Timeouts,
     Worker,
     log_level,
 )
+from infrastructure.storage.address import sections_of
 
+FLAG = "--set"
 ENVIRONMENT = "environment"
-ENVIRONMENT_PREFIX = "HOSTLEDGER_"
 
 
 class ConfigurationProblem(Exception):
     """A configuration that cannot be used: where it stands, what is wrong, what to do next.
 
-    `path` is a file, or "environment"; `key` is the name as it is spelled there, or "" when the
-    whole file is meant; `line` and `column` (from 1) are set when the file is not JSON.
+    `path` is a file, "environment" or "--set"; `key` is the name as it is spelled there, or "" when
+    the whole file is meant; `line` and `column` (from 1) are set when the file is not JSON.
     """
 
     def __init__(
@@ -63,9 +74,6 @@ class ConfigurationProblem(Exception):
         return " ".join(f"{': '.join(where)}: {self.problem}; {self.next_step}".splitlines())
 
 
-# --- the keys -------------------------------------------------------------------------------
-
-
 class _Given(NamedTuple):
     """A value, and where and under which name it was given."""
 
@@ -74,41 +82,29 @@ class _Given(NamedTuple):
     name: str
 
 
-def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _keys(field.annotation, f"{prefix}{name}.")
-        elif name == "buckets":  # each bucket is a key, so that one can be set by itself
-            yield from (f"{prefix}{name}.{api}" for api in DEFAULT_BUCKETS)
-        else:
-            yield f"{prefix}{name}"
-
-
-KEYS = tuple(_keys(Settings))
-_SECTIONS = frozenset(
-    ".".join(parts[:depth])
-    for parts in (key.split(".") for key in KEYS)
-    for depth in range(1, len(parts))
-)
-
-
-def environment_name(key: str) -> str:
-    """The environment variable of a key: `worker.mode` -> `HOSTLEDGER_WORKER__MODE`."""
-    return ENVIRONMENT_PREFIX + key.replace(".", "__").replace(":", "_").upper()
-
-
-_VARIABLES = {environment_name(key): key for key in KEYS}
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    return difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-
-
 def _shown(value: object) -> str:
-    """A value in an error message: one line, not endless, and without a proxy's password."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    text = re.sub(r"//[^@/\s]*@", "//***@", text)
+    """A value in an error message: one line, not endless, and without a password."""
+    text = json.dumps(without_secrets(value), ensure_ascii=False, default=str)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+_SECRET = r"[\w-]*(?:pass|secret|token|key|signature)[\w-]*"
+_SECRETS = re.compile(rf"(//)\S+(?=@)|((?:{_SECRET}=|--{_SECRET} +))[^&\s]+", re.IGNORECASE)
+"""A password in a URL (before the last @, should it have one itself), and a value that is called
+one: in a query, or in the words of a program."""
+
+
+def without_secrets(value: Any, key: str = "") -> Any:
+    """A value to be shown to people, of that key: what opens something is `***`."""
+    if key.endswith("webhook_url") and value:  # whoever knows it may post there
+        return re.sub(r"(//)(?:.*@)?([^/?#]*).+", r"\1\2/***", value)
+    if isinstance(value, dict):
+        return {name: without_secrets(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_secrets(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    return _SECRETS.sub(lambda found: f"{found[1] or found[2]}***", value)
 
 
 # --- the files ------------------------------------------------------------------------------
@@ -195,30 +191,53 @@ def _own_file(path: str) -> dict[str, _Given]:
             key = f"{prefix}{name}"
             if key in KEYS:
                 given[key] = _Given(value, path, key)
-            elif key in _SECTIONS:
+            elif key in SECTIONS:
                 if not isinstance(value, dict):
                     problem = f"is a section, an object, not {_shown(value)}"
                     raise ConfigurationProblem(path, key, problem, "put its keys in { }")
                 walk(value, f"{key}.")
-            else:
-                nearest = _nearest(key, [*KEYS, *sorted(_SECTIONS)])
-                problem = f"is no key; the nearest is {nearest}"
-                raise ConfigurationProblem(path, key, problem, "correct it or take it out")
+            elif key != "$schema":  # at the top, where editors look for it
+                raise _no_key(path, key, [*KEYS, *sorted(SECTIONS)])
 
     walk(document, "")
     return given
 
 
+def _no_key(path: str, key: str, known: Sequence[str]) -> ConfigurationProblem:
+    problem = f"is no key; the nearest is {nearest(key, known)}"
+    return ConfigurationProblem(path, key, problem, "correct it or take it out")
+
+
+_WITH_ONE_UNDERSCORE = {name.replace("__", "_") for name in VARIABLES}
+
+
 def _own_variables(environ: Mapping[str, str]) -> dict[str, _Given]:
+    """What has no two underscores is somebody else's, unless they are all it lacks."""
     given: dict[str, _Given] = {}
     for name, value in sorted(environ.items()):
-        if not name.startswith(ENVIRONMENT_PREFIX) or "__" not in name:
+        if not name.startswith(ENVIRONMENT_PREFIX):
             continue
-        key = _VARIABLES.get(name)
-        if key is None:
-            problem = f"sets no key; the nearest is {_nearest(name, sorted(_VARIABLES))}"
+        key = VARIABLES.get(name)
+        if key is not None:
+            given[key] = _Given(value, ENVIRONMENT, name)
+        elif "__" in name or name in _WITH_ONE_UNDERSCORE:
+            problem = f"sets no key; the nearest is {nearest(name, sorted(VARIABLES))}"
             raise ConfigurationProblem(ENVIRONMENT, name, problem, "correct it or unset it")
-        given[key] = _Given(value, ENVIRONMENT, name)
+    return given
+
+
+def _flags(environ: Mapping[str, str]) -> dict[str, _Given]:
+    """What `--set` says, texts as in variables, in the one variable that carries it."""
+    text = environ.get(FLAGS_VARIABLE, "")
+    try:
+        said = json.loads(text) if text else {}
+        given = {key: _Given(str(value), FLAG, key) for key, value in said.items()}
+    except (ValueError, AttributeError):
+        problem = f"is not what --set leaves there, but {_shown(text)}"
+        raise ConfigurationProblem(ENVIRONMENT, FLAGS_VARIABLE, problem, "unset it") from None
+    for key in given:
+        if key not in KEYS:
+            raise _no_key(FLAG, key, KEYS)
     return given
 
 
@@ -395,6 +414,23 @@ def _propagated_logging(environ: Mapping[str, str], warnings: list[str]) -> dict
 # --- together -------------------------------------------------------------------------------
 
 
+class Origin(NamedTuple):
+    """Where a value came from: `kind` is flag, environment, file, ibm_file or default; `path` that
+    of a file, `name` what the value is called there. `default` has neither."""
+
+    kind: str
+    path: str | None = None
+    name: str | None = None
+
+
+class Traced(NamedTuple):
+    """Settings with the origin of each of KEYS, and warnings for people."""
+
+    settings: Settings
+    warnings: list[str]
+    origins: dict[str, Origin]
+
+
 def read_settings(
     config_path: str | None, ibm_config_path: str | None, environ: Mapping[str, str]
 ) -> tuple[Settings, list[str]]:
@@ -404,13 +440,21 @@ def read_settings(
     `AWS_DEFAULT_REGION` of the environment count when nothing else gives a value. Raises
     ConfigurationProblem for the first thing that cannot be used.
     """
+    settings, warnings, _ = trace_settings(config_path, ibm_config_path, environ)
+    return settings, warnings
+
+
+def trace_settings(
+    config_path: str | None, ibm_config_path: str | None, environ: Mapping[str, str]
+) -> Traced:
+    """The same, and where each value came from."""
     warnings: list[str] = []
     given = _usual_aws_variables(environ)
     if ibm_config_path is not None:
         given |= _ibm_file(ibm_config_path, environ, warnings)
     if config_path is not None:
         given |= _own_file(config_path)
-    given |= _own_variables(environ)
+    given |= _own_variables(environ) | _flags(environ)
     _fit_lease_to_ibm_timeout(given, ibm_config_path, warnings)
 
     try:
@@ -419,7 +463,38 @@ def read_settings(
         raise _first_problem(error.errors(), given) from error
 
     warnings += _second_thoughts(settings, given)
-    return settings, warnings
+    return Traced(settings, warnings, _origins(settings, given, ibm_config_path))
+
+
+def _origins(
+    settings: Settings, given: Mapping[str, _Given], ibm_config_path: str | None
+) -> dict[str, Origin]:
+    found = dict(given)
+    url = given.get("storage.url")
+    if url is not None and settings.storage.url:
+        # It stands for these, whatever else is said of them.
+        said = sections_of(settings.storage.url)
+        found |= {f"storage.{key}": url for key in ("strategy", *_inner_keys(said))}
+    if "worker.mode" not in given and settings.worker.mode != Worker().mode:
+        found["worker.mode"] = given["performance.cpu.async_operations"]
+
+    def origin(key: str) -> Origin:
+        if key not in found:
+            return Origin("default")
+        _, path, name = found[key]
+        if path == FLAG:
+            return Origin("flag", None, name)
+        if path == ENVIRONMENT:
+            return Origin("environment", None, name)
+        return Origin("ibm_file" if path == ibm_config_path else "file", path, name)
+
+    return {key: origin(key) for key in KEYS}
+
+
+def _inner_keys(sections: Mapping[str, Any]) -> Iterator[str]:
+    for section, keys in sections.items():
+        if isinstance(keys, dict):
+            yield from (f"{section}.{key}" for key in keys)
 
 
 def _nested(given: Mapping[str, _Given]) -> dict[str, Any]:
@@ -464,6 +539,8 @@ def _first_problem(errors: list[ErrorDetails], given: Mapping[str, _Given]) -> C
         location = ".".join(str(part) for part in error["loc"])
         key = max((k for k in given if f"{location}.".startswith(f"{k}.")), key=len)
         place = _within(given[key], error["loc"][len(key.split(".")) :])
+        if error["type"] == "extra_forbidden":
+            return _no_key(place.path, place.name, _names_within(given[key].name, place.name, key))
         message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
         problem = f"{message}, not {_shown(place.value)}"
         step = "correct it" + _default_note(key)
@@ -482,10 +559,15 @@ def _within(given: _Given, parts: tuple[int | str, ...]) -> _Given:
     return given
 
 
+def _names_within(outer: str, name: str, key: str) -> list[str]:
+    """The names that there are beside a misspelt one in an object of the site's own."""
+    model: type[BaseModel] = Account if key == "provider.accounts" else Caps
+    its_own = name.removeprefix(f"{outer}.").rpartition(".")[0]
+    return [f"{outer}.{its_own}.{field}" for field in model.model_fields]
+
+
 def _default_note(key: str) -> str:
-    value: Any = Settings()
-    for name in key.split("."):
-        value = value[name] if isinstance(value, dict) else getattr(value, name)
+    value = value_at(Settings(), key)
     return "" if value is None else f", or take it out for the default, {_shown(value)}"
 
 
@@ -514,6 +596,10 @@ def _second_thoughts(settings: Settings, given: Mapping[str, _Given]) -> list[st
             f"{place('provider.aws.settle_gap')} is less than {SAFE_SETTLE_GAP} s: a machine "
             "that AWS lists late may be missed and launched twice"
         )
+    tables = settings.storage.dynamodb_strategy
+    scaling = "storage.dynamodb_strategy.auto_scaling.enabled"
+    if tables.auto_scaling.enabled and tables.billing_mode == "PAY_PER_REQUEST":
+        warnings.append(f"{place(scaling)} has no effect on tables that are paid by request")
     if worker.sweep_max_age <= aws.sweep_interval:
         warnings.append(
             f"worker.sweep_max_age ({worker.sweep_max_age:g} s) is not more than "

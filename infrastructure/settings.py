@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -742,7 +743,19 @@ def _bytes(value: object) -> object:
     return int(found[1]) * 1000 ** " KMG".index(found[2].upper() or " ")
 
 
-Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
+Bytes = Annotated[
+    int,
+    BeforeValidator(_bytes),
+    Field(ge=0),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": "^[0-9]+ *[KMGkmg]?[Bb]?$"},
+            ]
+        }
+    ),
+]
 
 
 class Memory(_Section):

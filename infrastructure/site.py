@@ -14,6 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+SYSTEM_CONFIGURATION = "/etc/hostledger/config.json"
+
 
 class Site:
     """Absolute paths of one provider instance. `log_file` and `conf_dir` may be "" when unknown."""
@@ -62,7 +64,7 @@ class Site:
         named = environ.get("HOSTLEDGER_CONFIG")
         if named:
             return [os.path.abspath(named)]
-        return [f"{self.conf_dir}/hostledger.json", "/etc/hostledger/config.json"]
+        return [f"{self.conf_dir}/hostledger.json", SYSTEM_CONFIGURATION]
 
 
 def is_lsf(environ: Mapping[str, str]) -> bool:

@@ -17,6 +17,7 @@ from application.failures import (
 from application.instants import seconds_between
 from infrastructure import compiled, worker_start
 from infrastructure.clock import SystemClock
+from infrastructure.compiled import FLAGS_VARIABLE
 from infrastructure.site import Site, site_from
 from infrastructure.storage import storage_at, storage_of
 
@@ -38,10 +39,14 @@ if TYPE_CHECKING:
     """What of a log is of concern, up to a position."""
 
 __all__ = [
+    "FLAGS_VARIABLE",
     "METRICS_TYPE",
     "Call",
     "Site",
     "aws_calls",
+    "configuration",
+    "configuration_key",
+    "configuration_schema",
     "example_templates",
     "export_log",
     "hindrance",
@@ -336,6 +341,72 @@ def hindrance(call: Call) -> str:
         return str(error)  # what was recorded is recorded
     after = "HostFactory's next call starts one, or" if call.mode == "auto" else "start it, or"
     return f"no worker lives: {after} run `hostledger worker run`"
+
+
+def configuration(
+    site: Site | None, environ: Mapping[str, str], file: str | None = None
+) -> dict[str, Any]:
+    """The configuration of an instance (None: of none, with no file of its own): `file` and
+    `ibm_file`, where there are any, `warnings` about them, and `values`: of each key its value,
+    without what is secret in it, and where that came from (`configuration.Origin`).
+
+    `file` is one in place of ours, or, by its name, of IBM's. Raises BrokenConfiguration.
+    """
+    from infrastructure.configuration import ConfigurationProblem, trace_settings, without_secrets
+    from infrastructure.configuration_keys import value_at
+
+    own, ibm = _configuration_files(site, environ)
+    if file is not None and file.endswith("prov_config.json"):
+        ibm = file
+    elif file is not None:
+        own = file
+    try:
+        settings, warnings, origins = trace_settings(own, ibm, environ)
+    except ConfigurationProblem as problem:
+        raise BrokenConfiguration(str(problem)) from None
+    document = settings.model_dump(mode="json")
+    values = [
+        {"key": key, "value": without_secrets(value_at(document, key), key), **origin._asdict()}
+        for key, origin in origins.items()
+    ]
+    return {"file": own, "ibm_file": ibm, "warnings": warnings, "values": values}
+
+
+def _configuration_files(
+    site: Site | None, environ: Mapping[str, str]
+) -> tuple[str | None, str | None]:
+    from infrastructure.site import SYSTEM_CONFIGURATION
+
+    if site is not None:
+        (own, ibm, _), _ = compiled.sources(site, environ)
+        return own, ibm
+    if environ.get("HOSTLEDGER_CONFIG"):
+        return os.path.abspath(environ["HOSTLEDGER_CONFIG"]), None
+    return (SYSTEM_CONFIGURATION if os.path.exists(SYSTEM_CONFIGURATION) else None), None
+
+
+def configuration_key(name: str) -> dict[str, Any]:
+    """What is to be known of a key. Raises BrokenConfiguration, naming the nearest that there
+    is."""
+    from infrastructure.configuration_keys import KEYS, described, environment_name, nearest
+
+    if name not in KEYS:
+        raise BrokenConfiguration(f"{name} is no key; the nearest is {nearest(name, KEYS)}")
+    key = described(name)
+    return {
+        "key": name,
+        "remark": key.remark,
+        "takes": key.takes,
+        "default": key.default,
+        "environment": environment_name(name),
+    }
+
+
+def configuration_schema() -> dict[str, Any]:
+    """The JSON Schema of our configuration file."""
+    from infrastructure.configuration_keys import schema
+
+    return schema()
 
 
 def kept_figures(call: Call, since: str) -> dict[str, Any]:

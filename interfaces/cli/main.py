@@ -40,6 +40,7 @@ COMMANDS = {
     "resume": ("interfaces.cli.resume", "go on with what was paused"),
     "iam-policy": ("interfaces.cli.iam_policy", "the permissions that the worker needs at AWS"),
     "diagnose": ("interfaces.cli.diagnose", "why something is slow, or grows"),
+    "config": ("interfaces.cli.config", "what is set, where that came from, what may be set"),
     "worker": ("interfaces.cli.worker", "run, drain, look at and stop the worker"),
     "server": ("interfaces.cli.server", "answer queries and take commands over HTTP"),
     "tokens": ("interfaces.cli.tokens", "who may ask the server: create, list, revoke"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from application.replay import recorded
 from domain.refusals import UnknownRequest
 from interfaces.cli import output
 from interfaces.loading import is_wanted, loads
-from interfaces.read_side import Call, hindrance, registered_site, site_from
+from interfaces.read_side import FLAGS_VARIABLE, Call, hindrance, registered_site, site_from
 
 OUTPUTS = ("table", "json", "jsonl", "yaml")
 
@@ -42,6 +43,14 @@ def moment(value: str) -> str:
         return value if value.isdecimal() else recorded(value)
     except StoreError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def setting(value: str) -> tuple[str, str]:
+    """An argument KEY=VALUE, as a pair."""
+    key, equals, text_ = value.partition("=")
+    if not equals:
+        raise ValueError(value)
+    return key.strip(), text_
 
 
 def add_as_of(*parsers: argparse.ArgumentParser) -> None:
@@ -77,6 +86,14 @@ def add_common(parser: argparse.ArgumentParser, outputs: Sequence[str] = OUTPUTS
     add_provider(parser)
     parser.add_argument(
         "--config", type=text, metavar="FILE", help="our configuration (HOSTLEDGER_CONFIG)"
+    )
+    parser.add_argument(
+        "--set",
+        type=setting,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting, before all that files and environment say; as often as there are settings",
     )
     add_output(parser, outputs)
 
@@ -120,6 +137,8 @@ def environ_of(arguments: argparse.Namespace) -> dict[str, str]:
     environ = dict(os.environ)
     if arguments.config:
         environ["HOSTLEDGER_CONFIG"] = os.path.abspath(arguments.config)
+    if given := getattr(arguments, "set", None):
+        environ[FLAGS_VARIABLE] = json.dumps(dict(given))
     return environ
 
 
@@ -200,10 +219,11 @@ def writing(arguments: argparse.Namespace, site: Any = None) -> Any:
 
 
 def _warn(arguments: argparse.Namespace, problem: str) -> None:
-    """Tell that the last good configuration is used; where a file was named that would be wrong."""
+    """Tell that the last good configuration is used; where the command line says what to use that
+    would be wrong."""
     if not problem:
         return
-    if arguments.config:
+    if arguments.config or getattr(arguments, "set", None):
         raise BrokenConfiguration(problem)
     print(f"hostledger: the site's files are not taken over: {problem}", file=sys.stderr)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from contextlib import closing
 
@@ -36,9 +37,12 @@ def run_server(arguments: argparse.Namespace) -> int:
             f"{error.name} is not installed: `pip install 'hostledger[server]'` adds what the "
             "server needs"
         ) from None
+    for name in ("host", "port", "socket"):
+        given = getattr(arguments, name)
+        if given is not None:
+            told = os.path.abspath(given) if name == "socket" else str(given)
+            arguments.set.append((f"server.{name}", told))
     call = options.reading(arguments)
-    given = {name: getattr(arguments, name) for name in ("host", "port", "socket")}
-    settings = call.settings["server"] | {k: v for k, v in given.items() if v is not None}
     tokens = Tokens()
     with closing(call.log()) as view:
         tokens.follow(view)
@@ -48,4 +52,4 @@ def run_server(arguments: argparse.Namespace) -> int:
             "one, for the console's login page and to be sent as `Authorization: Bearer TOKEN`",
             file=sys.stderr,
         )
-    return listen(call, settings, with_worker=arguments.with_worker)
+    return listen(call, call.settings["server"], with_worker=arguments.with_worker)

@@ -6,23 +6,24 @@ A test compares them with the code, so that they cannot say what is not so.
 from __future__ import annotations
 
 import argparse
-import ast
 import inspect
 import json
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin
-
-from pydantic import BaseModel
+from typing import Any
 
 from application.alerting import ALERTS
 from domain import topics
 from domain.event_sourced import Aggregate
-from infrastructure import settings as settings_module
-from infrastructure.configuration import KEYS, environment_name
-from infrastructure.settings import Settings
+from infrastructure.configuration_keys import (
+    KEYS,
+    described,
+    described_within,
+    environment_name,
+    schema,
+)
+from infrastructure.settings import Account, Caps
 from infrastructure.telemetry.exposition import families_of
 from infrastructure.telemetry.metrics import COUNTER, METRICS, PREFIX, MetricsCollector
 from interfaces.bench import picture, telling
@@ -79,72 +80,6 @@ def events_page() -> str:
     return "\n".join(lines)
 
 
-def _remarks() -> dict[tuple[str, str], str]:
-    """(class, field) -> the docstring that follows the field."""
-    found: dict[tuple[str, str], str] = {}
-    for item in ast.parse(inspect.getsource(settings_module)).body:
-        if not isinstance(item, ast.ClassDef):
-            continue
-        for field, after in zip(item.body, item.body[1:], strict=False):
-            if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr):
-                assert isinstance(field.target, ast.Name)
-                found[item.name, field.target.id] = " ".join(ast.literal_eval(after.value).split())
-    return found
-
-
-class Key(NamedTuple):
-    """A key of the configuration: its default, the choices it leaves, and what it is for."""
-
-    name: str
-    default: Any
-    choices: tuple[str, ...]
-    remark: str
-
-    @property
-    def as_text(self) -> str:
-        """The default as an environment variable says it; "" for none."""
-        if self.default is None or isinstance(self.default, str):
-            return self.default or ""
-        return json.dumps(self.default)
-
-
-def keys() -> Iterator[Key]:
-    """Every key that `read_settings` takes."""
-    remarks = _remarks()
-    for name in KEYS:
-        section: Any = Settings()
-        *sections, leaf = name.split(".")
-        for part in sections:
-            if part == "buckets":
-                leaf = part
-                break
-            section = getattr(section, part)
-        kind = type(section)
-        field = kind.model_fields[leaf]
-        default = field.get_default(call_default_factory=True)
-        if leaf == "buckets":
-            default = list(default[name.rpartition(".")[2]])
-        kind_of_value: Any = field.annotation
-        if get_origin(kind_of_value) is list:
-            (kind_of_value,) = get_args(kind_of_value)
-        choices = get_args(kind_of_value) if get_origin(kind_of_value) is Literal else ()
-        yield Key(name, default, choices, _remark(remarks, kind, leaf))
-
-
-def _remark(remarks: dict[tuple[str, str], str], kind: type, field: str) -> str:
-    """Of the class that has the field, or that it has it from."""
-    return next(
-        (remarks[c.__name__, field] for c in kind.__mro__ if (c.__name__, field) in remarks), ""
-    )
-
-
-def _keys_within(kind: type[BaseModel]) -> Iterator[Key]:
-    """The keys of an object whose own name the site chooses."""
-    remarks = _remarks()
-    for name, field in kind.model_fields.items():
-        yield Key(name, field.get_default(), (), _remark(remarks, kind, name))
-
-
 def configuration_page() -> str:
     """Every key of the configuration, its default and its environment variable."""
     lines = [
@@ -162,17 +97,25 @@ def configuration_page() -> str:
         "`$HF_PROVIDER_CONFDIR`, or either in `conf/` below it. Which of its keys are read is in",
         "[The five scripts](hostfactory.md).",
         "",
+        "[configuration.schema.json](configuration.schema.json) is the JSON Schema of our file;",
+        "`hostledger config schema` prints it too, and editors take it from a key `$schema` in the",
+        "file. `hostledger config explain KEY` says what is below and what the value is now,",
+        "`config show --origin` where each value came from, and `config validate FILE` whether a",
+        "file can be used.",
+        "",
         "The first of these that gives a value counts:",
         "",
-        "1. the environment variable in the table",
-        "2. our own file",
-        "3. IBM's file. With `ACCEPT_PROPAGATED_LOG_SETTING` true in it, `HF_LOGLEVEL`,",
+        "1. a flag of the command: `--set KEY=VALUE`, or `--host`, `--port` and `--socket` of",
+        "   `server run`. It holds for what that command starts, not for HostFactory's calls.",
+        "2. the environment variable in the table",
+        "3. our own file",
+        "4. IBM's file. With `ACCEPT_PROPAGATED_LOG_SETTING` true in it, `HF_LOGLEVEL`,",
         "   `HF_LOG_MAX_FILE_SIZE` and `HF_LOG_MAX_ROTATE` of the environment count as part of it,",
         "   before its `LogLevel`.",
-        "4. `AWS_REGION`, then `AWS_DEFAULT_REGION`, and `AWS_ENDPOINT_URL` of the environment",
-        "5. the default",
+        "5. `AWS_REGION`, then `AWS_DEFAULT_REGION`, and `AWS_ENDPOINT_URL` of the environment",
+        "6. the default",
         "",
-        "An empty variable means none where the default is none. In the environment a bucket is",
+        "An empty variable or flag means none where the default is none. In both a bucket is",
         "written as JSON: `[4, 1.6]`. While `worker.mode` is `inline`, `launch_retries`,",
         "`describe_retries` and `config.retries.max_attempts` have no effect (each call has one",
         "attempt), and the time-outs are capped.",
@@ -180,7 +123,7 @@ def configuration_page() -> str:
         "| key | default | environment | remark |",
         "|---|---|---|---|",
     ]
-    for key in keys():
+    for key in map(described, KEYS):
         shown = key.as_text or "none"
         remark = key.remark
         if len(key.choices) > 1:
@@ -190,8 +133,8 @@ def configuration_page() -> str:
             remark += f" Only `{key.choices[0]}` in this release."
         lines.append(f"| `{key.name}` | {shown} | `{environment_name(key.name)}` | {remark} |")
     for title, kind in (
-        ("provider.accounts.NAME", settings_module.Account),
-        ("provider.limits.templates.TEMPLATE", settings_module.Caps),
+        ("provider.accounts.NAME", Account),
+        ("provider.limits.templates.TEMPLATE", Caps),
     ):
         lines += [
             "",
@@ -201,7 +144,7 @@ def configuration_page() -> str:
         ]
         lines += ["written as JSON.", "", "| key | default | remark |", "|---|---|---|"]
         lines += [
-            f"| `{k.name}` | {k.as_text or 'none'} | {k.remark} |" for k in _keys_within(kind)
+            f"| `{k.name}` | {k.as_text or 'none'} | {k.remark} |" for k in described_within(kind)
         ]
     return "\n".join([*lines, ""])
 
@@ -369,6 +312,7 @@ PAGES = {
     "events.md": events_page,
     "events.schema.json": schema_page,
     "configuration.md": configuration_page,
+    "configuration.schema.json": lambda: json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",
     "commands.md": commands_page,
     "metrics.md": metrics_page,
     "performance.md": performance_page,

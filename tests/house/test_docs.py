@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from infrastructure.configuration import environment_name, read_settings
+from infrastructure.configuration import read_settings
+from infrastructure.configuration_keys import KEYS, Key, described, environment_name
 from infrastructure.settings import Settings
-from tests.house.reference import DOCS, PAGES, Key, keys
+from tests.house.reference import DOCS, PAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 PROSE = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -23,7 +24,7 @@ def test_the_generated_reference_is_current(page: str) -> None:
     assert (DOCS / page).read_text() == PAGES[page]()
 
 
-@pytest.mark.parametrize("key", list(keys()), ids=lambda key: key.name)
+@pytest.mark.parametrize("key", list(map(described, KEYS)), ids=lambda key: key.name)
 def test_the_configuration_page_names_what_is_read(key: Key) -> None:
     """The variable beside a key is accepted with the key's default, and a remark says more."""
     rows = [line.split(" | ") for line in (DOCS / "configuration.md").read_text().splitlines()]
@@ -38,7 +39,7 @@ def test_the_configuration_page_names_what_is_read(key: Key) -> None:
 
 def test_every_variable_of_the_docs_is_one() -> None:
     """A HOSTLEDGER_SECTION__KEY that any page names is accepted."""
-    known = {environment_name(key.name) for key in keys()}
+    known = {environment_name(key) for key in KEYS}
     named = {v for p in PROSE for v in re.findall(r"HOSTLEDGER_\w+__\w+", p.read_text())}
 
     assert named - known == set()

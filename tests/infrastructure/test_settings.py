@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from infrastructure.compiled import FLAGS_VARIABLE
 from infrastructure.configuration import (
     ConfigurationProblem,
-    environment_name,
     read_document,
     read_settings,
     strip_comments,
 )
+from infrastructure.configuration_keys import environment_name
 from infrastructure.settings import Account, Aws, Caps, Settings
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "ibm" / "awsprov_config.json"
@@ -545,6 +546,48 @@ def test_environment(key: str, value: Any, expected: Any) -> None:
     assert expected == value_of(settings, key)
 
 
+@pytest.mark.parametrize(("key", "value", "expected"), [(k, v, e) for k, _, v, e in KEYS])
+def test_flags(key: str, value: Any, expected: Any) -> None:
+    """Each key can be set by a flag, which is carried in one variable."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    settings, _ = read_settings(None, None, {FLAGS_VARIABLE: json.dumps({key: text})})
+
+    assert expected == value_of(settings, key)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"), [row for row in BAD_VALUES if isinstance(row[1], str)]
+)
+def test_bad_values_of_flags(key: str, value: str, words: str) -> None:
+    """What is said of a flag is said by its own name."""
+    problem = problem_of(None, None, {FLAGS_VARIABLE: json.dumps({key: value})})
+
+    assert (problem.path, problem.key) == ("--set", key)
+    assert words in problem.problem
+
+
+@pytest.mark.parametrize(("key", "near"), [("wroker.mode", "worker.mode"), ("worker", "worker.m")])
+def test_unknown_flags(key: str, near: str) -> None:
+    problem = problem_of(None, None, {FLAGS_VARIABLE: json.dumps({key: "1"})})
+
+    assert (problem.path, problem.key) == ("--set", key)
+    assert f"is no key; the nearest is {near}" in problem.problem
+
+
+@pytest.mark.parametrize("text", ["worker.mode=auto", "[]", "7"])
+def test_the_variable_of_flags_is_ours(text: str) -> None:
+    """What else stands there is refused by the variable's name."""
+    assert problem_of(None, None, {FLAGS_VARIABLE: text}).key == FLAGS_VARIABLE
+
+
+def test_editors_are_told_the_schema(tmp_path: Path) -> None:
+    """`$schema` is what editors look for, at the top and nowhere else."""
+    schema = {"$schema": "https://example.org/configuration.schema.json"}
+
+    assert read_settings(written(tmp_path, schema), None, {})[0] == Settings()
+    assert problem_of(written(tmp_path, {"worker": schema})).key == "worker.$schema"
+
+
 @pytest.mark.parametrize(
     ("name", "key", "value", "expected"),
     [
@@ -634,6 +677,8 @@ def test_unknown_keys(tmp_path: Path, document: Any, key: str, nearest: str) -> 
     [
         ("HOSTLEDGER_WORKER__MOOD", "HOSTLEDGER_WORKER__MODE"),
         ("HOSTLEDGER__WORKER__MODE", "HOSTLEDGER_WORKER__MODE"),
+        ("HOSTLEDGER_WORKER_MODE", "HOSTLEDGER_WORKER__MODE"),
+        ("HOSTLEDGER_PROVIDER_AWS_MAX_INFLIGHT", "HOSTLEDGER_PROVIDER__AWS__MAX_INFLIGHT"),
         ("HOSTLEDGER_PROVIDER__MAX_INFLIGHT", "HOSTLEDGER_PROVIDER__AWS__MAX_INFLIGHT"),
     ],
 )
@@ -854,7 +899,7 @@ def test_a_queue_is_one_accounts(tmp_path: Path) -> None:
         ({"home": {"weight": 0}}, ".home.weight", "greater than 0, not 0"),
         ({"home": {"weight": True}}, ".home.weight", "a number is needed"),
         ({"home": {"priority": "high"}}, ".home.priority", "valid integer"),
-        ({"home": {"regio": "eu-west-1"}}, ".home.regio", "Extra inputs"),
+        ({"home": {"regio": "eu-west-1"}}, ".home.regio", ".home.region"),
         ({"home": {"assume_role": "buyer"}}, ".home.assume_role", "a role's ARN"),
         ({"home": {"credential_file": "mine"}}, ".home.credential_file", "an absolute path"),
         ({"home": 7}, ".home", "valid dictionary"),
