@@ -103,6 +103,37 @@ def test_retries_of_idempotent_calls(make_world: MakeWorld, attempts: str, sent:
     assert len(world.calls_of("DescribeInstances")) == sent
 
 
+@pytest.mark.parametrize(
+    ("mode", "sent", "called"),
+    [("legacy", 1, "D"), ("standard", 2, "E"), ("adaptive", 2, "F")],
+)
+def test_the_mode_of_retries(make_world: MakeWorld, mode: str, sent: int, called: str) -> None:
+    """The older way does not take a request's time-out at AWS for one that passes; botocore also
+    tells AWS, in the User-Agent, by a letter for each of its ways."""
+    world = make_world(
+        settings={
+            AWS + "CONFIG__RETRIES__MAX_ATTEMPTS": "2",
+            AWS + "CONFIG__RETRIES__MODE": mode,
+            AWS + "DESCRIBE_RETRIES": "0",
+        }
+    )
+    told: list[str] = []
+
+    def note(request: Any, **_: Any) -> None:
+        told.append(request.headers["User-Agent"].decode())
+
+    def attach(client: Any) -> None:
+        client.meta.events.register_first("before-send.ec2.DescribeInstances", note)
+        world.sandbox.attach(client)
+
+    world.sandbox.add_fault("error", action="DescribeInstances", times=1, code="RequestTimeout")
+    world.start_worker(on_client=providers.Object(attach))
+    world.tick()
+    assert len(world.calls_of("DescribeInstances")) == sent
+    features = [part for word in told[0].split() if word.startswith("m/") for part in word[2:]]
+    assert [letter for letter in "DEF" if letter in features] == [called]
+
+
 def test_clients_are_set_up_as_configured(make_world: MakeWorld) -> None:
     settings = {
         AWS + "CONFIG__MAX_POOL_CONNECTIONS": "3",

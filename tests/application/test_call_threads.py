@@ -10,10 +10,6 @@ from typing import Any
 import pytest
 from dependency_injector import providers
 
-from infrastructure.aws.ec2 import Ec2
-from infrastructure.settings import Aws
-from infrastructure.telemetry.journal import Journal
-from tests.infrastructure.aws_cloud import LOGGING
 from tests.world import World
 
 MakeWorld = Callable[..., World]
@@ -50,8 +46,14 @@ class Meeting:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_so_many_looks_by_id_are_made_at_a_time(world: World, threads: int) -> None:
+def test_so_many_looks_by_id_are_made_at_a_time(make_world: MakeWorld, threads: int) -> None:
     """`performance.cpu.thread_pool_size`; what is found is the same."""
+    world = make_world(
+        config={
+            "provider": {"aws": {"batch_sizes": {"describe_instances": 2}}},
+            "performance": {"cpu": {"thread_pool_size": threads}},
+        }
+    )
     world.start_worker()
     machine_ids = [m["machineId"] for m in world.fulfilled(6)]
     meeting = Meeting("DescribeInstances", threads)
@@ -60,11 +62,8 @@ def test_so_many_looks_by_id_are_made_at_a_time(world: World, threads: int) -> N
         world.sandbox.attach(client)
         meeting.attach(client)
 
-    aws = Aws.model_validate({"region": "us-east-1", "batch_sizes": {"describe_instances": 2}})
-    journal = Journal("", LOGGING)
-    cloud = Ec2("default", aws, world.clock, journal, attach, threads=threads)
-
-    found = cloud.find(machine_ids)
+    worker = world.start_worker(on_client=providers.Object(attach))
+    found = worker.side.clouds()["default"].find(machine_ids)
 
     assert sorted(i.machine_id for i in found) == sorted(machine_ids)
     assert meeting.most == threads

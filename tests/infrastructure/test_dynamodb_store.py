@@ -560,7 +560,14 @@ def test_a_projection_that_fails_stops_alone(stand: Stand, monkeypatch: pytest.M
 
 
 def test_tables_are_made_as_the_site_says(stand: Stand) -> None:
-    scaling = {"enabled": True, "min_read_capacity": 7, "max_write_capacity": 77}
+    scaling = {
+        "enabled": True,
+        "target_utilization": 60,
+        "min_read_capacity": 7,
+        "max_read_capacity": 70,
+        "min_write_capacity": 8,
+        "max_write_capacity": 77,
+    }
     storage = stand.storage("p", billing_mode="PROVISIONED", auto_scaling=scaling)
     storage.create(stand.clock, ACTOR, "0.1.0")
     assert storage.warnings == []
@@ -570,6 +577,7 @@ def test_tables_are_made_as_the_site_says(stand: Stand) -> None:
         table = tables.call("DescribeTable", TableName=name)["Table"]
         assert table["DeletionProtectionEnabled"]
         assert table["ProvisionedThroughput"]["ReadCapacityUnits"] == 7
+        assert table["ProvisionedThroughput"]["WriteCapacityUnits"] == 8
         backups = tables.call("DescribeContinuousBackups", TableName=name)
         pitr = backups["ContinuousBackupsDescription"]["PointInTimeRecoveryDescription"]
         assert pitr["PointInTimeRecoveryStatus"] == "ENABLED"
@@ -578,11 +586,17 @@ def test_tables_are_made_as_the_site_says(stand: Stand) -> None:
         "DescribeScalableTargets", "application-autoscaling", ServiceNamespace="dynamodb"
     )["ScalableTargets"]
     assert len(targets) == 10
-    assert {t["MaxCapacity"] for t in targets if "Write" in t["ScalableDimension"]} == {77}
+    bounds = {(t["ScalableDimension"], t["MinCapacity"], t["MaxCapacity"]) for t in targets}
+    assert bounds == {
+        ("dynamodb:table:ReadCapacityUnits", 7, 70),
+        ("dynamodb:table:WriteCapacityUnits", 8, 77),
+    }
     policies = tables.call(
         "DescribeScalingPolicies", "application-autoscaling", ServiceNamespace="dynamodb"
     )["ScalingPolicies"]
     assert len(policies) == 10
+    tracked = [p["TargetTrackingScalingPolicyConfiguration"] for p in policies]
+    assert {policy["TargetValue"] for policy in tracked} == {60}
     on_demand = stand.storage("q", auto_scaling=scaling)
     on_demand.create(stand.clock, ACTOR, "0.1.0")
     assert "PAY_PER_REQUEST" in on_demand.warnings[0]

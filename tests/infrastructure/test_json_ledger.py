@@ -40,6 +40,27 @@ def base(world: World) -> Path:
     return Path(world.site.state_dir, "json")
 
 
+@pytest.mark.parametrize(
+    ("strategy", "file"),
+    [("sqlite", "ledger.db"), ("sql", "ledger.db"), ("json", "json/log.jsonl")],
+)
+def test_the_strategy_says_where_the_ledger_is(
+    make_world: Callable[..., World], strategy: str, file: str
+) -> None:
+    """The commit of a command is in this file, and the other's is not there."""
+    world = make_world(place=Place(strategy, {"strategy": strategy}))
+    request_id = world.request(1)
+
+    found = [
+        path.name
+        for path in (Path(world.site.state_dir, name) for name in ("ledger.db", "json/log.jsonl"))
+        if path.exists()
+    ]
+    assert found == [Path(file).name]
+    held = b"".join(p.read_bytes() for p in Path(world.site.state_dir).glob(f"{file}*"))
+    assert request_id.encode() in held
+
+
 def ledger(world: World) -> Path:
     return base(world) / "ledger.db"
 

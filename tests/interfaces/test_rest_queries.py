@@ -267,6 +267,19 @@ def test_answers_are_kept_until_the_log_goes_on(world: World, client: Client) ->
     assert answers.hits == hits + 1
 
 
+@pytest.mark.stores("sqlite")
+@pytest.mark.parametrize(("most", "hits"), [("100MB", 1), ("300", 0), ("0", 0)])
+def test_so_many_bytes_of_answers_are_kept(world: World, run: Run, most: str, hits: int) -> None:
+    """`performance.memory.max_cache_size`; an answer that is larger is made anew each time."""
+    fulfilled(world, 3)
+    world.environ["HOSTLEDGER_PERFORMANCE__MEMORY__MAX_CACHE_SIZE"] = most
+    with serving(world, run) as client:
+        first = client.get("/machines").content
+        assert len(first) > 300
+        assert client.get("/machines").content == first
+        assert client.app.state.answers.hits == hits
+
+
 def test_a_read_waits_for_a_position(world: World, client: Client) -> None:
     """The answer is of that position or later; one that never comes is said so."""
     world.request(1)
