@@ -82,16 +82,17 @@ class _Given(NamedTuple):
     name: str
 
 
-def _shown(value: object) -> str:
+def _shown(value: object, key: str = "") -> str:
     """A value in an error message: one line, not endless, and without a password."""
-    text = json.dumps(without_secrets(value), ensure_ascii=False, default=str)
+    text = json.dumps(without_secrets(value, key), ensure_ascii=False, default=str)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 _SECRET = r"[\w-]*(?:pass|secret|token|key|signature)[\w-]*"
-_SECRETS = re.compile(rf"(//)\S+(?=@)|((?:{_SECRET}=|--{_SECRET} +))[^&\s]+", re.IGNORECASE)
-"""A password in a URL (before the last @, should it have one itself), and a value that is called
-one: in a query, or in the words of a program."""
+_CALLED_SECRET = re.compile(rf"({_SECRET}=|--{_SECRET} +)[^&\s]+", re.IGNORECASE)
+"""A value that is called one: in a URL's query, or in the words of a program."""
+_PASSWORD = re.compile(r"//\S+(?=@)")
+"""Of a URL, with the user; it ends at the last @, should it have one itself."""
 
 
 def without_secrets(value: Any, key: str = "") -> Any:
@@ -104,7 +105,7 @@ def without_secrets(value: Any, key: str = "") -> Any:
         return [without_secrets(item) for item in value]
     if not isinstance(value, str):
         return value
-    return _SECRETS.sub(lambda found: f"{found[1] or found[2]}***", value)
+    return _PASSWORD.sub("//***", _CALLED_SECRET.sub(r"\1***", value))
 
 
 # --- the files ------------------------------------------------------------------------------
@@ -542,7 +543,7 @@ def _first_problem(errors: list[ErrorDetails], given: Mapping[str, _Given]) -> C
         if error["type"] == "extra_forbidden":
             return _no_key(place.path, place.name, _names_within(given[key].name, place.name, key))
         message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        problem = f"{message}, not {_shown(place.value)}"
+        problem = f"{message}, not {_shown(place.value, key)}"
         step = "correct it" + _default_note(key)
     return ConfigurationProblem(place.path, place.name, problem, step)
 

@@ -18,6 +18,7 @@ from infrastructure.configuration import (
     read_document,
     read_settings,
     strip_comments,
+    without_secrets,
 )
 from infrastructure.configuration_keys import environment_name
 from infrastructure.settings import Account, Aws, Caps, Settings
@@ -739,6 +740,29 @@ def test_a_proxy_password_stays_out_of_messages() -> None:
 
     assert "s3cret" not in str(problem)
     assert "***@proxy.example" in problem.problem
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("http://grid:s3cret@proxy.example:1", "http://***@proxy.example:1"),
+        ("http://grid:s3c@r/et@proxy.example", "http://***@proxy.example"),
+        ("postgresql://db/x?user=hf&password=s3c@ret", "postgresql://db/x?user=hf&password=***"),
+        (
+            "https://ec2.example/a?X-Amz-Signature=s3cret&b=1",
+            "https://ec2.example/a?X-Amz-Signature=***&b=1",
+        ),
+        ("/opt/sts.sh --role a --api-key s3cret", "/opt/sts.sh --role a --api-key ***"),
+        ("/opt/token.sh --role=a", "/opt/token.sh --role=a"),
+        (
+            {"home": {"proxy": "http://a:b@c"}, "n": [1, "x://a:b@c"]},
+            {"home": {"proxy": "http://***@c"}, "n": [1, "x://***@c"]},
+        ),
+    ],
+)
+def test_what_opens_something_is_not_shown(value: Any, shown: Any) -> None:
+    """And what does not is."""
+    assert without_secrets(value) == shown
 
 
 def test_an_endless_value_is_cut_in_messages() -> None:
