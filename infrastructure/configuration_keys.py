@@ -93,9 +93,14 @@ def as_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def place_of(name: str) -> tuple[type[BaseModel], str]:
+    """The class and the field that one of KEYS is."""
+    return _PLACES[name]
+
+
 def described(name: str) -> Key:
     """What is to be known of one of KEYS."""
-    model, field = _PLACES[name]
+    model, field = place_of(name)
     default = value_at(Settings(), name)
     return _key(name, model, field, list(default) if isinstance(default, tuple) else default)
 

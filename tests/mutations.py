@@ -6,12 +6,14 @@ without it and must fail with it. `python -m tests.mutations NAME ...` tries onl
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -1042,6 +1044,34 @@ MUTATIONS = (
 )
 
 
+def settings_without_effect() -> Iterator[Mutation]:
+    """Each key of docs/reference/tuning-keys.md held to its default, whatever is set: the test that
+    the page names sees it."""
+    from infrastructure.configuration_keys import place_of
+    from tests.house.test_tuning_keys import rows
+
+    file = "infrastructure/settings.py"
+    source = (ROOT / file).read_text()
+    sections = {n.name: n for n in ast.parse(source).body if isinstance(n, ast.ClassDef)}
+    for row in rows():
+        model, field = place_of(row.key)
+        section = sections[model.__name__]
+        (given,) = (
+            statement
+            for statement in section.body
+            if isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and statement.target.id == field
+        )
+        lines = source.splitlines(keepends=True)
+        before = "".join(lines[section.lineno - 1 : given.lineno - 1])
+        old = "".join(lines[given.lineno - 1 : given.end_lineno])
+        default = ast.unparse(given.value) if given.value else "None"
+        held = f"    {field}: Annotated[Any, BeforeValidator(lambda _: {default})] = {default}\n"
+        tests = (f"tests/{row.test}",)
+        yield Mutation(f"{row.key} is ignored", "", file, before + old, before + held, tests)
+
+
 def changed(text: str, mutation: Mutation) -> str:
     """The text with the one change. Raises ValueError when the old text is not there just once."""
     found = text.count(mutation.old)
@@ -1090,7 +1120,8 @@ def _try(mutation: Mutation, pristine: Path) -> tuple[str, float]:
 
 def main(names: list[str]) -> int:
     """Exit status: 0 when every mutation is killed."""
-    chosen = [m for m in MUTATIONS if not names or m.name in names]
+    every = (*MUTATIONS, *settings_without_effect())
+    chosen = [m for m in every if not names or m.name in names]
     for mutation in chosen:
         changed((ROOT / mutation.file).read_text(), mutation)
     survived = 0

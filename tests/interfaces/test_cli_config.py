@@ -265,7 +265,21 @@ def test_explain_a_key(site: World, run: Run) -> None:
     assert (document["value"], document["origin"], document["path"]) == ("external", "file", own)
 
 
-def test_explain_without_an_instance_or_with_a_broken_one(site: World, run: Run) -> None:
+def test_without_an_instance(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a key is for and whether a file is good can be asked before there is one."""
+    monkeypatch.delenv("HF_PROVIDER_NAME")
+    file = tmp_path / "mine.json"
+    file.write_text('{"worker": {"mode": "inline"}}')
+
+    assert "value  " in run("config", "explain", "worker.mode").out
+    assert run("config", "validate", str(file)).status == 0
+    shown_ = run("config", "show", "worker.mode", "--origin", "--config", str(file)).out
+    assert f"file {file}" in shown_
+    refused(run("config", "show"), "no provider instance is known")
+    refused(run("config", "explain", "worker.mode", "--provider", "other"), "other")
+
+
+def test_explain_where_the_configuration_is_broken(site: World, run: Run) -> None:
     """What a key is for is told in any case; then what is wrong."""
     own_file(site, {"worker": {"mode": "sometimes"}})
 

@@ -50,7 +50,7 @@ class Slow:
 
 
 def go(story: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(story())  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(story(), 60))
 
 
 async def one_under_way_one_waiting(
