@@ -222,6 +222,7 @@ def test_validate_a_file_of_either_kind(site: World, run: Run, tmp_path: Path) -
         "monitoring",
         "processing",
         "sql-storage",
+        "lazy-loading",
     ],
 )
 def test_the_settings_of_the_requirements(site: World, run: Run, name: str) -> None:
