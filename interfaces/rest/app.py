@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -16,20 +15,29 @@ from starlette.staticfiles import StaticFiles
 
 from application.version import VERSION
 from interfaces.read_side import Site, memory_looks
-from interfaces.rest import commands, health, problems, queries, stream
+from interfaces.rest import commands, health, models, problems, queries, stream
 from interfaces.rest.commanding import Commands
 from interfaces.rest.console import pages as console
 from interfaces.rest.console import sign_in
 from interfaces.rest.console.rendering import HERE, tell
+from interfaces.rest.direct import Direct
 from interfaces.rest.door import Door, wants_page
 from interfaces.rest.health import Watching
 from interfaces.rest.identity import Identities
 from interfaces.rest.looks import Looks
-from interfaces.rest.models import ProblemDocument
 from interfaces.rest.problems import FAILURES, Problem
 from interfaces.rest.replies import Answers
 
 LOOKING_THREADS = 4
+
+ROUTERS = (
+    health.router,
+    stream.router,  # before the paths with an id in them
+    queries.router,
+    commands.router,
+    sign_in.router,
+    console.router,
+)
 
 DESCRIPTION = (
     "Queries and commands of a Hostledger deployment. Each request carries a token, "
@@ -69,17 +77,13 @@ def create_app(site: Site, environ: Mapping[str, str], python: str) -> FastAPI:
     app.state.answers = _answers(looks.settings)
     app.state.watching = Watching(site, environ, looks.call)
     app.state.commands = Commands(looks, app.state.watching.span)
-    app.include_router(health.router)
-    app.include_router(stream.router)  # before the paths with an id in them
-    app.include_router(queries.router)
-    app.include_router(commands.router)
-    app.include_router(sign_in.router)
-    app.include_router(console.router)
+    app.router.routes.append(Direct(route for router in ROUTERS for route in router.routes))
+    for router in ROUTERS:
+        app.include_router(router)
     app.mount("/static", StaticFiles(directory=HERE / "static"))
     for failure in (*FAILURES, Problem):
         app.add_exception_handler(failure, _tell)
     app.add_exception_handler(HTTPException, _tell_http)
-    app.add_exception_handler(RequestValidationError, _tell_invalid)
     app.add_exception_handler(Exception, _tell_defect)
     app.state.identities = Identities(looks)
     app.add_middleware(_door, settings=settings, state=app.state)
@@ -108,7 +112,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
         document = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
-        document["components"]["schemas"]["ProblemDocument"] = ProblemDocument.model_json_schema()
+        for model in models.NAMED:
+            document["components"]["schemas"][model.__name__] = model.model_json_schema()
         document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"token": []}]
         app.openapi_schema = document
@@ -126,23 +131,11 @@ async def _tell(request: Request, error: Exception) -> Response:
 
 
 async def _tell_http(request: Request, error: Exception) -> Response:
-    """What the framework itself refuses: a path or method that there is not, a body that is no
-    JSON, or one that the door refused while it was read."""
+    """What the framework itself refuses: a path or method that there is not."""
     assert isinstance(error, HTTPException)
-    if isinstance(error.__cause__, Problem):
-        return await _tell(request, error.__cause__)
     names = {404: "no-such-path", 405: "no-such-method"}
     name = names.get(error.status_code, "bad-request")
     return await _tell(request, Problem(error.status_code, name, str(error.detail), error.headers))
-
-
-async def _tell_invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    wrong = [
-        f"{'.'.join(str(part) for part in each['loc'][1:]) or each['loc'][0]}: {each['msg']}"
-        for each in error.errors()
-    ]
-    return await _tell(request, Problem(422, "invalid", "; ".join(wrong[:10])))
 
 
 async def _tell_defect(request: Request, error: Exception) -> Response:

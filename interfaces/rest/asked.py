@@ -164,8 +164,26 @@ def asked(request: Request, model: type[Asked]) -> Asked:
     try:
         return model.model_validate(dict(request.query_params))
     except ValidationError as error:
-        wrong = [f"{each['loc'][0]}: {each['msg']}" for each in error.errors()[:10]]
-        raise Problem(422, "invalid", "; ".join(wrong)) from None
+        raise invalid(error) from None
+
+
+async def sent(request: Request, model: type[Asked]) -> Asked:
+    """What the body, a JSON document, asks for. Raises Problem 422 for what it is not."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Problem(422, "invalid", "body: a document of the type application/json is expected")
+    try:
+        return model.model_validate_json(await request.body())
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def invalid(error: ValidationError) -> Problem:
+    wrong = [
+        f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}"
+        for each in error.errors()[:10]
+    ]
+    return Problem(422, "invalid", "; ".join(wrong))
 
 
 def parameters(model: type[BaseModel], *path: str) -> dict[str, Any]:

@@ -5,43 +5,55 @@ from __future__ import annotations
 from collections.abc import Callable
 from hashlib import sha256
 from os import urandom
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from application.tokens import Tokens
 from domain.token import ADMIN, OPERATOR
 from interfaces.rest import models
+from interfaces.rest.asked import Nothing, parameters, sent
 from interfaces.rest.commanding import Acting, Commands
 from interfaces.rest.door import principal_of, refuse_below
-from interfaces.rest.replies import JSON, Id, encode, problems, reply
+from interfaces.rest.problems import Problem
+from interfaces.rest.replies import JSON, encode, problems, reply
 
 T = TypeVar("T")
 
 SOURCE = "rest"
 
-Key = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=255,
-        description="the same key again is the same command: it is carried out once, and answered "
-        "again as it was",
-    ),
-]
+LONGEST_KEY = 255
 
-
-async def _operator(request: Request) -> None:
-    refuse_below(request, OPERATOR)
-
-
-async def _admin(request: Request) -> None:
-    refuse_below(request, ADMIN)
-
+KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY},
+    "description": "the same key again is the same command: it is carried out once, and answered "
+    "again as it was",
+}
 
 router = APIRouter(prefix="/api/v1")
+
+
+def _taking(body: type[BaseModel] | None, *path: str, key: bool = False) -> dict[str, Any]:
+    """What a command takes, for the OpenAPI document, where `models.NAMED` are described."""
+    told = parameters(Nothing, *path)
+    if key:
+        told["parameters"].append(KEY)
+    if body is not None:
+        schema = {"$ref": f"#/components/schemas/{body.__name__}"}
+        told["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
+    return told
+
+
+def key_of(request: Request) -> str | None:
+    """What tells this command from others. Raises Problem 422."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 1 <= len(key) <= LONGEST_KEY:
+        raise Problem(422, "invalid", f"Idempotency-Key: a key has 1 to {LONGEST_KEY} letters")
+    return key
 
 
 def random_of(request: Request, key: str | None) -> Callable[[int], bytes]:
@@ -72,14 +84,14 @@ async def _accepted(request: Request, document: dict[str, Any]) -> Response:
     summary="Ask for machines",
     status_code=202,
     response_model=models.Recorded,
-    responses=problems(400, 408, 409, 413),
-    dependencies=[Depends(_operator)],
+    responses=problems(408, 409, 413),
+    openapi_extra=_taking(models.AskForMachines, key=True),
 )
-async def request_machines(
-    request: Request, asked: models.AskForMachines, key: Key = None
-) -> Response:
+async def request_machines(request: Request) -> Response:
     """The request is recorded; a worker launches for it."""
-    random = random_of(request, key)
+    refuse_below(request, OPERATOR)
+    random = random_of(request, key_of(request))
+    asked = await sent(request, models.AskForMachines)
     wish = (asked.template_id, asked.machine_count, asked.reason, SOURCE, random)
     recorded = await carry_out(request, lambda acting: acting.request_machines(*wish))
     return await _accepted(request, recorded)
@@ -91,12 +103,15 @@ async def request_machines(
     summary="Hand machines back",
     status_code=202,
     response_model=models.Recorded,
-    responses=problems(400, 404, 408, 409, 413),
-    dependencies=[Depends(_operator)],
+    responses=problems(404, 408, 409, 413),
+    openapi_extra=_taking(models.HandBack, key=True),
 )
-async def return_machines(request: Request, asked: models.HandBack, key: Key = None) -> Response:
+async def return_machines(request: Request) -> Response:
     """The return is recorded; a worker terminates the machines. Every one must be ours."""
-    wish = (asked.machine_ids, asked.reason, SOURCE, random_of(request, key))
+    refuse_below(request, OPERATOR)
+    random = random_of(request, key_of(request))
+    asked = await sent(request, models.HandBack)
+    wish = (asked.machine_ids, asked.reason, SOURCE, random)
     recorded = await carry_out(request, lambda acting: acting.return_machines(*wish))
     return await _accepted(request, recorded)
 
@@ -107,14 +122,15 @@ async def return_machines(request: Request, asked: models.HandBack, key: Key = N
     summary="Cancel a request",
     status_code=202,
     response_model=models.Cancelled,
-    responses=problems(400, 404, 408, 409, 413),
-    dependencies=[Depends(_operator)],
+    responses=problems(404, 408, 409, 413),
+    openapi_extra=_taking(models.Cancel, "request_id", key=True),
 )
-async def cancel_request(
-    request: Request, request_id: Id, asked: models.Cancel, key: Key = None
-) -> Response:
+async def cancel_request(request: Request) -> Response:
     """It ends, and the machines that it has are returned."""
-    wish = (request_id, asked.reason, SOURCE, random_of(request, key))
+    refuse_below(request, OPERATOR)
+    random = random_of(request, key_of(request))
+    asked = await sent(request, models.Cancel)
+    wish = (request.path_params["request_id"], asked.reason, SOURCE, random)
     recorded = await carry_out(request, lambda acting: acting.cancel_request(*wish))
     return await _accepted(request, recorded)
 
@@ -125,10 +141,10 @@ async def cancel_request(
     summary="Who may ask this server",
     response_model=models.TokenList,
     responses=problems(),
-    dependencies=[Depends(_admin)],
 )
 async def list_tokens(request: Request) -> Response:
     """All tokens that there ever were, without themselves."""
+    refuse_below(request, ADMIN)
     tokens = Tokens()
     await request.app.state.looks.ask(tokens.follow)
     return reply(None, encode({"tokens": list(tokens.known.values())}))
@@ -140,11 +156,13 @@ async def list_tokens(request: Request) -> Response:
     summary="Make a token",
     status_code=201,
     response_model=models.TokenMade,
-    responses=problems(400, 408, 413),
-    dependencies=[Depends(_admin)],
+    responses=problems(408, 413),
+    openapi_extra=_taking(models.AskForToken),
 )
-async def create_token(request: Request, asked: models.AskForToken) -> Response:
+async def create_token(request: Request) -> Response:
     """The token itself is told this once; the ledger has its digest."""
+    refuse_below(request, ADMIN)
+    asked = await sent(request, models.AskForToken)
     wish = (asked.name, asked.role, asked.days)
     document = await carry_out(request, lambda acting: acting.create_token(*wish))
     return Response(encode(document), 201, media_type=JSON)
@@ -156,10 +174,12 @@ async def create_token(request: Request, asked: models.AskForToken) -> Response:
     summary="Revoke a token",
     response_model=models.Revoked,
     responses=problems(404, 409),
-    dependencies=[Depends(_admin)],
+    openapi_extra=_taking(None, "token_id"),
 )
-async def revoke_token(request: Request, token_id: Id) -> Response:
+async def revoke_token(request: Request) -> Response:
     """It opens nothing here from now on, and in other processes from a second later on."""
+    refuse_below(request, ADMIN)
+    token_id = request.path_params["token_id"]
     reason = f"by {principal_of(request).name}"
     await carry_out(request, lambda acting: acting.revoke_token(token_id, reason))
     request.app.state.identities.forget()

@@ -256,12 +256,15 @@ class _Body:
         if self._whole:
             return await self._receive()
         try:
-            message = await asyncio.wait_for(self._receive(), self._seconds)
+            async with asyncio.timeout(self._seconds):
+                message = await self._receive()
         except TimeoutError:
             raise Problem(
                 408, "body-too-slow", f"the body did not come within {self._seconds:g} s",
                 {"Connection": "close"},
             ) from None  # fmt: skip
+        if message["type"] == "http.disconnect":
+            raise Problem(400, "body-not-whole", "the connection ended before the body had come")
         self._left -= len(message.get("body", b""))
         if self._left < 0:
             raise self._too_large()

@@ -308,6 +308,12 @@ class AskForToken(_Asked):
     days: Annotated[int, Field(ge=0, le=36_500, description="until it ends; 0: never")] = 90
 
 
+NAMED: tuple[type[BaseModel], ...] = (
+    AskForMachines, AskForToken, Cancel, HandBack, ProblemDocument,
+)  # fmt: skip
+"""Documents that operations name, and that no `response_model` describes."""
+
+
 class Recorded(_Document):
     """A command is in the ledger. Read with `wait_for` the position and its effect is there."""
 

@@ -4,18 +4,15 @@ client has it already."""
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
-from fastapi import Path, Request
+from fastapi import Request
 from starlette.responses import Response
 
 JSON = "application/json"
 
-Id = Annotated[str, Path(min_length=1, max_length=255)]
-
 PROBLEMS = {
-    400: "the body cannot be read",
     401: "no token, or none that is in force",
     403: "the token's role may not do this",
     404: "there is no such thing",

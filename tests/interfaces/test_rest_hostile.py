@@ -179,6 +179,24 @@ def test_bodies_that_are_no_request(served: tuple[Server, str]) -> None:
         assert len(heard.body) < 2_000
 
 
+def test_a_body_of_another_type(served: tuple[Server, str]) -> None:
+    """As a form of another site could send one."""
+    server, token = served
+    body = b'{"template_id": "OnDemand-A", "machine_count": 1}'
+    for kind in (b"text/plain", b"", b"application/jsonx", b"application/x-www-form-urlencoded"):
+        sent = request(POST, token, "POST", body).replace(b"application/json", kind)
+        heard = server.connect().send(sent).hear()
+        assert heard is not None
+        assert heard.status == 422, (kind, heard)
+
+
+def test_a_client_that_goes_amid_its_body(served: tuple[Server, str]) -> None:
+    """It is no defect of ours."""
+    server, token = served
+    whole = request(POST, token, "POST", b"{" + b" " * 5_000 + b"}")
+    server.connect().send(whole[:-4_000]).close()
+
+
 def test_odd_bytes_in_parameters(served: tuple[Server, str]) -> None:
     server, token = served
     for query in (

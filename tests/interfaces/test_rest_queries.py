@@ -197,6 +197,22 @@ def test_what_cannot_be_asked_is_named(client: Client) -> None:
 
 
 @pytest.mark.stores("sqlite")
+def test_a_path_is_that_of_one_endpoint(world: World, client: Client) -> None:
+    """However an id looks; and what is no path of ours is none."""
+    for path in ("/requests//batches", "/requests/a/b", "/machines/a/explanation/b", "//requests"):
+        problem(client.get(path), 404, "no-such-path")
+    problem(client.get("/machines/explanation"), 404, "not-in-ledger", "explanation")
+    problem(client.get("/requests/batches/batches"), 404, "unknown-request", "batches")
+    problem(client.get("/requests/%7B%7D"), 404, "unknown-request", "{}")
+    assert client.get("/requests/").url.path == "/api/v1/requests"
+    for method in ("HEAD", "PUT", "PATCH"):
+        answer = client.http.request(
+            method, "/api/v1/machines", headers={"Authorization": f"Bearer {client.token}"}
+        )
+        assert answer.status_code == 405, method
+
+
+@pytest.mark.stores("sqlite")
 def test_a_cursor_of_another_sort_is_refused(world: World, client: Client) -> None:
     fulfilled(world, 2)
     cursor = client.document("/machines", limit=1)["next"]

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from starlette.responses import RedirectResponse, Response
 
 from application import alerting, history, pages, queries, rebuilding
@@ -371,13 +371,12 @@ async def show_health(request: Request) -> Response:
 # -- forms ------------------------------------------------------------------------------------
 
 
-def _checked(model: type[BaseModel], fields: Row) -> Any:
+def _checked(model: type[asked.Asked], fields: Row) -> asked.Asked:
     """Raises Problem 422."""
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        wrong = [f"{each['loc'][0]}: {each['msg']}" for each in error.errors()[:10]]
-        raise Problem(422, "invalid", "; ".join(wrong)) from None
+        raise asked.invalid(error) from None
 
 
 async def _carry_out(
