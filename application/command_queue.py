@@ -5,7 +5,7 @@ together, and nobody is answered before it is on disk.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from threading import Condition, Thread
 from typing import Any, Generic, Protocol, TypeVar
@@ -30,22 +30,46 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
+class Answer(Protocol):
+    """Who waits for a command; a `Future` is one."""
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Whether it is still wanted: from here on it is carried out."""
+
+    def set_result(self, result: Any) -> None: ...
+
+    def set_exception(self, exception: BaseException) -> None: ...
+
+
+def answer_each(outcomes: Iterable[tuple[Answer, Any]]) -> None:
+    """Give each its command's result, or what it raised."""
+    for answer, outcome in outcomes:
+        if isinstance(outcome, Exception):
+            answer.set_exception(outcome)
+        else:
+            answer.set_result(outcome)
+
+
 class CommandQueue(Generic[Acting]):
     """Carries out commands one after the other, in a thread of its own that has the store.
 
     No command is kept waiting for others to come: while a commit is under way they gather.
     `open_store` gives the store and what commands are called with. It is called in that thread,
     and again when it failed or when another store is in the place. `at_most` commands share a
-    commit.
+    commit. `tell` is called in that thread with the outcomes of each commit (`answer_each`).
     """
 
     def __init__(
-        self, open_store: Callable[[], tuple[Store, Acting]], at_most: int = AT_MOST
+        self,
+        open_store: Callable[[], tuple[Store, Acting]],
+        at_most: int = AT_MOST,
+        tell: Callable[[Iterable[tuple[Any, Any]]], None] = answer_each,
     ) -> None:
         self._open_store = open_store
         self._at_most = at_most
+        self._tell = tell
         self._open: tuple[Store, Acting] | None = None
-        self._waiting: deque[tuple[Callable[[Acting], Any], str, Future[Any]]] = deque()
+        self._waiting: deque[tuple[Callable[[Acting], Any], str, Answer]] = deque()
         self._changed = Condition()
         self._closed = False
         self._thread: Thread | None = None
@@ -59,16 +83,20 @@ class CommandQueue(Generic[Acting]):
         `close`.
         """
         future: Future[R] = Future()
+        self.submit_all([(command, principal, future)])
+        return future
+
+    def submit_all(self, some: Iterable[tuple[Callable[[Acting], Any], str, Answer]]) -> None:
+        """The same of several commands with their principals and who waits for each."""
         with self._changed:
             if self._closed:
                 raise StoreError("the server is ending, nothing was recorded: try again")
-            self._waiting.append((command, principal, future))
+            self._waiting.extend(some)
             if self._thread is None:
                 # Who ends without `close` answers nobody any more: as if it were killed.
                 self._thread = Thread(target=self._carry_out_all, name="commands", daemon=True)
                 self._thread.start()
             self._changed.notify()
-        return future
 
     def close(self) -> None:
         """Take no more, carry out what waits, and close the store."""
@@ -88,7 +116,7 @@ class CommandQueue(Generic[Acting]):
             (store, _), self._open = self._open, None
             store.close()
 
-    def _next(self) -> list[tuple[Callable[[Acting], Any], str, Future[Any]]]:
+    def _next(self) -> list[tuple[Callable[[Acting], Any], str, Answer]]:
         """Those that wait, so many at most, as soon as there are any; none when it is closed."""
         with self._changed:
             while True:
@@ -100,7 +128,7 @@ class CommandQueue(Generic[Acting]):
                 if some or (self._closed and not self._waiting):
                     return some
 
-    def _carry_out(self, some: list[tuple[Callable[[Acting], Any], str, Future[Any]]]) -> None:
+    def _carry_out(self, some: list[tuple[Callable[[Acting], Any], str, Answer]]) -> None:
         outcomes: Sequence[Any]
         try:
             if self._open is None:
@@ -119,10 +147,6 @@ class CommandQueue(Generic[Acting]):
             # Whatever it is, each of them is told, and the next ones are tried.
             outcomes = [error] * len(some)
         reach("answer.commands")
-        for (_, _, future), outcome in zip(some, outcomes, strict=True):
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
+        self._tell(list(zip([answer for _, _, answer in some], outcomes, strict=True)))
         if any(isinstance(outcome, (StoreInert, StoreMissing)) for outcome in outcomes):
             self._close_store()

@@ -6,15 +6,15 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, TypeVar
 
 from application import queries
 from application.cancel_request import end_request
-from application.command_queue import CommandQueue
-from application.failures import Conflict
+from application.command_queue import CommandQueue, answer_each
+from application.failures import Conflict, StoreError
 from application.request_machines import RequestMachines, request_machines
 from application.return_machines import ReturnMachines, return_machines
 from application.tokens import CreateToken, RevokeToken, create_token, ends_after, revoke_token
@@ -142,14 +142,32 @@ class Acting:
         return {"request_id": request_id, "position": self._view.end()[0]}
 
 
+class _Waiting:
+    """Who waits in the event loop for a command (`command_queue.Answer`)."""
+
+    __slots__ = ("_future", "set_exception", "set_result")
+
+    def __init__(self, future: asyncio.Future[Any]) -> None:
+        self._future = future
+        self.set_result = future.set_result
+        self.set_exception = future.set_exception
+
+    def set_running_or_notify_cancel(self) -> bool:
+        return not self._future.cancelled()
+
+
 class Commands:
-    """Takes commands from the event loop to the store's thread."""
+    """Takes commands from the event loop to the store's thread: those that come in one turn of the
+    loop at once, and the answers of a commit as well, because the two keep each other waiting
+    whenever one has a word for the other."""
 
     def __init__(self, looks: Looks, span: Callable[[str], AbstractContextManager[Any]]) -> None:
         """`span` is around what is traced (`health.Watching`)."""
         self._looks = looks
         self._span = span
-        self._queue: CommandQueue[Acting] = CommandQueue(self._open)
+        self._queue: CommandQueue[Acting] = CommandQueue(self._open, tell=self._tell)
+        self._loop: Any = None
+        self._come: list[tuple[Callable[[Acting], Any], str, _Waiting]] = []
         self._hindrance = ("", 0.0)
 
     def _open(self) -> tuple[Any, Acting]:
@@ -165,7 +183,27 @@ class Commands:
     async def carry_out(self, principal: str, command: Callable[[Acting], T]) -> T:
         """What the command answers, when it is on disk. Raises what it raises."""
         with self._span("command"):
-            return await asyncio.wrap_future(self._queue.submit(command, principal))
+            self._loop = asyncio.get_running_loop()
+            answer: asyncio.Future[T] = self._loop.create_future()
+            if not self._come:
+                self._loop.call_soon(self._hand_over)
+            self._come.append((command, principal, _Waiting(answer)))
+            return await answer
+
+    def _hand_over(self) -> None:
+        come, self._come = self._come, []
+        try:
+            self._queue.submit_all(come)
+        except StoreError as error:
+            self._settle([(waiting, error) for _, _, waiting in come])
+
+    def _tell(self, outcomes: Iterable[tuple[_Waiting, Any]]) -> None:
+        """In the store's thread."""
+        self._loop.call_soon_threadsafe(self._settle, outcomes)
+
+    def _settle(self, outcomes: Iterable[tuple[_Waiting, Any]]) -> None:
+        wanted = [one for one in outcomes if one[0].set_running_or_notify_cancel()]
+        answer_each(wanted)
 
     async def hindrance(self) -> str:
         """Why nobody works on what is recorded, "" when a worker does; as of a second ago."""

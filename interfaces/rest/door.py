@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from http.cookies import CookieError, SimpleCookie
+from itertools import count
 from os import urandom
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -69,6 +70,8 @@ class Door:
         self._guesses = Rate(GUESSES)
         self.draining = False
         self.under_way = 0
+        # Random ones one by one would each let the store's thread go first.
+        self._request_ids = count(int.from_bytes(urandom(7)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -76,7 +79,7 @@ class Door:
             return
         began = time.perf_counter()
         with self._watching.request(scope) as span:
-            answer = _Answer(send, urandom(8).hex(), self)
+            answer = _Answer(send, f"{next(self._request_ids):016x}", self)
             try:
                 await self._serve(scope, receive, answer)
             finally:

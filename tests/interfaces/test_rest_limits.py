@@ -4,6 +4,7 @@ policy takes, aggregates kept."""
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,6 +14,8 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+from application.failures import StoreError
+from domain.refusals import OverTemplateLimit
 from interfaces.rest.app import create_app
 from interfaces.rest.door import GUESSES
 from tests.interfaces.commands import Run, fulfilled
@@ -221,3 +224,33 @@ def test_without_operations_beside_them_each_call_works(world: World) -> None:
     request_id = world.request(1)
     assert world.run(120, lambda: world.status(request_id)["status"] != "running")
     assert world.workers == []
+
+
+def test_who_gives_up_keeps_no_other_waiting(world: World, run: Run) -> None:
+    """What comes in one turn of the loop is handed over together, each is answered by itself, and
+    after the end everybody is told so."""
+    app = create_app(world.site, world.environ, sys.executable)
+    commands = app.state.commands
+
+    def ask(count: int) -> asyncio.Task[Any]:
+        def command(acting: Any) -> Any:
+            return acting.request_machines("OnDemand-A", count, "", "rest", os.urandom)
+
+        return asyncio.create_task(commands.carry_out("somebody", command))
+
+    async def story() -> None:
+        gone, served, refused = ask(1), ask(2), ask(100_000)
+        await asyncio.sleep(0)
+        gone.cancel()
+        answer = await asyncio.wait_for(served, 30)
+        assert answer["request_id"].startswith("req-")
+        with pytest.raises(OverTemplateLimit):
+            await refused
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        commands.close()
+        with pytest.raises(StoreError, match="is ending"):
+            await ask(3)
+
+    go(story)
+    assert [fields["machine_count"] for fields in world.events("MachinesRequested")] == [2]
