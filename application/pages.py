@@ -40,15 +40,16 @@ class BadQuestion(Exception):
 class Listing:
     """A read model that is told page by page: `filters` and `sorts` are parameter -> column,
     `flags` parameter -> column and the number that is true, `key` tells rows apart, `document`
-    makes the answer of a row's `columns`. A sort in `indexed` costs the same whatever the store's
-    size, and so does a filter by one of `owners`."""
+    makes the answer of a row's `columns`; without it the store writes it (`queries.MACHINE`). A
+    sort in `indexed` costs the same whatever the store's size, and so does a filter by one of
+    `owners`."""
 
     def __init__(
         self,
         table: str,
         key: str,
         columns: Sequence[str],
-        document: Callable[[Row], Row],
+        document: Callable[[Row], Row] | None,
         filters: Mapping[str, str],
         flags: Mapping[str, tuple[str, int]],
         sorts: Mapping[str, str],
@@ -57,7 +58,7 @@ class Listing:
     ) -> None:
         self.table = table
         self.key = key
-        self.columns = (*columns, "position")
+        self.columns = tuple(columns)
         self.document = document
         self.filters = filters
         self.flags = flags
@@ -86,8 +87,8 @@ REQUESTS = Listing(
 MACHINES = Listing(
     "machines",
     "machine_id",
-    queries.MACHINE_COLUMNS,
-    queries.machine_document,
+    ("document",),
+    None,
     {
         name: name
         for name in (
@@ -191,18 +192,25 @@ def _place(cursor: str, sort: str, column: str) -> tuple[Any, str]:
     return value, key
 
 
-def page(view: View, wanted: Wanted) -> tuple[list[Row], str | None]:
-    """The documents of a page, and the cursor of the next one."""
+def page(
+    view: View, wanted: Wanted, read: Callable[[str], Any] = loads
+) -> tuple[list[Any], str | None]:
+    """The documents of a page, and the cursor of the next one. `read` makes what is wanted of a
+    JSON text where the store writes it."""
     listing = wanted.listing
     rows = view.page(
         listing.table,
-        listing.columns,
+        tuple(dict.fromkeys((*listing.columns, wanted.order[0], listing.key))),
         wanted.conditions,
         wanted.order,
         wanted.after,
         wanted.limit + 1,
     )
-    documents = [listing.document(row) for row in rows[: wanted.limit]]
+    told, document = rows[: wanted.limit], listing.document
+    if document is None:
+        documents = [read(row["document"]) for row in told]
+    else:
+        documents = [document(row) for row in told]
     return documents, wanted.next_cursor(rows)
 
 

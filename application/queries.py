@@ -15,7 +15,7 @@ from domain.refusals import UnknownRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, Protocol
 
     Row = dict[str, Any]
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
             machine_id: str = "",
             batch_id: str = "",
             limit: int | None = None,
-        ) -> list[Row]: ...
+        ) -> list[str]: ...
 
         def living(self) -> list[Row]: ...
 
@@ -69,9 +69,12 @@ def requests(
     return [request_document(row) for row in view.requests(status, open_only, limit)]
 
 
-def request(view: View, request_id: str, most: int | None = None) -> Row:
+def request(
+    view: View, request_id: str, most: int | None = None, read: Callable[[str], Any] = loads
+) -> Row:
     """A request or return with its `machines`, `shortages` and `batches`; with `most`, so many
-    machines at most and no batches. Raises UnknownRequest."""
+    machines at most and no batches. `read` makes what is wanted of a machine's JSON text. Raises
+    UnknownRequest."""
     rows = view.requests(None, False, 1, request_id)
     if not rows:
         raise UnknownRequest(
@@ -82,8 +85,7 @@ def request(view: View, request_id: str, most: int | None = None) -> Row:
         document["machines"] = view.returned(request_id)[:most]
         document["shortages"] = []
         return document
-    rows = view.machines(None, request_id, False, limit=most)
-    document["machines"] = [machine_document(row) for row in rows]
+    document["machines"] = [*map(read, view.machines(None, request_id, False, limit=most))]
     try:
         document["shortages"] = [
             {"recorded_at": event["recorded_at"], **loads(event["data"])}
@@ -104,18 +106,17 @@ def machines(
     alive_only: bool = False,
 ) -> list[Row]:
     """Machines in the order in which they came."""
-    return [machine_document(row) for row in view.machines(status, request_id, alive_only)]
+    return [*map(loads, view.machines(status, request_id, alive_only))]
 
 
 def machine(view: View, machine_id: str) -> Row:
     """One machine that is or was ours. Raises NotInLedger."""
-    rows = view.machines(None, None, False, machine_id)
-    if not rows:
-        raise NotInLedger(
-            f"the ledger has no machine {machine_id}: `hostledger machines list` shows what it "
-            "has, `hostledger orphans list` what carries our tag besides"
-        )
-    return machine_document(rows[0])
+    for text in view.machines(None, None, False, machine_id):
+        return loads(text)  # type: ignore[no-any-return]
+    raise NotInLedger(
+        f"the ledger has no machine {machine_id}: `hostledger machines list` shows what it "
+        "has, `hostledger orphans list` what carries our tag besides"
+    )
 
 
 def fleet(view: View) -> Row:
@@ -158,9 +159,7 @@ def batch(view: View, batch_id: str) -> Row:
             f"the ledger has no batch {batch_id}: `hostledger batches list` shows what it has"
         )
     document = batch_document(rows[0])
-    document["machines"] = [
-        machine_document(row) for row in view.machines(None, None, False, batch_id=batch_id)
-    ]
+    document["machines"] = [*map(loads, view.machines(None, None, False, batch_id=batch_id))]
     return document
 
 
@@ -295,32 +294,39 @@ REQUEST_COLUMNS = (
     "created_at",
     "final_at",
 )
-MACHINE_COLUMNS = (
-    "machine_id",
-    "status",
-    "result",
-    "message",
-    "alive",
-    "owed",
-    "protected",
-    "name",
-    "private_ip_address",
-    "instance_type",
-    "price_type",
-    "account",
-    "region",
-    "zone",
-    "provider",
-    "template_id",
-    "revision",
-    "request_id",
-    "return_id",
-    "batch_id",
-    "seen",
-    "launch_time",
-    "created_at",
-    "updated_at",
+AS_IT_IS, OR_NULL, TRUTH, MOMENT = "as it is", "or null", "truth", "moment"
+"""How a field is told of a column: OR_NULL is null for an empty text, TRUTH that of 0 and 1, MOMENT
+the time of seconds since the epoch."""
+
+MACHINE = (
+    ("machine_id", "machine_id", AS_IT_IS),
+    ("status", "status", AS_IT_IS),
+    ("result", "result", AS_IT_IS),
+    ("message", "message", AS_IT_IS),
+    ("alive", "alive", TRUTH),
+    ("owed", "owed", OR_NULL),
+    ("protected", "protected", OR_NULL),
+    ("name", "name", AS_IT_IS),
+    ("private_ip_address", "private_ip_address", AS_IT_IS),
+    ("instance_type", "instance_type", AS_IT_IS),
+    ("price_type", "price_type", AS_IT_IS),
+    ("account", "account", AS_IT_IS),
+    ("region", "region", AS_IT_IS),
+    ("zone", "zone", AS_IT_IS),
+    ("provider", "provider", AS_IT_IS),
+    ("template_id", "template_id", AS_IT_IS),
+    ("revision", "revision", AS_IT_IS),
+    ("request_id", "request_id", OR_NULL),
+    ("return_id", "return_id", OR_NULL),
+    ("batch_id", "batch_id", AS_IT_IS),
+    ("seen_by_host_factory", "seen", TRUTH),
+    ("launch_time", "launch_time", MOMENT),
+    ("created_at", "created_at", AS_IT_IS),
+    ("updated_at", "updated_at", AS_IT_IS),
 )
+"""The fields of a machine's document: name, column, how. The store writes it, as a JSON text: there
+are many of them in an answer, and made of values one by one they would be most of its cost."""
+
 BATCH_COLUMNS = (
     "batch_id",
     "state",
@@ -367,35 +373,6 @@ def request_document(row: Row) -> Row:
         "fulfilment_deadline": row["fulfilment_deadline"] or None,
         "created_at": row["created_at"],
         "final_at": row["final_at"] or None,
-    }
-
-
-def machine_document(row: Row) -> Row:
-    return {
-        "machine_id": row["machine_id"],
-        "status": row["status"],
-        "result": row["result"],
-        "message": row["message"],
-        "alive": bool(row["alive"]),
-        "owed": row["owed"] or None,
-        "protected": row["protected"] or None,
-        "name": row["name"],
-        "private_ip_address": row["private_ip_address"],
-        "instance_type": row["instance_type"],
-        "price_type": row["price_type"],
-        "account": row["account"],
-        "region": row["region"],
-        "zone": row["zone"],
-        "provider": row["provider"],
-        "template_id": row["template_id"],
-        "revision": row["revision"],
-        "request_id": row["request_id"] or None,
-        "return_id": row["return_id"] or None,
-        "batch_id": row["batch_id"],
-        "seen_by_host_factory": bool(row["seen"]),
-        "launch_time": _at(row["launch_time"]),
-        "created_at": row["created_at"],
-        "updated_at": row["updated_at"],
     }
 
 

@@ -28,6 +28,12 @@ _RULES = [
             r"json_array_length\(([\w.]+), '\$\.(\w+)'\)",
             r"json_array_length((\1)::json -> '\2')",
         ),
+        (r"json_object\(", "json_build_object("),
+        (r"json\((CASE .*? END)\)", r"(\1)::json"),
+        (
+            r"strftime\('%%Y-%%m-%%dT%%H:%%M:%%SZ', ([\w.]+), 'unixepoch'\)",
+            r"""to_char(to_timestamp(\1) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')""",
+        ),
         (r"group_concat\((\w+)\)", r"string_agg(\1, ',')"),
         # A look is one snapshot, however many questions it asks; SQLite's is so by itself.
         (r"^BEGIN$", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"),

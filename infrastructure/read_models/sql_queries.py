@@ -8,7 +8,7 @@ from operator import itemgetter
 from application.failures import StoreError, archived_away
 from application.json_text import dumps, loads
 from application.projections.record import COLUMNS
-from application.queries import MACHINE_COLUMNS
+from application.queries import AS_IT_IS, MACHINE, MOMENT, OR_NULL, TRUTH
 from infrastructure.event_store.sqlite_driver import sqlite
 
 TYPE_CHECKING = False
@@ -56,7 +56,18 @@ TOPIC = itemgetter(COLUMNS.index("topic"))
 PLANNED = ("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")
 """What statements begin with that the store makes a plan for."""
 
-MACHINE = ", ".join(MACHINE_COLUMNS)
+TOLD = {
+    AS_IT_IS: "r.{}",
+    OR_NULL: "nullif(r.{}, '')",
+    TRUTH: "json(CASE r.{} WHEN 1 THEN 'true' ELSE 'false' END)",
+    MOMENT: "strftime('%Y-%m-%dT%H:%M:%SZ', r.{}, 'unixepoch')",
+}
+FIELDS = ", ".join(f"'{name}', {TOLD[how].format(column)}" for name, column, how in MACHINE)
+DOCUMENT = f"CAST(json_object({FIELDS}) AS TEXT) AS document"
+"""The document of a machine, as a JSON text."""
+
+COMPUTED = {("requests", "alive"): ALIVE, ("machines", "document"): DOCUMENT}
+"""(table, column) of what is no column, but told like one."""
 
 ALL = 2**62
 """A LIMIT that is none."""
@@ -166,8 +177,8 @@ class SqlQueries:
         machine_id: str = "",
         batch_id: str = "",
         limit: int | None = None,
-    ) -> list[Row]:
-        """Machines in the order in which they came."""
+    ) -> list[str]:
+        """The documents of machines in the order in which they came."""
         given = {
             "status": status or "",
             "request_id": request_id or "",
@@ -175,10 +186,12 @@ class SqlQueries:
             "batch_id": batch_id,
         }
         where, values = _where(given, "alive = 1", alive_only)
-        return self._rows(
-            f"SELECT {MACHINE} FROM machines WHERE {where} ORDER BY position, machine_id LIMIT ?",
+        rows, _ = self._fetch(
+            f"SELECT {DOCUMENT} FROM machines r WHERE {where} "
+            "ORDER BY r.position, r.machine_id LIMIT ?",
             (*values, ALL if limit is None else limit),
         )
+        return [text for (text,) in rows]
 
     def page(
         self,
@@ -189,7 +202,7 @@ class SqlQueries:
         after: tuple[Any, str] | None,
         limit: int,
     ) -> list[Row]:
-        """These columns (`alive` of requests is counted) of so many rows of a read table, sorted by
+        """These columns (some are COMPUTED) of so many rows of a read table, sorted by
         a column and its key (column, key, descending), behind the place `after` (their values).
         Names are the caller's own, never a user's."""
         column, key, descending = order
@@ -204,8 +217,7 @@ class SqlQueries:
             values += after[1:] if same else after
         direction = "DESC" if descending else "ASC"
         by = f"r.{key} {direction}" if same else f"r.{column} {direction}, r.{key} {direction}"
-        counted = table == "requests"
-        wanted = [ALIVE if counted and name == "alive" else f"r.{name}" for name in columns]
+        wanted = [COMPUTED.get((table, name), f"r.{name}") for name in columns]
         return self._rows(
             f"SELECT {', '.join(wanted)} FROM {table} r "
             f"WHERE {' AND '.join(where) or '1 = 1'} ORDER BY {by} LIMIT ?",

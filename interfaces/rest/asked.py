@@ -4,6 +4,7 @@ the OpenAPI document from the same words."""
 from __future__ import annotations
 
 from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -162,7 +163,8 @@ class Report(Nothing):
 def asked(request: Request, model: type[Asked]) -> Asked:
     """The question's parameters. Raises Problem 422 for what it does not take."""
     try:
-        return model.model_validate(dict(request.query_params))
+        given = request.scope["query_string"].decode("latin-1")
+        return model.model_validate(dict(parse_qsl(given, keep_blank_values=True)))
     except ValidationError as error:
         raise invalid(error) from None
 

@@ -111,7 +111,7 @@ class Acting:
         return {**self._recorded(request_id), "state": "cancelled", "return_ids": returns}
 
     def _living(self, request_id: str) -> list[str]:
-        rows = self._view.machines(None, request_id, True)
+        rows = queries.machines(self._view, None, request_id, True)
         return [row["machine_id"] for row in rows if not row["return_id"]]
 
     def create_token(self, name: str, role: str, days: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
+from orjson import Fragment, loads
 from pydantic import BaseModel
 from starlette.responses import Response
 
@@ -100,11 +101,11 @@ async def _answer(
 def wanted(name: str, wish: Any) -> Wanted:
     """The page of a listing that `wish` (of `asked`) asks for. Raises BadQuestion."""
     listing, _ = LISTS[name]
-    given = wish.model_dump()
-    bounds = [given.get(f"created_{end}") for end in ("since", "until")]
+    bounds = [getattr(wish, f"created_{end}", None) for end in ("since", "until")]
+    given = wish.model_fields_set
     return Wanted(
         listing,
-        {name: given[name] for name in (*listing.filters, *listing.flags)},
+        {n: getattr(wish, n) for n in (*listing.filters, *listing.flags) if n in given},
         wish.sort,
         wish.cursor,
         wish.limit,
@@ -116,9 +117,10 @@ async def _page(request: Request, name: str, wish: Any) -> Response:
     """A page of a listing as `wish` (of `asked`) has it."""
     _, model = LISTS[name]
     place = wanted(name, wish)
+    read = Fragment if wish.fields is None else loads
 
     def question(view: Any, position: int) -> dict[str, Any]:
-        documents, following = pages.page(view, place)
+        documents, following = pages.page(view, place, read)
         rows = pages.fields_of(documents, wish.fields, tuple(model.model_fields))
         return {name: rows, "next": following, "position": position}
 
@@ -151,7 +153,7 @@ async def show_request(request: Request) -> Response:
     request_id = request.path_params["request_id"]
 
     def question(view: Any, position: int) -> dict[str, Any]:
-        return queries.request(view, request_id, WITH_MACHINES)
+        return queries.request(view, request_id, WITH_MACHINES, Fragment)
 
     find = partial(past.requests, [request_id])
     return await _answer(request, asked.asked(request, asked.State), question, find)

@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any
 
@@ -29,6 +30,26 @@ EVERY_STORE = FOUR
 def client(world: World, run: Run) -> Iterator[Client]:
     with serving(world, run) as client:
         yield client
+
+
+def test_a_machine_is_told_as_it_was_recorded(world: World, run: Run, client: Client) -> None:
+    """In each place, whatever is in its texts."""
+    request_id, (machine_id,) = fulfilled(world, 1)
+    reason = 'a "long" job \\ of %s, \u00e9 \u2028 \U0001f642 {}'
+    run("machines", "protect", machine_id, "--reason", reason)
+
+    machine = client.document(f"/machines/{machine_id}")
+
+    assert machine["protected"] == reason
+    assert (machine["alive"], machine["seen_by_host_factory"]) == (True, False)
+    assert (machine["owed"], machine["return_id"]) == (None, None)
+    assert (machine["machine_id"], machine["request_id"]) == (machine_id, request_id)
+    (launched,) = world.query("SELECT launch_time FROM machines")[0]
+    assert machine["launch_time"] == f"{datetime.fromtimestamp(launched, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    assert client.document("/machines")["machines"] == [machine]
+    assert client.document(f"/requests/{request_id}")["machines"] == [machine]
+    (some,) = client.document("/machines", fields="protected,alive")["machines"]
+    assert some == {"protected": reason, "alive": True}
 
 
 def test_what_commands_show_is_answered(world: World, run: Run, client: Client) -> None:

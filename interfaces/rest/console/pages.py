@@ -250,10 +250,9 @@ async def show_request(request: Request) -> Response:
         machines = document["machines"]
         if is_return:
             machines = [
-                queries.machine_document(row)
+                queries.machine(view, returned["machine_id"])
                 for returned in machines
                 if returned["ours"]
-                for row in view.machines(None, None, False, returned["machine_id"])
             ]
         own = history.history(view, request_id, provider)
         batches = [] if is_return else view.batches_of(request_id)
