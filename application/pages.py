@@ -30,7 +30,7 @@ if TYPE_CHECKING:
             order: tuple[str, str, bool],
             after: tuple[Any, str] | None,
             limit: int,
-        ) -> list[Row]: ...
+        ) -> list[tuple[Any, ...]]: ...
 
 
 class BadQuestion(Exception):
@@ -167,14 +167,13 @@ class Wanted:
                 self.is_cheap = False
         self.after = _place(cursor, given, column) if cursor else None
 
-    def next_cursor(self, rows: Sequence[Row]) -> str | None:
-        """Where the page after these rows begins; None where there is none."""
+    def next_cursor(self, rows: Sequence[tuple[Any, ...]]) -> str | None:
+        """Where the page after these rows, whose last two columns are their places, begins; None
+        where there is none."""
         if len(rows) <= self.limit:
             return None
-        last = rows[self.limit - 1]
-        column, key, _ = self.order
         sort = ("-" if self.descending else "") + self.sort
-        place = dumps([sort, last[column], last[key]])
+        place = dumps([sort, *rows[self.limit - 1][-2:]])
         return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
 
 
@@ -200,7 +199,7 @@ def page(
     listing = wanted.listing
     rows = view.page(
         listing.table,
-        tuple(dict.fromkeys((*listing.columns, wanted.order[0], listing.key))),
+        (*listing.columns, *wanted.order[:2]),
         wanted.conditions,
         wanted.order,
         wanted.after,
@@ -208,9 +207,9 @@ def page(
     )
     told, document = rows[: wanted.limit], listing.document
     if document is None:
-        documents = [read(row["document"]) for row in told]
+        documents = [read(row[0]) for row in told]
     else:
-        documents = [document(row) for row in told]
+        documents = [document(dict(zip(listing.columns, row, strict=False))) for row in told]
     return documents, wanted.next_cursor(rows)
 
 

@@ -43,9 +43,11 @@ class DynamodbQueries(SqlQueries):
         self._connection = self._mirror.store.connection
         self.begin()
 
-    def _rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+    def _fetch(
+        self, statement: str, parameters: Sequence[Any]
+    ) -> tuple[list[tuple[Any, ...]], list[str]]:
         self._connection = self._mirror.store.connection  # which may have been made anew
-        return super()._rows(statement, parameters)
+        return super()._fetch(statement, parameters)
 
     def projections(self) -> list[dict[str, Any]]:
         """Name and version of each read model, and where and why it failed, null where it did

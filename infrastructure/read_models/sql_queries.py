@@ -201,7 +201,7 @@ class SqlQueries:
         order: tuple[str, str, bool],
         after: tuple[Any, str] | None,
         limit: int,
-    ) -> list[Row]:
+    ) -> list[tuple[Any, ...]]:
         """These columns (some are COMPUTED) of so many rows of a read table, sorted by
         a column and its key (column, key, descending), behind the place `after` (their values).
         Names are the caller's own, never a user's."""
@@ -218,11 +218,12 @@ class SqlQueries:
         direction = "DESC" if descending else "ASC"
         by = f"r.{key} {direction}" if same else f"r.{column} {direction}, r.{key} {direction}"
         wanted = [COMPUTED.get((table, name), f"r.{name}") for name in columns]
-        return self._rows(
+        rows, _ = self._fetch(
             f"SELECT {', '.join(wanted)} FROM {table} r "
             f"WHERE {' AND '.join(where) or '1 = 1'} ORDER BY {by} LIMIT ?",
             (*values, limit),
         )
+        return rows
 
     def living(self) -> list[Row]:
         """How many machines live (`machines`) of each status, template, account, region, zone and

@@ -87,7 +87,7 @@ async def show_fleet(request: Request) -> Response:
         in_flight, following = _in_flight(view)
         last = view.page(
             "requests",
-            ("request_id", "final_at"),
+            ("request_id",),
             [("final", "=", 1)],
             ("final_at", "request_id", True),
             None,
@@ -103,8 +103,8 @@ async def show_fleet(request: Request) -> Response:
             "more": following is not None,
             "final": [
                 queries.request_document(row)
-                for ended in last
-                for row in view.requests(None, False, 1, ended["request_id"])
+                for (request_id,) in last
+                for row in view.requests(None, False, 1, request_id)
             ],
         }
 
