@@ -118,6 +118,7 @@ def test_another_site_can_neither_log_in_nor_command(client: Client, operator: P
     for path, fields in (
         ("/login", {"token": client.token}),
         ("/console/returns", {"machine_id": "i-1", "reason": "x"}),
+        ("/console/requests", {"template_id": "OnDemand-A", "machine_count": "1", "reason": "x"}),
         ("/logout", {}),
     ):
         answer = client.http.post(path, data=fields, headers={"Origin": "https://evil.example"})
@@ -344,7 +345,7 @@ def test_a_viewer_sees_no_forms_and_may_send_none(world: World, viewer: Person) 
     open_id = world.request(1)
     for path in (
         f"/console/requests/{open_id}", f"/console/machines/{machine_ids[0]}",
-        "/console/machines", f"/console/requests/{request_id}",
+        "/console/machines", "/console/requests", f"/console/requests/{request_id}",
     ):  # fmt: skip
         page = viewer.page(path)
         assert list(viewer.forms(page)) == ["/logout"]
@@ -352,12 +353,36 @@ def test_a_viewer_sees_no_forms_and_may_send_none(world: World, viewer: Person) 
     before = end(world)
     for path, fields in (
         ("/console/returns", {"machine_id": machine_ids[0], "reason": "x"}),
+        ("/console/requests", {"template_id": "OnDemand-A", "machine_count": "1", "reason": "x"}),
         (f"/console/requests/{open_id}/cancel", {"reason": "x"}),
     ):
         answer = viewer.send(path, **fields)
         assert answer.status_code == 403
         assert "operator" in Page(answer.text).text("p", role="alert")
     assert end(world) == before
+
+
+def test_an_operator_asks_for_machines(world: World, operator: Person) -> None:
+    """Below the list of requests, for what is offered; it leads to the request's story."""
+    page = operator.page("/console/requests")
+    assert "/console/requests" in list(operator.forms(page))
+    assert page.all("option") == [({}, "OnDemand-A")]
+    ((key, _),) = page.all("input", name="key")
+    fields = {"template_id": "OnDemand-A", "machine_count": "2", "reason": "nightly run"}
+    answers = [operator.send("/console/requests", **fields, key=key["value"]) for _ in range(2)]
+    assert {answer.url.path for answer in answers} == {answers[0].url.path}
+    assert Page(answers[0].text).text("strong", id="state") == "open"
+    (event,) = world.events("MachinesRequested")
+    assert (event["machine_count"], event["reason"]) == (2, "nightly run")
+
+    for wrong in (
+        {"machine_count": "0"}, {"machine_count": "two"}, {"machine_count": "1.5"},
+        {"machine_count": "9" * 5_000}, {"machine_count": "100000"}, {"template_id": "none"},
+    ):  # fmt: skip
+        answer = operator.send("/console/requests", **{**fields, **wrong}, key="k")
+        assert answer.status_code == 422, wrong
+        assert Page(answer.text).text("p", role="alert")
+    assert len(world.events("MachinesRequested")) == 1
 
 
 def test_an_operator_returns_machines_and_cancels(world: World, operator: Person) -> None:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from starlette.responses import RedirectResponse, Response
 
 from application import alerting, history, pages, queries, rebuilding
+from application.failures import BrokenConfiguration
 from application.pages import REQUESTS, Wanted
 from domain.token import OPERATOR
 from interfaces.cli import explained
@@ -205,7 +206,16 @@ async def list_machines(request: Request) -> Response:
 async def list_requests(request: Request) -> Response:
     """Requests and returns page by page, with the filters of the API."""
     document = await _list(request, "requests", asked.asked(request, asked.Requests))
-    return page(request, "requests", **document)
+    return page(request, "requests", key=_key(), templates=_offered(request), **document)
+
+
+def _offered(request: Request) -> list[str]:
+    """The templates that may be asked for; none while their file cannot be read."""
+    try:
+        offered = request.app.state.looks.recent_call().compiled.templates()
+    except BrokenConfiguration:
+        return []
+    return [template["template_id"] for template in offered]
 
 
 @router.get("/console/find")
@@ -388,6 +398,23 @@ async def _carry_out(
     done = await commands.carry_out(request, lambda acting: command(acting, random))
     await request.app.state.looks.reach(done["position"], REACHED_WITHIN)
     return done
+
+
+@router.post("/console/requests")
+async def ask(request: Request) -> Response:
+    """The form below requests; it leads to the request's story."""
+    refuse_below(request, OPERATOR)
+    form = await form_of(request)
+    fields: Row = {n: form.get(n, [""])[0] for n in ("template_id", "machine_count", "reason")}
+    if fields["machine_count"].isdecimal() and len(fields["machine_count"]) < 10:
+        fields["machine_count"] = int(fields["machine_count"])
+    given = _checked(models.AskForMachines, fields)
+    wish = (given.template_id, given.machine_count, given.reason, SOURCE)
+
+    done = await _carry_out(
+        request, form, lambda acting, random: acting.request_machines(*wish, random)
+    )
+    return RedirectResponse(_story("requests", done["request_id"]), 303)
 
 
 @router.post("/console/requests/{request_id}/cancel")
