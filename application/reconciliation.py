@@ -136,7 +136,7 @@ class Reconciliation:
         return bool(since >= self._turn.aws["sweep_interval"])
 
     def _alive(self) -> dict[str, dict[str, Any]]:
-        """The living machines by id: ten thousand rows, so not asked for in every turn."""
+        """The living machines by id: ten thousand rows, asked for by a sweep alone."""
         return {row["machine_id"]: row for row in self._turn.work.alive_machines()}
 
     def _poll(self, filling: list[str]) -> None:
@@ -151,9 +151,9 @@ class Reconciliation:
         self._watched = watched
         if not watched or turn.now()[2] - self._polled < self._poll_every:
             return
-        alive = self._alive()
         by_id = ceil(len(changing) / turn.aws["batch_sizes"]["describe_instances"])
-        pages = max(1, ceil(len(alive) / PAGE))
+        # One call is what a look at all takes at least: they are not counted for that.
+        pages = 1 if by_id <= 1 else max(1, ceil(turn.work.count_alive() / PAGE))
         try:
             if by_id <= pages:
                 instances = turn.cloud.find(sorted(changing), batches=filling)
@@ -167,7 +167,8 @@ class Reconciliation:
             turn.journal.info("poll failed", kind=failed.kind, code=failed.code)
             changed = False
         else:
-            changed = self._apply(instances, alive)
+            found = turn.work.alive_machines([i.machine_id for i in instances])
+            changed = self._apply(instances, {row["machine_id"]: row for row in found})
             if filling:
                 changed |= self._take_in([i for i in instances if i.batch_id in filling])
         self._polled = turn.now()[2]

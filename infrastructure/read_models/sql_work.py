@@ -24,6 +24,8 @@ WHERE r.final = 0 AND r.kind = 'request'
 GROUP BY r.request_id ORDER BY r.position
 """
 
+NAMED_MACHINES = "json_each(?) j JOIN machines m ON m.machine_id = j.value"
+
 OWED = "machines INDEXED BY machines_owed WHERE alive = 1 AND owed <> ''"
 # Left to itself SQLite takes another index and looks at every living machine.
 
@@ -228,13 +230,23 @@ class SqlWork:
             self._place,
         )
 
-    def alive_machines(self) -> list[Row]:
+    def alive_machines(self, machine_ids: Sequence[str] | None = None) -> list[Row]:
+        which = "machines m" if machine_ids is None else NAMED_MACHINES
+        named = () if machine_ids is None else (dumps(list(machine_ids)),)
         return self._rows(
-            "SELECT machine_id, status, name, owed, request_id, correlation_id, event_id, "
-            "created_at, updated_at, boot_id, boot_seconds FROM machines "
+            "SELECT m.machine_id, m.status, m.name, m.owed, m.request_id, m.correlation_id, "
+            "m.event_id, m.created_at, m.updated_at, m.boot_id, m.boot_seconds "
+            f"FROM {which} WHERE m.alive = 1 AND m.account = ? AND m.region = ?",
+            (*named, *self._place),
+        )
+
+    def count_alive(self) -> int:
+        rows = self._rows(
+            "SELECT count(*) AS machines FROM machines "
             "WHERE alive = 1 AND account = ? AND region = ?",
             self._place,
         )
+        return rows[0]["machines"]  # type: ignore[no-any-return]
 
     def machines_in(self, statuses: Sequence[str]) -> list[str]:
         """Ids of the living machines whose status is one of these."""
@@ -248,8 +260,8 @@ class SqlWork:
     def interruptible(self, machine_ids: Sequence[str]) -> list[Row]:
         """Those of these that are ours and alive."""
         return self._rows(
-            "SELECT m.machine_id, m.correlation_id, m.event_id FROM json_each(?) j "
-            "JOIN machines m ON m.machine_id = j.value WHERE m.alive = 1 ORDER BY j.key",
+            "SELECT m.machine_id, m.correlation_id, m.event_id "
+            f"FROM {NAMED_MACHINES} WHERE m.alive = 1 ORDER BY j.key",
             (dumps(list(machine_ids)),),
         )
 
@@ -303,8 +315,7 @@ class SqlWork:
     def known_machines(self, machine_ids: Sequence[str]) -> dict[str, bool]:
         """Those of these that were ever ours, and whether the ledger says that they live."""
         rows = self._rows(
-            "SELECT m.machine_id, m.alive FROM json_each(?) j "
-            "JOIN machines m ON m.machine_id = j.value",
+            f"SELECT m.machine_id, m.alive FROM {NAMED_MACHINES}",
             (dumps(list(machine_ids)),),
         )
         return {row["machine_id"]: bool(row["alive"]) for row in rows}

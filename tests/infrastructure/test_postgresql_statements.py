@@ -328,7 +328,7 @@ def _work(both: Both, world: World) -> None:
     for name in (
         "open_batches", "fleets", "launch_templates", "open_requests", "brake", "launch_apis",
         "machines_by_account", "machines_by_template", "owed_machines", "open_terminations",
-        "alive_machines", "anything_alive", "open_returns", "unseen_requests",
+        "alive_machines", "count_alive", "anything_alive", "open_returns", "unseen_requests",
         "unclaimed_machines", "oldest_instant", "anything_open",
     ):  # fmt: skip
         same(SqlWork, name)
@@ -347,7 +347,7 @@ def _work(both: Both, world: World) -> None:
     for digest in [*_column(world, "SELECT digest FROM bodies"), "none"]:
         same(SqlWork, "body", digest)
     same(SqlWork, "machines_in", ["pending", "running"])
-    for name in ("interruptible", "protected", "known_machines"):
+    for name in ("interruptible", "protected", "known_machines", "alive_machines"):
         same(SqlWork, name, machines[::-1])
     for request_id in requests:
         same(SqlWork, "living_machines_of", request_id)
