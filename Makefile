@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts audit mutations bench bench-aws bench-stores bench-replay bench-server bench-console lock docs clean
+.PHONY: help demo test check lint types contracts audit mutations simulate scale bench bench-aws bench-stores bench-replay bench-server bench-console lock docs clean
 
 help:  ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -44,6 +44,9 @@ contracts: $(VENV)/.stamp
 
 mutations: $(VENV)/.stamp  ## Break each promise by name and see its test fail
 	$(BIN)/python -m tests.mutations
+
+simulate: $(VENV)/.stamp  ## Run SEEDS=100 simulated sites through faults and crashes, or SEED=17 again
+	PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),100)) $(SIMULATE_ARGS)
 
 docs: $(VENV)/.stamp  ## Write the generated pages of docs/reference
 	$(BIN)/python -m tests.house.reference

@@ -109,13 +109,14 @@ class World:
         place: Place | None = None,
         new_place: Callable[[], Place] | None = None,
         beside: World | None = None,
+        clock: FakeClock | None = None,
         **sandbox: Any,
     ) -> None:
         self.root = root
         self.way = way
         self.action = ACTIONS[way]
         if beside is None:
-            self.clock = FakeClock()
+            self.clock = clock or FakeClock()
             # AWS keeps its own time: stepping our wall clock must not move it.
             began = self.clock.wall - self.clock.seconds
             self.sandbox = Sandbox(clock=lambda: began + self.clock.seconds, **sandbox)
