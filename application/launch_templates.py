@@ -16,6 +16,9 @@ UNUSED_FOR = 600.0
 """Seconds after which a launch template that nothing uses is removed although requests are open,
 which may want it."""
 
+COMPARED_EVERY = 3600.0
+"""Seconds between two looks for launch templates that were made late: after their intent, which
+had no outcome, was removed. The worker that made it may have been paused before its call."""
 
 STRAYS = "strays"
 """What is backed off from when AWS does not list them; beside the keys of launch templates."""
@@ -25,7 +28,10 @@ class LaunchTemplates:
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
         self._backoff = Backoff(turn, FIRST_RETRY, LONGEST_RETRY)
-        self._restored = turn.incarnation > 1
+        self._late = False
+        """Whether a launch template may come that the ledger has removed."""
+        # The log was restored from a backup: there may be some that it has never heard of.
+        self._compare_at = float("-inf") if turn.incarnation > 1 else float("inf")
 
     def ensure(self, planned: Planned, request: dict[str, Any]) -> str | None:
         """The name of the plan's launch template, made when it is not there; "" when the plan needs
@@ -122,7 +128,7 @@ class LaunchTemplates:
     def take_turn(self) -> None:
         """Remove what nothing uses, the others wait for. Raises LeaseLost."""
         turn = self._turn
-        if self._restored and not turn.paused():
+        if turn.now()[2] >= self._compare_at and not turn.paused():
             self._remove_strays()
         rows = [row for row in turn.work.launch_templates() if not row["used"]]
         if not rows or turn.paused():
@@ -136,8 +142,8 @@ class LaunchTemplates:
             self._remove(row)
 
     def _remove_strays(self) -> None:
-        """The log was restored from a backup: AWS may have launch templates with our tag that it
-        has never heard of. Nothing is launched by them any more. Raises LeaseLost."""
+        """Launch templates with our tag that the ledger has not. Nothing is launched by them any
+        more. Raises LeaseLost."""
         turn = self._turn
         if not self._backoff.admits(STRAYS):
             return
@@ -152,7 +158,7 @@ class LaunchTemplates:
             self._backoff.failed(STRAYS)
             turn.journal.info("launch templates not compared", code=failed.code)
         else:
-            self._restored = False
+            self._compare_at = turn.now()[2] + COMPARED_EVERY if self._late else float("inf")
 
     def _remove(self, row: dict[str, Any]) -> None:
         """An intent without an outcome may have made it: it is removed by name all the same."""
@@ -172,3 +178,6 @@ class LaunchTemplates:
             return
         template.delete()
         turn.save(template, correlation_id=row["correlation_id"], causation_id=row["event_id"])
+        if row["state"] == OPEN:
+            self._late = True
+            self._compare_at = min(self._compare_at, turn.now()[2] + COMPARED_EVERY)

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.stores import FOUR
 from tests.world import TEMPLATE, World, every_way
 
@@ -106,6 +108,35 @@ def test_fault_23_paused_while_another_settles(make_world: MakeWorld, way: str) 
     assert len(world.live()) == N
     world.assert_agreement()
     world.leave_nothing()
+
+
+@pytest.mark.stores("sqlite")
+@pytest.mark.parametrize("way", ["fleet-instant", "group"])
+def test_fault_23_launch_template_made_late(way_world: World) -> None:
+    """A worker is paused before it makes a launch template. Another removes the intent, which
+    nobody wants any more; then the first one's call goes out. What it made is found within an hour
+    and removed."""
+    world = way_world
+    first = world.start_worker()
+    request_id = world.request(N)
+
+    def meanwhile() -> None:
+        world.workers.remove(first)
+        world.clock.advance(100.0)
+        world.cancel(request_id)
+        world.start_worker()
+        world.run(200, step=2.0)
+
+    with world.pausing_at("aws.CreateLaunchTemplate.before", meanwhile):
+        assert not first.tick(), "the paused worker has lost its lease and ends"
+    first.end()
+
+    assert len(world.events("LaunchTemplateDeleted")) == 1
+    assert world.sandbox.leftovers({"hostledger:deployment": world.deployment}).keys() == {
+        "launch_templates"
+    }
+    world.run(3700, step=15.0)
+    world.assert_nothing_left()
 
 
 @every_way
