@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,8 @@ class Promises:
         try:
             self._site.assert_agreement()
         except AssertionError as error:
-            raise Broken("AWS and the ledger agree", error) from error
+            *_, line = traceback.extract_tb(error.__traceback__)
+            raise Broken("AWS and the ledger agree", f"{error} ({line.line})") from error
 
     def nothing_left(self) -> None:
         """All was returned, so that nothing of ours is at AWS. Raises Broken."""
