@@ -69,6 +69,9 @@ bench-server: $(VENV)/.stamp  ## Measure the server beside a constant answer; wr
 bench-console: $(VENV)/.stamp  ## Measure the console's pages; writes docs/reference/performance-console.md
 	$(BIN)/python -m tests.performance.bench_console
 
+scale: $(VENV)/.stamp  ## Measure what grows up to 1,000,000 events and 100,000 machines; writes docs/reference/scale.md
+	$(BIN)/python -m tests.performance.bench_scale $(SCALE_ARGS)
+
 lock:  ## Compile the locked requirements anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra all --group test --group check \
 		--generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements/dev.txt

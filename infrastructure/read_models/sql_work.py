@@ -19,10 +19,11 @@ SELECT r.*,
     coalesce(sum(m.units) FILTER (WHERE m.result = 'succeed'), 0) AS succeeded,
     coalesce(sum(m.units) FILTER (WHERE m.result = 'executing'), 0) AS executing,
     coalesce(sum(m.units) FILTER (WHERE m.result = 'fail' AND m.return_id = ''), 0) AS failed
-FROM requests r LEFT JOIN machines m ON m.request_id = r.request_id
+FROM requests r INDEXED BY requests_open LEFT JOIN machines m ON m.request_id = r.request_id
 WHERE r.final = 0 AND r.kind = 'request'
 GROUP BY r.request_id ORDER BY r.position
 """
+# Left to itself SQLite walks all requests there ever were, in the order by which they are grouped.
 
 NAMED_MACHINES = "json_each(?) j JOIN machines m ON m.machine_id = j.value"
 
@@ -392,7 +393,7 @@ class SqlWork:
         """Requests by the scripts that HostFactory has never named, nor any machine of theirs,
         still open or with living machines."""
         return self._rows(
-            "SELECT request_id, provider, final FROM requests r "
+            "SELECT request_id, provider, final FROM requests r INDEXED BY requests_open "
             "WHERE final = 0 AND kind = 'request' AND seen = 0 AND source = 'hostfactory' "
             f"AND {NONE_SEEN} UNION SELECT r.request_id, r.provider, r.final "
             # Each request once: asked for each of its machines, it would cost their square.

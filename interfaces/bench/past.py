@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from domain.event_sourced import Aggregate
 from domain.host_factory import HostFactory
@@ -137,22 +137,27 @@ def _name(address: str) -> str:
     return f"ip-{address.replace('.', '-')}.ec2.internal"
 
 
-def past(alive: int = ALIVE) -> Iterator[tuple[Life, Commit]]:
+def past(
+    alive: int = ALIVE, rests: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[Life, Commit]]:
     """The commits of a site that launches up to so many machines, then returns the oldest for
-    every new one; without end."""
+    every new one; without end. While it `rests` nothing new is begun, and a commit of nothing says
+    that nothing is open."""
     host_factory = HostFactory()
     living: deque[Life] = deque()
     launching: deque[tuple[Life, Iterator[Commit]]] = deque()
     returning_: deque[tuple[Life, Iterator[Commit]]] = deque()
     number = 0
     while True:
-        while len(launching) < AT_ONCE:
+        while len(launching) < AT_ONCE and not rests():
             number += 1
             life = Life(number)
             launching.append((life, life.launch(host_factory)))
         while len(living) * MACHINES >= alive:
             life = living.popleft()
             returning_.append((life, life.hand_back()))
+        if not launching and not returning_:
+            yield life, []
         for under_way in (launching, returning_):
             if not under_way:
                 continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from application import assigning, returning
 from domain.template import Template
@@ -30,29 +30,52 @@ APPENDED = 1_000
 """... so many events."""
 
 
+class Writing:
+    """Writes the past of a site into a store that has just been made, to one size after another.
+    Each append advances the clock by `step` seconds."""
+
+    def __init__(self, store: SqlEventStore, clock: FakeClock, alive: int, step: float) -> None:
+        template = Template(Template.stream(Template.key("bench", "OnDemand-A")))
+        template.revise("bench", "OnDemand-A", "4f53cda18c2baa0c", {})
+        store.save(template)
+        self.position, _ = store.end()
+        self._store = store
+        self._clock = clock
+        self._step = step
+        self._rests = False
+        self._past = past(alive, lambda: self._rests)
+
+    def until(self, events: int) -> None:
+        """So many events, and on until nothing is open; the policies then have nothing to
+        follow."""
+        records = []
+        causes = {}
+        self._rests = False
+        for life, commit in self._past:
+            if not commit:
+                break
+            for aggregate in commit:
+                causes[aggregate.id] = (life.request_id, "")
+                records += [to_record(event) for event in aggregate.collect_events()]
+            if len(records) >= APPENDED:
+                self._append(records, causes)
+                records, causes = [], {}
+            self._rests = self.position + len(records) >= events
+        if records:
+            self._append(records, causes)
+        for policy in (assigning.POLICY, returning.POLICY):
+            self._store.append([], tracking=(policy, self.position))
+
+    def _append(self, records: list[Any], causes: dict[str, tuple[str, str]]) -> None:
+        self._store.append(records, causes=causes)
+        self._clock.advance(self._step)
+        self.position += len(records)
+
+
 def write_past(store: SqlEventStore, clock: FakeClock, events: int, alive: int = ALIVE) -> None:
     """Append so many events (a few more) to a store that has just been made; its policies then
     have nothing to follow."""
-    template = Template(Template.stream(Template.key("bench", "OnDemand-A")))
-    template.revise("bench", "OnDemand-A", "4f53cda18c2baa0c", {})
-    store.save(template)
-    position, _ = store.end()
-    step = DAYS * 86400.0 * APPENDED / events
-    records = []
-    causes = {}
-    for life, commit in past(alive):
-        for aggregate in commit:
-            causes[aggregate.id] = (life.request_id, "")
-            records += [to_record(event) for event in aggregate.collect_events()]
-        if len(records) >= APPENDED:
-            store.append(records, causes=causes)
-            clock.advance(step)
-            position += len(records)
-            records, causes = [], {}
-            if position >= events:
-                break
-    for policy in (assigning.POLICY, returning.POLICY):
-        store.append([], tracking=(policy, position))
+    Writing(store, clock, alive, DAYS * 86400.0 * APPENDED / events).until(events)
 
 
 def main() -> None:
