@@ -497,9 +497,9 @@ def report(
         "disk. Times are of processor, medians, without the start of a process; statements and",
         "steps of SQLite's machine are counted, the same in each run. EC2 answers at once and from",
         "memory: what boto3 costs is in [Calls to AWS](aws-calls.md). The order is the slope of",
-        "log(cost) on",
-        "log(size): 0 does not grow, 1 grows in proportion; up to "
-        f"{FLAT:g} is the depth of an index. Reproduce",
+        "log(cost) on log(size): 0 does not grow, 1 grows in proportion; up to "
+        f"{FLAT:g} is noise, or the",
+        "depth of an index. Only what is counted is judged by it. Reproduce",
         f"with `make scale`; this page was made with `{command}`.",
         "",
         f"Measured on: {os.cpu_count()} cores, {platform.machine()}, {platform.system()}, CPython "
@@ -530,6 +530,10 @@ def report(
         *(f"| {n:,} | {c} | {c / n:.4f} | {told} |" for n, c, told in calls),
         "",
         f"Order: {call_order:.2f}.",
+        "",
+        "## What grows and should not",
+        "",
+        *([f"* {line}" for line in missed(history, fleet)] or ["Nothing."]),
         "",
         "## In a sentence",
         "",
