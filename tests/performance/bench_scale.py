@@ -133,15 +133,16 @@ class CannedEc2(Ec2):
 
 
 class Bench:
-    """One site, whose past is written to one size after another."""
+    """One site with so many templates, whose past is written to one size after another, each append
+    `step` seconds after the last."""
 
-    def __init__(self, root: Path, alive: int, step: float) -> None:
+    def __init__(self, root: Path, alive: int, step: float, offered: int = TEMPLATES) -> None:
         for name in ("conf", "work/hostledger", "log"):
             (root / name).mkdir(parents=True)
         self.site = Site("bench", f"{root}/conf", f"{root}/work", f"{root}/log")
         templates = [
             {**TEMPLATE, "templateId": f"T-{n}" if n else "OnDemand-A", "maxNumber": 10_000}
-            for n in range(TEMPLATES)
+            for n in range(offered)
         ]
         (root / "conf/awsprov_templates.json").write_text(json.dumps({"templates": templates}))
         (root / "conf/awsprov_config.json").write_text('{"AWS_REGION": "us-east-1"}')

@@ -11,10 +11,9 @@ from tests.performance import bench_scale
 from tests.performance.bench_scale import Bench, is_counted
 
 
-def test_no_cost_grows_with_the_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_cost_grows_with_the_history(tmp_path: Path) -> None:
     """Calls of HostFactory and turns of a worker, quiet and busy, after ten times the events."""
-    monkeypatch.setattr(bench_scale, "TEMPLATES", bench_scale.BUSY + 1)
-    bench = Bench(tmp_path / "site", 50, 60.0)
+    bench = Bench(tmp_path / "site", 50, 60.0, bench_scale.BUSY + 1)
     try:
         small, large = bench.grow(1_000), bench.grow(10_000)
     finally:

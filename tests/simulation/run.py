@@ -66,10 +66,15 @@ class Result:
 
 
 def simulate(
-    seed: int, place: Callable[[str], Place], steps: int = STEPS, stores: tuple[str, ...] = DRAWN
+    seed: int,
+    place: Callable[[str], Place],
+    steps: int = STEPS,
+    stores: tuple[str, ...] = DRAWN,
+    kind: type[Simulation] | None = None,
 ) -> Result:
-    """Run one seed. `place` gives a new place for a kind of store. Raises what is neither a broken
-    promise nor a defect that a step met."""
+    """Run one seed. `place` gives a new place for a kind of store, `kind` is what is run.
+
+    A broken promise or a defect is the result's `failure`."""
     result = Result(seed)
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
     root = Path(tempfile.mkdtemp(prefix="simulation-", dir=memory))
@@ -77,7 +82,7 @@ def simulate(
     with seeded(seed) as chance:
         result.store = chance.choice(stores)
         site = SimulatedSite(root / "site", chance, place(result.store))
-        simulation = Simulation(site, chance, result)
+        simulation = (kind or Simulation)(site, chance, result)
         try:
             simulation.run(steps)
         except (Exception, crash_points.Crash) as error:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
-from pathlib import Path
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -16,10 +17,9 @@ import infrastructure
 import interfaces
 from interfaces.read_side import Call
 from interfaces.worker.loop import Worker
-from tests.simulation import run
 from tests.simulation.promises import Broken
 from tests.simulation.run import Result, Simulation, simulate
-from tests.simulation.site import REPLACED, SimulatedSite
+from tests.simulation.site import REPLACED
 from tests.stores import Place
 from tests.world import VERBS
 
@@ -81,7 +81,7 @@ def overridden(worker: Worker) -> set[str]:
     return {name for name, provider in worker.side.providers.items() if provider.overridden}
 
 
-def test_what_a_simulation_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_simulation_replaces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clock, randomness, AWS and what dying is: nothing else of the product is another one."""
     before = contents()
     found: dict[str, set[str]] = {}
@@ -110,19 +110,29 @@ def test_what_a_simulation_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         site.call("getRequestStatus", {})
         raise Broken("as told", "")
 
-    monkeypatch.setattr(Simulation, "come_to_rest", look)
-    result = simulate(1, embedded, 0, ("sqlite",))
+    class Looking(Simulation):
+        come_to_rest = look
+
+    result = simulate(1, embedded, 0, ("sqlite",), Looking)
 
     assert result.failure == "as told: ", result.failure
     assert found == REPLACED
 
 
-def test_a_broken_promise_is_told_with_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What fails is named, with the step and the steps before it."""
-    monkeypatch.setattr(SimulatedSite, "owned", lambda self: {"i-1"})
-    monkeypatch.setattr(run, "LONGEST_REST", 60.0)
-    result = short(2)
+class Tampering(Simulation):
+    """Somebody changes a row of the read models when all has come to rest."""
 
-    assert "what lives is what the ledger owns" in result.failure
-    assert result.step == SHORT + 1
-    assert result.steps[-3].endswith("nothing goes wrong any more")
+    def return_everything(self) -> None:
+        with closing(sqlite3.connect(self.site.path)) as connection:
+            connection.execute("UPDATE templates SET updated_at = 'long ago'")
+            connection.commit()
+        self.promises.read_models()
+
+
+def test_a_broken_promise_is_told_with_its_steps() -> None:
+    """What fails is named, with the step and the steps before it."""
+    result = simulate(2, embedded, SHORT, ("sqlite",), Tampering)
+
+    assert result.failure.startswith("read models equal a replay: ")
+    assert result.step == SHORT + 2
+    assert any(line.endswith("nothing goes wrong any more") for line in result.steps)
