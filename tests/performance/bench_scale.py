@@ -35,9 +35,9 @@ from infrastructure.event_store.sqlite_setup import create_store
 from infrastructure.settings import Settings
 from infrastructure.site import Site
 from infrastructure.telemetry.journal import Journal
+from interfaces.bench.past import MACHINES
 from interfaces.read_side import Call
 from interfaces.worker.loop import Worker
-from interfaces.bench.past import MACHINES
 from tests.fakes.clock import FakeClock
 from tests.performance.past import ACTOR, APPENDED, DAYS, Writing
 from tests.performance.scenarios import CountedWorld

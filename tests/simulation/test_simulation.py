@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from dependency_injector import providers
 
 import application
 import domain
@@ -78,7 +79,8 @@ def contents() -> dict[str, Any]:
 
 
 def overridden(worker: Worker) -> set[str]:
-    return {name for name, provider in worker.side.providers.items() if provider.overridden}
+    parts = vars(worker.side).items()
+    return {n for n, p in parts if isinstance(p, providers.Provider) and p.overridden}
 
 
 def test_what_a_simulation_replaces(monkeypatch: pytest.MonkeyPatch) -> None:
