@@ -1,10 +1,11 @@
-"""Every key that was asked for has a test of its effect, and docs/reference/tuning-keys.md says
-which."""
+"""Every key that was asked for has a test of its effect, every section of the guide what stands for
+it, and docs/reference/tuning-keys.md says which."""
 
 from __future__ import annotations
 
 import ast
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -27,9 +28,9 @@ class Row(NamedTuple):
 
 
 def rows() -> list[Row]:
-    """The page's table, without its head."""
-    lines = (DOCS / "tuning-keys.md").read_text().splitlines()
-    cells = [line.strip("| ").split(" | ") for line in lines if line.startswith("| `")]
+    """The page's table of keys, without its head."""
+    keys, _, _ = (DOCS / "tuning-keys.md").read_text().partition("## Its sections")
+    cells = [line.strip("| ").split(" | ") for line in keys.splitlines() if line.startswith("| `")]
     return [
         Row(key.strip("`"), effect, default, test.strip("`"))
         for key, effect, default, test in cells
@@ -58,5 +59,20 @@ def test_every_key_has_one_row() -> None:
 def test_each_row_is_true(row: Row) -> None:
     """The key has this default, and the test is there."""
     assert (described(row.key).as_text or "none") == row.default
-    file, _, name = row.test.partition("::")
+    assert_is_there(row.test)
+
+
+def test_each_section_names_tests_that_are_there() -> None:
+    """Of what stands for it."""
+    _, _, rest = (DOCS / "tuning-keys.md").read_text().partition("## Its sections")
+    sections, _, _ = rest.partition("## Its commands")
+    named = re.findall(r"`([a-z_/]+\.py::\w+)`", sections)
+
+    assert len(named) == len([line for line in sections.splitlines() if "|" in line]) - 2
+    for test in named:
+        assert_is_there(test)
+
+
+def assert_is_there(test: str) -> None:
+    file, _, name = test.partition("::")
     assert name in functions(TESTS / file)
