@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -148,54 +147,82 @@ def test_a_sealed_store_records_nothing_more(
     assert [event[4] for event in log_of(storage)][1:] == ["MachinesRequested", "StoreMoved"]
 
 
-WRITER = """
-import json, sys
+MOVED_UNDER_WRITERS = """
+import json, os, sys, time, traceback
+from contextlib import closing
+from application.copy_store import move_store
 from application.failures import StoreError
 from domain.machine_request import MachineRequest
 from infrastructure.clock import SystemClock
-from tests.stores import Place
-places, dirs, name = json.loads(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
-storages = [Place(*place).storage(directory) for place, directory in zip(places, dirs)]
-print("ready", flush=True)
-answered, number, live = [], 0, 0
-while len(answered) < 400 and sys.stdin.readable():
-    request_id = f"req-{name}-{number}"
-    request = MachineRequest.ask(request_id, "awsinst", "T", "4f53", 1, 300.0, "hostfactory")
-    try:
-        store = storages[live].event_store(SystemClock(), {"process": name})
-        try:
-            store.save(request, command=("cmd-" + request_id, request_id))
-        finally:
-            store.close()
-    except StoreError as error:
-        if live:
-            continue
-        if "was moved" in str(error):
-            live = 1
-        continue
-    answered.append([live, request_id])
-    number += 1
-    if live and len([a for a in answered if a[0]]) >= 5:
-        break
-print(json.dumps(answered))
-"""
-
-MOVER = """
-import json, sys
-from contextlib import closing
-from application.copy_store import move_store
-from infrastructure.clock import SystemClock
+from infrastructure.event_store import dynamodb_client
 from tests.stores import Place
 places, dirs = json.loads(sys.argv[1]), json.loads(sys.argv[2])
-source, target = [Place(*place).storage(directory) for place, directory in zip(places, dirs)]
-clock, actor = SystemClock(), {"process": "mover"}
+clock, actor, mover = SystemClock(), {"process": "mover"}, os.getpid()
+
+def storages():
+    return [Place(*place).storage(directory) for place, directory in zip(places, dirs)]
+
+def write(name, source, target):
+    answered, number, live = [], 0, 0
+    while len(answered) < 400 and os.getppid() == mover:
+        request_id = f"req-{name}-{number}"
+        request = MachineRequest.ask(request_id, "awsinst", "T", "4f53", 1, 300.0, "hostfactory")
+        try:
+            store = (source, target)[live].event_store(clock, {"process": name})
+            try:
+                store.save(request, command=("cmd-" + request_id, request_id))
+            finally:
+                store.close()
+        except StoreError as error:
+            if not live and "was moved" in str(error):
+                live = 1
+            continue
+        answered.append([live, request_id])
+        number += 1
+        if live and len([a for a in answered if a[0]]) >= 5:
+            break
+    return answered
+
+# Each process would import this anew; no connection is left open that they could share.
+for storage in storages():
+    try:
+        storage.event_store(clock, actor).close()
+    except StoreError:
+        pass  # there is none yet
+    storage = None
+for client in dynamodb_client._clients.values():
+    client.close()
+dynamodb_client._clients.clear()
+
+answers = []
+for number in range(8):
+    answer, told = os.pipe()
+    if os.fork() == 0:
+        try:
+            os.write(told, json.dumps(write(f"w{number}", *storages())).encode())
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    os.close(told)
+    answers.append(os.fdopen(answer))
+
+source, target = storages()
+written, give_up = 0, time.monotonic() + 60
+while written < 50 and time.monotonic() < give_up:
+    time.sleep(0.02)  # who looks without a pause takes a core from the writers
+    with closing(source.any_store()) as view:
+        written = len(list(view.events_after(0, 50)))
 with closing(source.source()) as view:
     with closing(target.begin_copy(view.identity()[0], clock, actor)) as into:
         done = move_store(
             view, into, lambda: source.seal(clock, actor, target.place, "grown"))
 target.activate(clock, actor, "grown")
-print(json.dumps([done.found, done.taken]))
+told = [answered for answer in answers for answered in json.loads(answer.read())]
+assert [os.wait()[1] for _ in answers] == [0] * len(answers)
+print(json.dumps([done.found, done.taken, told]))
 """
+"""One process that becomes nine: eight are forked and write, while the first moves the store."""
 
 
 def test_moved_under_eight_writers(
@@ -209,36 +236,16 @@ def test_moved_under_eight_writers(
     source.create(clock, ACTOR, "0.1.0")
     told = [json.dumps([[p.kind, p.settings] for p in places]), json.dumps(dirs)]
 
-    def start(script: str, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", script, *told, *arguments],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    moved = subprocess.run(
+        [sys.executable, "-c", MOVED_UNDER_WRITERS, *told],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=True,
+    )
 
-    writers = [start(WRITER, f"w{number}") for number in range(8)]
-    try:
-        for writer in writers:
-            assert writer.stdout is not None
-            assert writer.stdout.readline() == "ready\n"
-        give_up = time.monotonic() + 60
-        while len(log_of(source)) < 50 and time.monotonic() < give_up:
-            pass
-        mover = start(MOVER)
-        out, _ = mover.communicate(timeout=120)
-        assert mover.returncode == 0
-        answers = []
-        for writer in writers:
-            text, _ = writer.communicate(timeout=120)
-            assert writer.returncode == 0
-            answers += json.loads(text)
-    finally:
-        for writer in writers:
-            writer.kill()
-            writer.communicate()
-    found, taken = json.loads(out)
+    found, taken, answers = json.loads(moved.stdout)
     log = log_of(target)
     recorded = [event[2] for event in log if event[4] == "MachinesRequested"]
     assert sorted(recorded) == sorted(f"request-{request_id}" for _, request_id in answers)
