@@ -31,16 +31,29 @@ from interfaces.worker.loop import Worker
 from tests.world import World
 
 LOADED = (
+    "application.alerting",
+    "application.event_sourcing",
     "application.policies",
     "application.rebuilding",
+    "application.vitals",
     "infrastructure.aws.ec2",
+    "infrastructure.aws.fleets",
+    "infrastructure.aws.groups",
+    "infrastructure.aws.overrides",
+    "infrastructure.aws.run_instances",
+    "infrastructure.aws.spot_fleets",
     "infrastructure.event_store.lease",
     "infrastructure.event_store.notebook",
     "infrastructure.event_store.recorders",
+    "infrastructure.event_store.sqlite_timed",
     "infrastructure.read_models.sql_queries",
     "infrastructure.read_models.sql_work",
     "infrastructure.settings",
     "infrastructure.sightings",
+    "infrastructure.telemetry.metrics",
+    "infrastructure.telemetry.monitoring",
+    "infrastructure.telemetry.sinks",
+    "infrastructure.telemetry.tracing",
 )
 """What a worker imports when it needs it."""
 
