@@ -117,14 +117,11 @@ class Sighting:
         turn = self._turn
         requests = turn.work.unseen_requests()
         machines = turn.work.unclaimed_machines()
-        now = {
-            row["request_id"]: turn.notebook.calling(f"{ANY_CALL} {row['provider']}")
-            for row in requests
-        }
-        now |= {
-            row["machine_id"]: turn.notebook.calling(f"{HOSTS_NAMED} {row['provider']}")
-            for row in machines
-        }
+        clocks = {row["request_id"]: f"{ANY_CALL} {row['provider']}" for row in requests}
+        clocks |= {row["machine_id"]: f"{HOSTS_NAMED} {row['provider']}" for row in machines}
+        # Few clocks for many things: each is looked at once.
+        calling = {clock: turn.notebook.calling(clock) for clock in set(clocks.values())}
+        now = {thing: calling[clock] for thing, clock in clocks.items()}
         since = turn.notebook.unseen_since(now)
         overdue = {thing for thing in now if now[thing] - since[thing] >= timeout}
         for row in requests:
