@@ -53,11 +53,13 @@ def give(directory: Path) -> None:
 
 # Made there by mkdtemp, of a name that nobody can know before.
 SHORT, ON_DISK = "/tmp", "/var/tmp"  # nosec B108
+PREFIX = "hostledger-pg-"
+"""Of the directories' names; the pid of their process follows."""
 
 
 def new_directory(parent: str = SHORT) -> Path:
     """One that is removed when this process ends, and short: a socket's path has 107 bytes."""
-    directory = Path(tempfile.mkdtemp(prefix="hostledger-pg-", dir=parent))
+    directory = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     give(directory)
     return directory
@@ -111,12 +113,13 @@ def cluster(programs: Path) -> Path:
 
 
 class Server:
-    """A server on a Unix socket and on a port of 127.0.0.1, which stay the same over restarts."""
+    """A server on a Unix socket and on a port of 127.0.0.1, which stay the same over restarts. Its
+    files are at `place`: when none is given in /var/tmp, or in /tmp without `fsync`."""
 
-    def __init__(self, programs: Path, fsync: bool) -> None:
+    def __init__(self, programs: Path, fsync: bool, place: str = "") -> None:
         self.programs = programs
         # /tmp may be memory, where fsync shows nothing.
-        self.directory = new_directory(ON_DISK if fsync else SHORT)
+        self.directory = new_directory(place or (ON_DISK if fsync else SHORT))
         self.port = _free_port()
         self.fsync = fsync
         self._process: subprocess.Popen[bytes] | None = None
@@ -144,6 +147,8 @@ class Server:
             "shared_buffers": "32MB",
             "fsync": durable,
             "full_page_writes": durable,
+            # What is not to be measured may be in memory, and be small there.
+            "max_wal_size": "1GB" if self.fsync else "64MB",
             # In the data directory, so that nothing is left in /dev/shm by a server that is killed.
             "dynamic_shared_memory_type": "mmap",
         }
