@@ -239,7 +239,7 @@ def test_failing_operations_are_told_beyond_the_sites_limit(
     for keys, expected in (({"error_rate_threshold": "0.05"}, ["AlertRaised"]), ({}, [])):
         world = make_site(**keys)
         world.start_worker()
-        world.fulfilled(1)
+        world.run_until_final(world.request(1))
         world.sandbox.add_fault("throttle", action="*", times=-1)
         world.request(1)
         world.run(120)

@@ -285,7 +285,7 @@ def test_fault_69_killed_between_recording_and_deleting(make_world: MakeWorld, p
     assert len(world.events("MachineInterrupted")) == 1
 
     world.start_worker()
-    world.run(60)
+    world.run(65)
 
     assert len(world.events("MachineInterrupted")) == 1
     assert waiting(world) == 0
