@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 # Two test processes for two cores; `make test PYTEST_ARGS="-k words"` narrows.
 PYTEST_ARGS ?=
 
+# Some images set it. The tests start the program a thousand times: each would compile it anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts audit mutations simulate scale bench bench-aws bench-stores bench-replay bench-server bench-console lock docs clean
 
