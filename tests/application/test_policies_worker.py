@@ -238,3 +238,19 @@ def test_a_return_before_running_is_the_reason(world: World) -> None:
     assert answer["status"] == "complete_with_error"
     assert "2 were returned before they ran" in answer["message"]
     assert "deadline" not in answer["message"]
+
+
+def test_a_turn_asks_no_more_of_the_store_for_more_machines(world: World) -> None:
+    """Machines that HostFactory has been told of and has not named are asked after together."""
+    worker = world.start_worker()
+    counts = []
+    for count in (1, 5):
+        world.fulfilled(count)
+        world.run(20)
+        asked: list[str] = []
+        worker.store.connection.set_trace_callback(asked.append)
+        worker.turn()
+        worker.store.connection.set_trace_callback(None)
+        counts.append(len(asked))
+    assert len(world.query("SELECT id FROM unseen")) == 6
+    assert counts[0] == counts[1]
