@@ -198,8 +198,11 @@ class Commands:
             self._settle([(waiting, error) for _, _, waiting in come])
 
     def _tell(self, outcomes: Iterable[tuple[_Waiting, Any]]) -> None:
-        """In the store's thread."""
-        self._loop.call_soon_threadsafe(self._settle, outcomes)
+        """In the store's thread. Before there is a loop nobody waits but `open`."""
+        if self._loop is None:
+            answer_each(outcomes)
+        else:
+            self._loop.call_soon_threadsafe(self._settle, outcomes)
 
     def _settle(self, outcomes: Iterable[tuple[_Waiting, Any]]) -> None:
         wanted = [one for one in outcomes if one[0].set_running_or_notify_cancel()]
