@@ -89,23 +89,26 @@ def _shown(value: object, key: str = "") -> str:
 
 
 _SECRET = r"[\w-]*(?:pass|secret|token|key|signature)[\w-]*"
-_CALLED_SECRET = re.compile(rf"({_SECRET}=|--{_SECRET} +)[^&\s]+", re.IGNORECASE)
+_CALLED_SECRET = re.compile(
+    rf"""({_SECRET}=|--{_SECRET} +)("[^"]*"|'[^']*'|[^&\s])+""", re.IGNORECASE
+)
 """A value that is called one: in a URL's query, or in the words of a program."""
-_PASSWORD = re.compile(r"//\S+(?=@)")
-"""Of a URL, with the user; it ends at the last @, should it have one itself."""
+_PASSWORD = re.compile(r"(//|(?<!\S)(?=[^\s/:@]+:(?!/)))\S+(?=@)")
+"""Of a URL, or of what lacks its `//`, with the user; it ends at the last @, should it have one
+itself."""
 
 
 def without_secrets(value: Any, key: str = "") -> Any:
     """A value to be shown to people, of that key: what opens something is `***`."""
     if key.endswith("webhook_url") and value:  # whoever knows it may post there
-        return re.sub(r"(//)(?:.*@)?([^/?#]*).+", r"\1\2/***", value)
+        return re.sub(r"(//)(?:.*@)?([^/?#]*).*", r"\1\2/***", value)
     if isinstance(value, dict):
         return {name: without_secrets(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [without_secrets(item) for item in value]
     if not isinstance(value, str):
         return value
-    return _PASSWORD.sub("//***", _CALLED_SECRET.sub(r"\1***", value))
+    return _PASSWORD.sub(r"\1***", _CALLED_SECRET.sub(r"\1***", value))
 
 
 # --- the files ------------------------------------------------------------------------------
@@ -538,7 +541,11 @@ def _first_problem(errors: list[ErrorDetails], given: Mapping[str, _Given]) -> C
         place, problem, step = given[key], context["problem"], context["next_step"]
     else:
         location = ".".join(str(part) for part in error["loc"])
-        key = max((k for k in given if f"{location}.".startswith(f"{k}.")), key=len)
+        key = max(
+            (k for k in given if f"{location}.".startswith(f"{k}.")),
+            key=len,
+            default="storage.url",  # which says what was not given itself
+        )
         place = _within(given[key], error["loc"][len(key.split(".")) :])
         if error["type"] == "extra_forbidden":
             return _no_key(place.path, place.name, _names_within(given[key].name, place.name, key))

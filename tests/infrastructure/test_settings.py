@@ -742,6 +742,15 @@ def test_a_proxy_password_stays_out_of_messages() -> None:
     assert "***@proxy.example" in problem.problem
 
 
+@pytest.mark.parametrize("url", ["postgresql:hf:s3cret@db", "dynamodb://eu-west-1/a%20table"])
+def test_a_place_that_is_none_is_refused_by_the_key_that_says_it(url: str) -> None:
+    """Also where what is wrong is a key that the place stands for."""
+    problem = problem_of(None, None, {environment_name("storage.url"): url})
+
+    assert problem.key == environment_name("storage.url")
+    assert "s3cret" not in str(problem)
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
@@ -753,7 +762,10 @@ def test_a_proxy_password_stays_out_of_messages() -> None:
             "https://ec2.example/a?X-Amz-Signature=***&b=1",
         ),
         ("/opt/sts.sh --role a --api-key s3cret", "/opt/sts.sh --role a --api-key ***"),
+        ("/opt/sts.sh --password 'open se same' -v", "/opt/sts.sh --password *** -v"),
         ("/opt/token.sh --role=a", "/opt/token.sh --role=a"),
+        ("grid:s3cret@proxy.example:1", "***@proxy.example:1"),
+        ("sqlite:/var/a@b/ledger.db", "sqlite:/var/a@b/ledger.db"),
         (
             {"home": {"proxy": "http://a:b@c"}, "n": [1, "x://a:b@c"]},
             {"home": {"proxy": "http://***@c"}, "n": [1, "x://***@c"]},
