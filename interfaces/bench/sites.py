@@ -147,11 +147,6 @@ class BenchSite:
         path.write_text(json.dumps(document))
         return str(path)
 
-    def store_bytes(self) -> int:
-        """What the store's files take."""
-        state = self.root / "work/hostledger"
-        return sum(path.stat().st_size for path in state.rglob("*") if path.is_file())
-
 
 class Workshop:
     """Makes sites in one temporary directory, each on a store that is not there yet. `given` is the
