@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -86,6 +87,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) == signal.SIG_DFL:
+            # As Ctrl-C does: a worker, a server and directories are not to be left.
+            signal.signal(ending, signal.default_int_handler)
     old = _read(arguments.compare) if arguments.compare else None
     draw = pictures.writer(arguments.plot) if arguments.plot else None
     document = _measured(arguments)

@@ -178,6 +178,23 @@ def test_faults_leave_each_request_its_machine(tmp_path: Path) -> None:
     assert "DIFFER: 2 machines only in the cloud, 0 only" in requirements.agreement(row)
 
 
+def test_told_to_end_it_leaves_nothing(tmp_path: Path) -> None:
+    """Neither what it keeps on the disk nor a worker, as when it is interrupted."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "interfaces.cli.main", "bench", "--quick", "--only", "faults"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as running:
+        assert running.stderr is not None
+        assert b"load test under faults" in running.stderr.readline()
+        assert [path.name for path in tmp_path.iterdir()]
+        running.terminate()
+
+    assert running.returncode == 130
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_durability_is_that_of_a_configuration(tmp_path: Path) -> None:
     """But never its place."""
     config = tmp_path / "own.json"
