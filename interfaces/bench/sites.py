@@ -236,7 +236,7 @@ def kind_of(place: str) -> str:
     kind = {"postgresql": "sql", "postgres": "sql"}.get(scheme, scheme)
     if kind not in STORES:
         raise StoreError(
-            f"{place} is no store's place: sqlite:/FILE, json:/DIR, postgresql://USER@HOST/NAME or "
-            "dynamodb://REGION/PREFIX?endpoint=URL is needed"
+            "--store names no store's place: sqlite:/FILE, json:/DIR, postgresql://USER@HOST/NAME "
+            "or dynamodb://REGION/PREFIX?endpoint=URL is needed"
         )
     return kind

@@ -120,9 +120,7 @@ def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
         stores = [kind_of(given)]
         parts = [part for part in arguments.only or ON_GIVEN if part in ON_GIVEN]
         if not parts:
-            raise StoreError(
-                f"--store {given}: what can be measured there is {', '.join(ON_GIVEN)}"
-            )
+            raise StoreError(f"--store: what can be measured there is {', '.join(ON_GIVEN)}")
     where = os.environ.get("TMPDIR") or ON_DISK
     with (
         tempfile.TemporaryDirectory(prefix="hostledger-bench-", dir=where) as directory,
@@ -131,7 +129,7 @@ def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
         sizes = QUICK if arguments.quick else Sizes()
         document = Bench(workshop, stores, parts, sizes, _say, arguments.beside_orb).run()
     if given is not None:
-        _say(f"what was measured is left in {given}")
+        _say("what was measured is left in the store that was named")
     return document
 
 

@@ -195,6 +195,14 @@ def test_told_to_end_it_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_named_place_is_not_told(tmp_path: Path) -> None:
+    """It may have a password in it."""
+    answer = bench(tmp_path, "--store", "mysql://hf:s3cret@db/x")
+
+    refused(answer, "no store's place")
+    assert "s3cret" not in answer.err
+
+
 def test_durability_is_that_of_a_configuration(tmp_path: Path) -> None:
     """But never its place."""
     config = tmp_path / "own.json"
