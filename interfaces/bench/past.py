@@ -1,43 +1,31 @@
-"""A site's past: the events of whole cycles, with the streams of many machines interleaved."""
+"""A site's past: the events of requests whose machines run."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from domain.event_sourced import Aggregate
 from domain.host_factory import HostFactory
 from domain.launch_batch import LaunchBatch
 from domain.machine import Machine
 from domain.machine_request import MachineRequest
-from domain.return_request import ReturnRequest
-from domain.termination_batch import TerminationBatch
 
 PROVIDER, TEMPLATE, REVISION = "bench", "OnDemand-A", "4f53cda18c2baa0c"
-ALIVE = 20_000
 MACHINES = 10
 """Machines of one request."""
-
-LIFE = 51
-"""Events of one request, from the asking to the end of its last machine."""
-
-AT_ONCE = 40
-"""Requests that are being launched at the same time, and as many returns."""
 
 Commit = Sequence[Aggregate]
 """Aggregates whose pending events are recorded together."""
 
 
 class Life:
-    """One request and its machines, from the asking to the end of the last machine."""
+    """One request and its machines."""
 
     def __init__(self, number: int, machines: int = MACHINES) -> None:
         # Spread over the index as random ids are, and the same in every run.
         mixed = number * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128
         self.request_id = f"req-{mixed:032x}"
         self.batch_id = f"bat-{mixed:032x}"
-        self.return_id = f"ret-{mixed:032x}"
-        self.termination_id = f"ter-{mixed:032x}"
         self.ids = [f"i-{(mixed + n * 2**100) % 2**128 >> 60:017x}" for n in range(machines)]
         self.machines = [Machine(Machine.stream(machine_id)) for machine_id in self.ids]
         self.request = MachineRequest(MachineRequest.stream(self.request_id))
@@ -110,61 +98,6 @@ class Life:
         host_factory.see_machines(PROVIDER, self.ids)
         yield [host_factory]
 
-    def hand_back(self) -> Iterator[Commit]:
-        """From the return until the last machine is gone."""
-        returned = ReturnRequest.hand_back(
-            self.return_id, PROVIDER, self.ids, [], "returned by HostFactory", "hostfactory"
-        )
-        yield [returned]
-        for machine in self.machines:
-            machine.hand_back(self.return_id, "returned by HostFactory")
-        yield list(self.machines)
-        termination = TerminationBatch.intend(
-            self.termination_id, self.ids, "default", "us-east-1", "us-east-1a", "returned"
-        )
-        yield [termination]
-        termination.conclude(self.ids, [], "59dbff89-35bd-4eac-99ed-be587ed4b4b4")
-        yield [termination]
-        for machine in self.machines:
-            machine.terminate("returned by HostFactory")
-        yield self.machines[: len(self.ids) // 2]
-        yield self.machines[len(self.ids) // 2 :]
-        returned.finish([])
-        yield [returned]
-
 
 def _name(address: str) -> str:
     return f"ip-{address.replace('.', '-')}.ec2.internal"
-
-
-def past(
-    alive: int = ALIVE, rests: Callable[[], bool] = lambda: False
-) -> Iterator[tuple[Life, Commit]]:
-    """The commits of a site that launches up to so many machines, then returns the oldest for
-    every new one; without end. While it `rests` nothing new is begun, and a commit of nothing says
-    that nothing is open."""
-    host_factory = HostFactory()
-    living: deque[Life] = deque()
-    launching: deque[tuple[Life, Iterator[Commit]]] = deque()
-    returning_: deque[tuple[Life, Iterator[Commit]]] = deque()
-    number = 0
-    while True:
-        while len(launching) < AT_ONCE and not rests():
-            number += 1
-            life = Life(number)
-            launching.append((life, life.launch(host_factory)))
-        while len(living) * MACHINES >= alive:
-            life = living.popleft()
-            returning_.append((life, life.hand_back()))
-        if not launching and not returning_:
-            yield life, []
-        for under_way in (launching, returning_):
-            if not under_way:
-                continue
-            life, commits = under_way.popleft()
-            commit = next(commits, None)
-            if commit is not None:
-                yield life, commit
-                under_way.append((life, commits))
-            elif under_way is launching:
-                living.append(life)

@@ -25,9 +25,8 @@ from typing import Any
 from infrastructure.clock import SystemClock
 from infrastructure.event_store.sqlite import SqliteEventStore
 from infrastructure.event_store.sqlite_setup import create_store
-from interfaces.bench.past import ALIVE
 from tests.fakes.clock import FakeClock
-from tests.performance.past import ACTOR, DAYS, write_past
+from tests.performance.past import ACTOR, ALIVE, DAYS, write_past
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORT = ROOT / "docs/reference/performance-replay.md"

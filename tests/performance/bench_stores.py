@@ -28,8 +28,9 @@ from domain.machine_request import MachineRequest
 from infrastructure.clock import SystemClock
 from infrastructure.event_store.commit import compose, to_record
 from infrastructure.event_store.sql import INSERT_EVENT
-from interfaces.bench.past import LIFE, MACHINES, past
+from interfaces.bench.past import MACHINES
 from interfaces.bench.processes import SCRIPTS, compare
+from tests.performance.past import LIFE, past
 from tests.stores import STORES, Place, serving
 
 ROOT = Path(__file__).resolve().parents[2]
