@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from interfaces.bench.past import TEMPLATE, Life
-from interfaces.bench.processes import BARE, compare, hostledger, peak_of, script
+from interfaces.bench.processes import compare, hostledger, peak_of, script
 from interfaces.bench.sites import BenchSite
 from interfaces.cli.verb_runs import VerbRun
 
@@ -102,11 +102,6 @@ def measure(start: Start, runs: int) -> dict[str, Any]:
         "aim": aim,
         "peak_mib": peak_of(start.command, environ),
     }
-
-
-def bare(site: BenchSite) -> dict[str, Any]:
-    """`python -c pass` itself, for its memory."""
-    return {"what": "python -c pass", "peak_mib": peak_of(BARE, site.environ)}
 
 
 def imports(site: BenchSite) -> dict[str, int]:
