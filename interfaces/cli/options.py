@@ -49,7 +49,7 @@ def setting(value: str) -> tuple[str, str]:
     """An argument KEY=VALUE, as a pair."""
     key, equals, text_ = value.partition("=")
     if not equals:
-        raise ValueError(value)
+        raise argparse.ArgumentTypeError("KEY=VALUE is needed")
     return key.strip(), text_
 
 

@@ -150,7 +150,10 @@ def test_a_bad_flag_is_refused(site: World, run: Run, words: tuple[str, ...], ne
 
 
 def test_a_flag_without_a_value(site: World, run: Run) -> None:
-    assert run("config", "show", "--set", "worker.mode").status == 2
+    answer = run("config", "show", "--set", "worker.mode")
+
+    assert answer.status == 2
+    assert "--set: KEY=VALUE is needed" in answer.err
 
 
 def test_no_secret_is_shown(site: World, run: Run) -> None:
