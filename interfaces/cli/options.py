@@ -219,11 +219,10 @@ def writing(arguments: argparse.Namespace, site: Any = None) -> Any:
 
 
 def _warn(arguments: argparse.Namespace, problem: str) -> None:
-    """Tell that the last good configuration is used; where the command line says what to use that
-    would be wrong."""
+    """Tell that the last good configuration is used; where a file was named that would be wrong."""
     if not problem:
         return
-    if arguments.config or getattr(arguments, "set", None):
+    if arguments.config:
         raise BrokenConfiguration(problem)
     print(f"hostledger: the site's files are not taken over: {problem}", file=sys.stderr)
 

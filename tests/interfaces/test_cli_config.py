@@ -126,6 +126,16 @@ def test_a_flag_changes_what_a_command_does(site: World, run: Run) -> None:
     assert mode() == "external"
 
 
+def test_a_flag_holds_while_the_templates_are_broken(site: World, run: Run) -> None:
+    """They are told of, and a server that is started with a port starts as one without."""
+    Path(site.site.conf_dir, "awsprov_templates.json").write_text("[")
+
+    answer = run("worker", "status", "--output", "json", "--set", "worker.mode=inline")
+
+    assert (answer.status, answer.document["mode"]) == (0, "inline")
+    assert "the site's files are not taken over" in answer.err
+
+
 def test_the_flags_of_the_server_are_flags(site: World, run: Run) -> None:
     """They are validated as every setting is, before anything listens."""
     refused(run("server", "run", "--port", "70000"), "--set: server.port", "65535")
