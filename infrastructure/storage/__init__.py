@@ -34,7 +34,10 @@ def storage_at(site: Site, place: str, settings: dict[str, Any]) -> Storage:
     try:
         said = sections_of(place)
     except ValueError as error:
-        raise BrokenConfiguration(f"{place} is no store's place: {error}") from None
+        from infrastructure.configuration import without_secrets
+
+        shown = without_secrets(place)
+        raise BrokenConfiguration(f"{shown} is no store's place: {error}") from None
     merged = {**settings["storage"], "strategy": said.pop("strategy")}
     for section, keys in said.items():
         merged[section] = {**merged[section], **keys}

@@ -204,7 +204,7 @@ def writing(arguments: argparse.Namespace, site: Any = None) -> Any:
     Raises StoreError where another store is named.
     """
     if arguments.store is not None:
-        raise StoreError(f"--store {arguments.store} is for commands that only read")
+        raise StoreError("--store is for commands that only read")
     with loads.loading("interfaces.write_side"):
         from interfaces.write_side import WriteSide, report_loads
 

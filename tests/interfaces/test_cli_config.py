@@ -194,6 +194,14 @@ def test_no_secret_is_shown(site: World, run: Run) -> None:
         assert "https://hooks.example/***" in out
 
 
+@pytest.mark.parametrize("words", [("list",), ("cancel", "req-1", "--reason", "x")])
+def test_no_secret_of_a_named_store_is_shown(site: World, run: Run, words: tuple[str, ...]) -> None:
+    answer = run("--store", "mysql://hf:s3cret@db/x", "requests", *words)
+
+    refused(answer, "--store" if words[0] == "cancel" else "mysql://***@db/x is no store's place")
+    assert "s3cret" not in answer.err
+
+
 # -- what is refused ------------------------------------------------------------------------------
 
 
