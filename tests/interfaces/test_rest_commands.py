@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from application.tokens import CreateToken, create_token
+from interfaces.rest.app import create_app
 from tests.interfaces.commands import Run, fulfilled
 from tests.interfaces.rest import Client, problem, serving
 from tests.stores import FOUR
@@ -196,3 +199,16 @@ def test_a_token_ends(world: World, run: Run, operator: Client) -> None:
         create_token(command, store)
 
     problem(Client(operator.http, command.token).get("/requests"), 401, "unauthenticated", "ended")
+
+
+@pytest.mark.stores("sqlite")
+def test_the_store_is_opened_for_commands_before_there_is_a_loop(world: World) -> None:
+    """As an eager start does (`performance.lazy_loading.connection_mode`)."""
+    commands = create_app(world.site, world.environ, sys.executable).state.commands
+    opening = Thread(target=commands.open, daemon=True)
+
+    opening.start()
+    opening.join(30)
+
+    assert not opening.is_alive()
+    commands.close()
