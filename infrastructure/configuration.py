@@ -88,6 +88,10 @@ def _shown(value: object, key: str = "") -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+LONGEST_SHOWN = 2000
+"""Letters: no setting is longer in earnest, and to look through more for what is secret takes the
+square of them."""
+
 _SECRET = r"[\w-]*(?:pass|secret|token|key|signature)[\w-]*"
 _CALLED_SECRET = re.compile(
     rf"""({_SECRET}=|--{_SECRET} +)("[^"]*"|'[^']*'|[^&\s])+""", re.IGNORECASE
@@ -108,6 +112,8 @@ def without_secrets(value: Any, key: str = "") -> Any:
         return [without_secrets(item) for item in value]
     if not isinstance(value, str):
         return value
+    if len(value) > LONGEST_SHOWN:
+        return f"*** ({len(value):,} letters)"
     return _PASSWORD.sub(r"\1***", _CALLED_SECRET.sub(r"\1***", value))
 
 

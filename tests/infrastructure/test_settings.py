@@ -766,6 +766,7 @@ def test_a_place_that_is_none_is_refused_by_the_key_that_says_it(url: str) -> No
         ("/opt/token.sh --role=a", "/opt/token.sh --role=a"),
         ("grid:s3cret@proxy.example:1", "***@proxy.example:1"),
         ("sqlite:/var/a@b/ledger.db", "sqlite:/var/a@b/ledger.db"),
+        ("k" * 200_000, "*** (200,000 letters)"),
         (
             {"home": {"proxy": "http://a:b@c"}, "n": [1, "x://a:b@c"]},
             {"home": {"proxy": "http://***@c"}, "n": [1, "x://***@c"]},
