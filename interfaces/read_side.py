@@ -169,6 +169,16 @@ class Call:
             source.close()
             raise
 
+    def cover_past(self, progress: Callable[[int, int], object]) -> None:
+        """Leave snapshots, so that a look at any moment is fast; `progress` as in `past`. Raises
+        StoreError."""
+        from contextlib import closing
+
+        from infrastructure.read_models.past import Snapshots
+
+        with closing(self.log()) as source:
+            Snapshots(self.site.state_dir + "/past", source).cover(progress)
+
     def slow_statements(self) -> SlowStatements:
         """What notes in the log what takes the store long, as the `watch` of a storage."""
         from infrastructure.telemetry.slow_statements import SlowStatements

@@ -3,30 +3,32 @@ snapshot.
 
 A snapshot is a replica in a file that is never written again. A look from it goes on in a
 transaction that is never committed, so that any number may look at the same time and nothing is
-copied. Whoever has to fold much leaves one; all of them may be deleted at will.
+copied. Whoever has to fold much leaves one, and a server leaves them before anybody asks; all of
+them may be deleted at will.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from hashlib import sha256
 
-from application.failures import ProjectionFailed, StoreError
+from application.failures import EventsArchivedAway, ProjectionFailed, StoreBusy, StoreError
 from application.projections.record import COLUMNS
-from application.replay import replay
+from application.replay import end_of, replay
 from infrastructure.event_store.commit import Rows
 from infrastructure.event_store.sqlite_driver import sqlite
 from infrastructure.event_store.sqlite_file import SCHEMA_VERSION, uri
-from infrastructure.read_models.replica import Replica, made_by
+from infrastructure.read_models.replica import Replica, alone, made_by
 from infrastructure.read_models.sql import SqlReadModel
 from infrastructure.read_models.sql_queries import SqlQueries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from application.as_of import Concern
@@ -36,8 +38,11 @@ if TYPE_CHECKING:
 STEP = 10_000
 """Events that a look folds by itself; before more of them snapshots are left, at multiples."""
 
-MOST_FILES, MOST_BYTES = 8, 2**31
-"""So many snapshots are kept, in so many bytes; those that were used last stay."""
+MOST_FILES, MOST_BYTES = 32, 2**31
+"""So many snapshots are kept, in so many bytes."""
+
+RECENT = 3
+"""So many stay because they were used last."""
 
 LEAST_FREE = 2 * MOST_BYTES
 """Bytes that must be free for any to be left: the ledger needs the disk more."""
@@ -150,8 +155,11 @@ def _marks(start: int, position: int, step: int) -> list[int]:
 class Snapshots:
     """Those of a log in a directory, which is made when there is something to keep."""
 
-    def __init__(self, directory: str, source: SqlQueries, step: int = STEP) -> None:
+    def __init__(
+        self, directory: str, source: SqlQueries, step: int = STEP, most_files: int = MOST_FILES
+    ) -> None:
         self._step = step
+        self._most_files = most_files
         self._directory = directory
         self._source = source
         self._deployment, _, _ = source.identity()
@@ -162,7 +170,8 @@ class Snapshots:
         start, path = self._nearest(position)
         is_long = position - start >= self._step
         if is_long:
-            path = self._leave(start, path, position // self._step * self._step, progress)
+            last = position // self._step * self._step
+            path = self._leave(path, _marks(start, last, self._step), progress)
         replica: Replica
         try:
             replica = _Look(path, self._deployment) if path else Replica("", self._deployment)
@@ -174,6 +183,44 @@ class Snapshots:
             _remove(path)  # it is damaged
             return self.look(position, progress)
         return PastQueries(replica, self._source, position)
+
+    def cover(self, progress: Callable[[int, int], object] = _quiet) -> None:
+        """Leave some all along the log, so that any moment is near one; nothing where another
+        process is at it. `progress` is told (position, its end). Raises StoreError."""
+        end = end_of(self._source) // self._step * self._step
+        if end:
+            with suppress(StoreBusy, OSError), alone(self._directory):
+                self._cover(end, progress)
+
+    def _cover(self, end: int, progress: Callable[[int, int], object]) -> None:
+        position, path = 0, ""
+        while position < end:
+            own = self._own()
+            apart = self._apart(own, end)
+            following = min((other for other in own if other > position), default=0)
+            if not following or following - position > 2 * apart:
+                mark = min(position + apart, end)
+                self._source.again()  # an old state of the store is held for this one alone
+                try:
+                    left = self._leave(path, [mark], progress)
+                except EventsArchivedAway:
+                    if not following:
+                        raise
+                else:
+                    if left == path:
+                        return
+                    own[mark], following = left, mark
+            position, path = following, own[following]
+
+    def _apart(self, own: dict[int, str], end: int) -> int:
+        """Events between two that are left ahead: as few as there is room for. They grow with the
+        log, so that their mean is half of the last; a fourth of the room is for those of looks."""
+        most = self._most_files * 3 // 4
+        if own:
+            last = max(own)
+            size = os.stat(own[last]).st_size * end // last
+            most = min(most, MOST_BYTES * 3 // 4 // (size // 2))
+        return -(-end // max(1, most) // self._step) * self._step
 
     def _chain(self, position: int) -> str:
         return self._source.chain_at(position)
@@ -197,12 +244,18 @@ class Snapshots:
                 return start, path
         return 0, ""
 
+    def _own(self) -> dict[int, str]:
+        """Position and path of each of this log, in their order."""
+        positions = {int(name.partition("-")[0]) for name in self._files()}
+        own = {position: self._path(position) for position in sorted(positions)}
+        return {position: path for position, path in own.items() if os.path.exists(path)}
+
     def _leave(
-        self, start: int, base: str, position: int, progress: Callable[[int, int], object]
+        self, base: str, marks: Sequence[int], progress: Callable[[int, int], object]
     ) -> str:
-        """Go on from a snapshot, and leave one at a position and some on the way, the further
-        before it the further apart. The path of the last; the base's where there is no room or no
-        right to write."""
+        """Go on from a snapshot, and leave one at each of these positions. The path of the last;
+        the base's where there is no room or no right to write."""
+        position = marks[-1]
         unfinished = f"{self._directory}/{position}.{os.getpid()}.new"
         try:
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
@@ -213,7 +266,7 @@ class Snapshots:
                 shutil.copyfile(base, unfinished)
             os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT, 0o600))
             with closing(Replica(unfinished, self._deployment)) as replica:
-                for mark in _marks(start, position, self._step):
+                for mark in marks:
                     replay(self._source, replica, mark, lambda done, _: progress(done, position))
                     base = self._keep(unfinished, mark)
         except (OSError, sqlite.DatabaseError):
@@ -231,22 +284,39 @@ class Snapshots:
         with closing(Replica(copy, self._deployment)) as kept:
             kept.index()
         os.replace(copy, path)
-        self._make_room()
+        self._make_room(path)
         return path
 
-    def _make_room(self) -> None:
-        """Take out those that were not used for longest, and what a killed look left. The last
-        stays, whatever its size."""
+    def _make_room(self, left: str) -> None:
+        """Take out what a killed look left; and where there are too many, first those of another
+        log, then those whose neighbours are nearest to each other. The one that has just been left
+        stays, and some that were used last, or are the last of the log, as long as others can
+        go."""
         paths = [f"{self._directory}/{name}" for name in os.listdir(self._directory)]
         for path in paths:
             if not path.endswith(".db") and time.time() - _used(path) > ABANDONED:
                 os.unlink(path)
-        size = 0
-        kept = sorted((p for p in paths if p.endswith(".db")), key=_used, reverse=True)
-        for number, path in enumerate(kept):
-            size += os.stat(path).st_size
-            if number and (number >= MOST_FILES or size > MOST_BYTES):
-                os.unlink(path)
+        sizes = {path: os.stat(path).st_size for path in paths if path.endswith(".db")}
+        own = self._own()
+        others = sorted(sizes.keys() - own.values(), key=_used, reverse=True)
+        recent = sorted(own.values(), key=_used)[-RECENT:]
+        while len(sizes) > 1 and (
+            len(sizes) > self._most_files or sum(sizes.values()) > MOST_BYTES
+        ):
+            path = others.pop() if others else own.pop(_least(own, recent, left))
+            _remove(path)
+            sizes.pop(path, None)
+
+
+def _least(own: dict[int, str], recent: Sequence[str], left: str) -> int:
+    """The position that is missed least."""
+    positions = list(own)
+    gaps = zip([0, *positions], positions, [*positions[1:], sys.maxsize], strict=False)
+    return min(
+        (own[position] in recent, after - before, position)
+        for before, position, after in gaps
+        if own[position] != left
+    )[2]
 
 
 def _remove(path: str) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -27,6 +28,7 @@ from interfaces.rest.identity import Identities
 from interfaces.rest.looks import Looks
 from interfaces.rest.problems import FAILURES, Problem
 from interfaces.rest.replies import Answers
+from interfaces.rest.snapshots import keep_covered
 
 LOOKING_THREADS = 4
 
@@ -56,9 +58,13 @@ def create_app(site: Site, environ: Mapping[str, str], python: str) -> FastAPI:
     async def life(app: FastAPI) -> AsyncIterator[None]:
         app.state.tail = stream.Tail(looks, settings["server"]["max_streams"])
         app.state.watching.start()
+        app.state.covering = asyncio.create_task(keep_covered(looks))
         try:
             yield
         finally:
+            app.state.covering.cancel()
+            with suppress(asyncio.CancelledError):
+                await app.state.covering
             app.state.watching.end()
             app.state.commands.close()
             looks.close()

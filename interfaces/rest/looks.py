@@ -34,9 +34,9 @@ class Looks:
     """One process's looks at the store of a site; `threads` may look at the same time."""
 
     def __init__(self, site: Site, environ: Mapping[str, str], python: str, threads: int) -> None:
-        self._site = site
-        self._environ = environ
-        self._python = python
+        self.site = site
+        self.environ = environ
+        self.python = python
         self._mine = local()
         self._threads = ThreadPoolExecutor(threads, "look")
         self._slow: Any = None
@@ -49,7 +49,7 @@ class Looks:
 
     def call(self) -> Call:
         """The site as its files are now. Raises BrokenConfiguration."""
-        call = Call("server", self._environ, self._python, self._site)
+        call = Call("server", self.environ, self.python, self.site)
         call.storage.watch = self._slow
         return call
 

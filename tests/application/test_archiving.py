@@ -19,6 +19,7 @@ from infrastructure.event_store.archives import Archives, streams_in
 from infrastructure.event_store.commit import is_damaged
 from infrastructure.event_store.digest import chain, digest
 from infrastructure.event_store.export_file import ExportFile, write_export
+from infrastructure.read_models.past import Snapshots
 from tests.interfaces.commands import Answer, Run, fulfilled, refused
 from tests.interfaces.conftest import make_run, run
 from tests.stores import FOUR, Place
@@ -145,8 +146,20 @@ def test_what_is_over_leaves_the_store(world: World, run: Run, tmp_path: Path) -
         assert "was archived" in answer.err and str(file) in answer.err
         done = run("projections", action, "--archive", str(file))
         assert done.status == 0, done.err
-    world.run_until_final(world.give_back([{"machineId": machine_ids[0], "name": ""}]))
-    cycle(world)
+    with closing(world.storage().log()) as view:
+        directory = tmp_path / "past"
+        snapshots = Snapshots(str(directory), view, 4)
+        with pytest.raises(EventsArchivedAway):
+            snapshots.cover()
+        view.archives = Archives([str(file)], world.deployment)
+        snapshots._leave("", [len(before) // 4 * 4], lambda done, of: None)
+        view.archives = None
+        world.run_until_final(world.give_back([{"machineId": machine_ids[0], "name": ""}]))
+        cycle(world)
+        view.again()
+        snapshots.cover()  # from the first that there is
+        last = max(int(path.name.partition("-")[0]) for path in directory.iterdir())
+        assert last == view.end()[0] // 4 * 4
     world.assert_agreement()
     world.leave_nothing()
     second = archive(run, tmp_path / "more.jsonl.gz", "--before", LATER).document

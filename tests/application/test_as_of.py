@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from infrastructure.event_store.sqlite import SqliteEventStore
 from infrastructure.event_store.sqlite_file import SCHEMA_VERSION, open_for_reading
 from infrastructure.event_store.sqlite_setup import create_store
 from infrastructure.read_models.past import PastQueries, Snapshots, part
+from infrastructure.read_models.replica import alone
 from infrastructure.read_models.sql import SqlReadModel
 from infrastructure.read_models.sql_queries import SqlQueries
 from interfaces.hostfactory.reads import statuses
@@ -218,7 +220,7 @@ def test_a_look_leaves_snapshots_and_goes_on_from_them(log: SqlQueries, tmp_path
     """The further back, the further apart; none is ever written again, and no more are kept than
     was decided."""
     directory = tmp_path / "past"
-    snapshots = Snapshots(str(directory), log, 4)
+    snapshots = Snapshots(str(directory), log, 4, 8)
     expected = {p: listed(Snapshots("/dev/null/none", log, 1000), p) for p in (18, 23, 41, 42)}
     assert listed(snapshots, 18) == expected[18]
     assert positions(directory) == [8, 12, 16]
@@ -258,3 +260,76 @@ def test_a_snapshot_of_another_history_is_not_used(tmp_path: Path, log: SqlQueri
             text = file.read_bytes()
             file.write_bytes(text[:damage] + b"damaged" * 9_000 + text[damage + 63_000 :])
         assert listed(Snapshots(str(directory), log, 4), 19) == expected
+
+
+def near(directory: Path) -> list[int]:
+    return sorted(int(path.name.partition("-")[0]) for path in directory.glob("*.db"))
+
+
+def test_snapshots_are_left_all_along_the_log(log: SqlQueries, tmp_path: Path) -> None:
+    """Before anybody asks, where they are far from each other, and again when the log is longer;
+    those that are there are used, and stay as they are."""
+    directory = tmp_path / "past"
+    (end,) = log.last_events(1, None)
+    assert 44 <= end["position"] < 60
+    listed(Snapshots(str(directory), log, 32), 33)
+    assert near(directory) == [32]
+    seen: list[tuple[int, int]] = []
+    snapshots = Snapshots(str(directory), log, 4, 8)
+    snapshots.cover(lambda position, end: seen.append((position, end)))
+    left = near(directory)
+    assert 32 in left
+    assert left[-1] == end["position"] // 4 * 4
+    assert max(after - before for before, after in pairwise([0, *left])) <= 16
+    assert len(left) <= 8
+    assert seen[-1] == (left[-1], left[-1])
+    before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
+    snapshots.cover()
+    assert {path: path.stat().st_mtime_ns for path in directory.iterdir()} == before
+    for position in (3, 15, 30, end["position"]):
+        assert listed(snapshots, position) == listed(Snapshots("/dev/null/none", log), position)
+    assert {path.name for path in tmp_path.iterdir()} >= {"past", "past.lock"}
+
+
+def test_of_too_many_snapshots_those_go_that_are_missed_least(
+    log: SqlQueries, tmp_path: Path
+) -> None:
+    """Those of another log before all others; not what was used just now, nor the last."""
+    directory = tmp_path / "past"
+    directory.mkdir()
+    (directory / f"8-{'0' * 32}.db").write_bytes(b"of another log")
+    many = Snapshots(str(directory), log, 4, 99)
+    for position in (4, 8, 12, 16, 24, 44):
+        many._leave("", [position], lambda done, of: None)
+    assert near(directory) == [4, 8, 8, 12, 16, 24, 44]
+    for number, position in enumerate((44, 24, 16, 12, 8, 4)):
+        (path,) = [p for p in directory.glob(f"{position}-*") if f"-{'0' * 32}" not in p.name]
+        os.utime(path, (number, number))  # 4 was used last
+    few = Snapshots(str(directory), log, 4, 7)
+    few._leave("", [36], lambda done, of: None)
+    assert near(directory) == [4, 8, 12, 16, 24, 36, 44]  # that of the other log is gone
+    few._leave("", [40], lambda done, of: None)
+    assert near(directory) == [4, 12, 16, 24, 36, 40, 44]
+
+
+def test_snapshots_are_left_by_one_at_a_time(log: SqlQueries, tmp_path: Path) -> None:
+    directory = tmp_path / "past"
+    with alone(str(directory)):
+        Snapshots(str(directory), log, 4).cover()
+    assert not directory.exists()
+
+
+def test_where_none_can_be_left_that_is_no_failure(log: SqlQueries, tmp_path: Path) -> None:
+    (tmp_path / "past").write_text("no directory")
+    Snapshots(str(tmp_path / "past"), log, 4).cover()
+    Snapshots("/dev/null/none/past", log, 4).cover()
+
+
+def test_who_is_told_to_end_leaves_nothing_unfinished(log: SqlQueries, tmp_path: Path) -> None:
+    def end(position: int, of: int) -> None:
+        if position == 12:
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        Snapshots(str(tmp_path / "past"), log, 4).cover(end)
+    assert near(tmp_path / "past") == positions(tmp_path / "past") == [4, 8]

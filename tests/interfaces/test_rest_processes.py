@@ -3,21 +3,27 @@ keep to what it allots them."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from application import queries
 from interfaces.read_side import Call
+from interfaces.rest.looks import Looks
+from interfaces.rest.snapshots import keep_covered
+from tests.fakes.clock import FakeClock
 from tests.interfaces.commands import Run
-from tests.interfaces.rest import new_token
+from tests.interfaces.rest import new_token, serving
 from tests.interfaces.rest_process import Server, environ_of, request, server_process, wait_for
+from tests.performance.past import write_past
 from tests.world import World
 
 READ = "/api/v1/requests"
@@ -152,3 +158,49 @@ def test_what_the_site_allots(world: World) -> None:
     before, threshold, processors = json.loads(told.stdout)
     assert before != 123
     assert (threshold, processors) == (123, [one])
+
+
+# -- snapshots of the past ----------------------------------------------------------------------
+
+
+def keep_covered_until(looks: Looks, condition: Callable[[], bool]) -> None:
+    """Look after snapshots at every moment until something is so; then end as the server does."""
+
+    async def look_after() -> None:
+        task = asyncio.create_task(keep_covered(looks, 0.001, 1))
+        try:
+            await asyncio.to_thread(wait_for, condition)
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    asyncio.run(look_after())
+
+
+def test_snapshots_are_left_before_anybody_asks(world: World) -> None:
+    with closing(world.storage().event_store(FakeClock(), {"user": "test"})) as store:
+        write_past(store, FakeClock(), 10_000, 100)
+    past = Path(world.site.state_dir, "past")
+    looks = Looks(world.site, world.environ, sys.executable, 1)
+    keep_covered_until(looks, lambda: any(past.glob("10000-*.db")))
+    looks.close()
+
+
+def test_who_leaves_snapshots_ends_with_the_server(world: World, tmp_path: Path) -> None:
+    pid, python = tmp_path / "pid", tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho $$ $@ > {pid}.new; mv {pid}.new {pid}; exec sleep 600\n")
+    python.chmod(0o700)
+    looks = Looks(world.site, world.environ, str(python), 1)
+    keep_covered_until(looks, pid.exists)
+    looks.close()
+    began, *words = pid.read_text().split()
+    assert words[-3:] == [world.site.conf_dir, world.site.work_dir, world.site.log_dir]
+    assert not Path(f"/proc/{began}").exists()
+
+
+def test_a_server_looks_after_snapshots_until_it_ends(world: World, run: Run) -> None:
+    with serving(world, run) as client:
+        covering = client.app.state.covering
+        assert not covering.done()
+    assert covering.cancelled()
