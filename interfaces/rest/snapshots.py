@@ -25,8 +25,6 @@ GROWN = 10_000
 
 async def keep_covered(looks: Looks, every: float = EVERY, grown: int = GROWN) -> None:
     """Until cancelled; a process that is at it then is ended."""
-    if looks.settings["storage"]["strategy"] == "dynamodb":
-        return  # what is read there has its price, or takes what others need
     covered = 0
     while True:
         await asyncio.sleep(every)
@@ -44,7 +42,7 @@ async def _run(looks: Looks) -> None:
     process = await asyncio.create_subprocess_exec(
         *(looks.python, "-I", "-m", "interfaces.rest.snapshots"),
         *(site.provider, site.conf_dir, site.work_dir, site.log_dir),
-        env=looks.environ,
+        env=dict(looks.environ),  # uvloop takes no other mapping
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
     )

@@ -12,8 +12,10 @@ import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
+import uvloop
 
 from application import queries
 from interfaces.read_side import Call
@@ -175,14 +177,15 @@ def keep_covered_until(looks: Looks, condition: Callable[[], bool]) -> None:
             with suppress(asyncio.CancelledError):
                 await task
 
-    asyncio.run(look_after())
+    uvloop.run(look_after())
 
 
 def test_snapshots_are_left_before_anybody_asks(world: World) -> None:
     with closing(world.storage().event_store(FakeClock(), {"user": "test"})) as store:
         write_past(store, FakeClock(), 10_000, 100)
     past = Path(world.site.state_dir, "past")
-    looks = Looks(world.site, world.environ, sys.executable, 1)
+    environ = MappingProxyType(world.environ)  # no dict, as os.environ is none
+    looks = Looks(world.site, environ, sys.executable, 1)
     keep_covered_until(looks, lambda: any(past.glob("10000-*.db")))
     looks.close()
 
