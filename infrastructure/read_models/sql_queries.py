@@ -395,6 +395,17 @@ class SqlQueries:
         )
         return row["first"] or 1, row["last"] if row["first"] and row["last"] else 0
 
+    def tally(self, topics: Sequence[str], after: int, width: int) -> list[tuple[int, str, int]]:
+        """(stretch, topic, how many) of the events of these topics after a position; stretch n has
+        the positions that come after n times its width."""
+        rows = self._rows(
+            f"SELECT topic, (position - 1) / {int(width)} AS stretch, count(*) AS many FROM events "
+            f"WHERE topic IN ({', '.join('?' * len(topics))}) AND position > ? "
+            f"GROUP BY topic, (position - 1) / {int(width)} ORDER BY topic, stretch",
+            (*topics, after),
+        )
+        return [(row["stretch"], row["topic"], row["many"]) for row in rows]
+
     def find_stream(self, candidates: Sequence[str]) -> str | None:
         """The first of these streams that has events."""
         rows = self._rows(

@@ -1,7 +1,8 @@
 """A picture of the fleet over time: stacked bands, as SVG by hand or as PNG by Pillow.
 
 What is drawn is laid out once, as shapes in a plane; the two writers know polygons, lines and
-words, and nothing of fleets. `interfaces/bench/picture.py` lays out what they write for `bench`.
+words, and nothing of fleets. `interfaces/bench/picture.py` lays out what they write for `bench`,
+`interfaces/rest/console/chart.py` what goes into the console's pages.
 """
 
 from __future__ import annotations
@@ -90,21 +91,24 @@ def svg(shapes: Iterable[Shape], height: int) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
         f'font-family="sans-serif" font-size="{FONT_SIZE}">',
         f'<rect width="{WIDTH}" height="{height}" fill="{PAPER}"/>',
+        *elements(shapes),
     ]
+    return "\n".join([*lines, "</svg>", ""])
+
+
+def elements(shapes: Iterable[Shape]) -> Iterator[str]:
+    """What shapes are in SVG, one element each."""
     for kind, points, colour, words in shapes:
         if kind == "text":
             ((x, y),) = points
-            lines.append(
+            yield (
                 f'<text x="{x:.1f}" y="{y:.1f}" fill="{colour}" '
                 f'text-anchor="{SIDES[words[0]]}">{escape(words[1:])}</text>'
             )
             continue
         placed = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         paint = f'fill="{colour}"' if kind == "polygon" else f'fill="none" stroke="{colour}"'
-        lines.append(
-            f'<{"polygon" if kind == "polygon" else "polyline"} points="{placed}" {paint}/>'
-        )
-    return "\n".join([*lines, "</svg>", ""])
+        yield f'<{"polygon" if kind == "polygon" else "polyline"} points="{placed}" {paint}/>'
 
 
 # -- layout -------------------------------------------------------------------------------------

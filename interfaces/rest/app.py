@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
+from application.course import Course
 from application.version import VERSION
 from interfaces.read_side import Site, memory_looks
 from interfaces.rest import commands, health, models, problems, queries, stream
@@ -79,6 +80,7 @@ def create_app(site: Site, environ: Mapping[str, str], python: str) -> FastAPI:
         lifespan=life,
     )
     app.state.looks = looks
+    app.state.course = Course()
     app.state.memory_looks = memory_looks(site, "server")
     app.state.answers = _answers(looks.settings)
     app.state.watching = Watching(site, environ, looks.call)

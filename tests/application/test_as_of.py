@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from application import as_of, queries
+from application.course import Course
 from domain.launch_batch import LaunchBatch
 from domain.machine import Machine
 from infrastructure.event_store.sqlite import SqliteEventStore
@@ -191,6 +192,40 @@ def test_what_a_thing_does_not_know_itself_yet(tmp_path: Path) -> None:
         view = part(source, returned, find)
         assert queries.request(view, second) == expected
         view._connection.close()
+
+
+def test_the_course_of_the_fleet_is_what_was_alive(tmp_path: Path) -> None:
+    """At each position; whether it was followed all the time, and so with ever wider stretches, or
+    is asked for once; and of another log that came in the place of the first."""
+    path, other = str(tmp_path / "ledger.db"), str(tmp_path / "other.db")
+    live(other, list(range(200, 250)))
+    clock = FakeClock()
+    create_store(path, clock, ACTOR, "test")
+    followed, shorter, alive = Course(8), Course(8), {}
+    with closing(look(other)) as another:
+        for course in (followed, shorter):
+            assert course.points(another)[-1].machines > 0
+    with closing(SqliteEventStore(path, clock, ACTOR)) as store, closing(look(path)) as view:
+
+        def note() -> None:
+            view.again()
+            position, _ = view.end()
+            alive[position] = queries.fleet(view)["machines"]
+            points = followed.points(view)
+            assert points == Course(8).points(view)
+            assert 4 < len(points) <= 8 or position < 8
+            assert points[-1] == (position, view.time_of(position), alive[position])
+
+        history = History(store, clock, note)
+        for seed in range(100):
+            history.step(seed)
+        every = Course(1000).points(view)
+        assert [point.position for point in every] == list(range(1, view.end()[0] + 1))
+        assert {p.position: p.machines for p in every if p.position in alive} == alive
+        assert followed.points(view) == shorter.points(view)
+        assert set(followed.points(view)) <= set(every)
+    assert max(alive.values()) > 3
+    assert any(after < before for before, after in pairwise(alive.values()))
 
 
 # -- snapshots ----------------------------------------------------------------------------------

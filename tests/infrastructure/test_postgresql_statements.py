@@ -260,6 +260,7 @@ def _queries(both: Both, world: World) -> None:
     for name in ("", streams[0].partition("-")[2], "none"):
         same(SqlQueries, "mentions", "LaunchIntended", 1, 2**40, 3, name)
     same(SqlQueries, "last_events", 5, None)
+    same(SqlQueries, "tally", ("MachineLaunched", "MachineTerminated"), 3, 7)
     same(SqlQueries, "last_events", 5, "MachinesRequested")
     assert same(SqlQueries, "events_about", "MachinesRequested", "awsinst", 0, None)
     same(SqlQueries, "events_about", "MachineLaunched", "", 2, 9)

@@ -196,6 +196,7 @@ def test_the_fleet_now(world: World, viewer: Person) -> None:
     assert page.text("strong", id="living") == "3"
     counts = page.counts()
     assert (counts["running"], counts["OnDemand-A"], counts["default/us-east-1"]) == (3, 3, 3)
+    assert "at most 3" in page.text("figcaption") and "and 3 at the end" in page.text("figcaption")
     assert open_id in page.text("section", id="open")
     assert request_id not in page.text("section", id="open")
     assert request_id in page.text("section", id="final")
@@ -335,6 +336,30 @@ def test_the_slider_without_scripts_is_as_of(world: World, viewer: Person, run: 
     then = viewer.page(f"/console/machines?alive=true&as_of={last}")
     assert then.machines() == world.owned()
     assert machine_ids
+
+
+def test_the_picture_of_the_fleet_over_time(world: World, viewer: Person) -> None:
+    """In the page's own colours, told in words too, and with the chosen position marked."""
+    assert "at most 0" in viewer.page("/console").text("figcaption")
+    request_id, _ = fulfilled(world, 3)
+    world.run_until_final(world.give_back(world.status(request_id)["machines"][:1]))
+    last = end(world)
+    for path, along in (("/console", "over time"), (f"/console/past?at={last // 2}", "the log")):
+        page = viewer.page(path)
+        ((drawn, _),) = page.all("svg")
+        ((named, told),) = page.all("figcaption")
+        assert (drawn["role"], drawn["aria-labelledby"]) == ("img", named["id"])
+        assert along in told
+        assert "at most 3" in told
+        assert "and 2 at the end" in told
+        assert {given["fill"] for tag in ("polygon", "text") for given, _ in page.all(tag)} == {
+            "var(--link)", "var(--quiet)",
+        }  # fmt: skip
+        marks = page.all("polyline", stroke="var(--focus)")
+        assert len(marks) == (path != "/console")
+    ((mark, _),) = marks
+    x = float(mark["points"].partition(",")[0])
+    assert x == pytest.approx(60 + (last // 2 - 1) / (last - 1) * 888, abs=0.1)
 
 
 # -- who may do what --------------------------------------------------------------------------

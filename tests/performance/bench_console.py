@@ -36,9 +36,10 @@ PAGE = """# Performance of the console
 <!-- Written by `make bench-console` (tests/performance/bench_console.py); not by hand. -->
 
 Pages of `hostledger server run` on SQLite, of a store with {events:,} events and {machines:,}
-machines alive: each in under {most_bytes} KB and within {most_seconds:g} s. The first answer is
-that of a server that has just started, the others are the median of {rounds} more. What is as of
-a moment is replayed from the nearest snapshot; the server leaves them all along the log
+machines alive: each in under {most_bytes} KB and within {most_seconds:g} s, but for the first look
+at a moment. The first answer is that of a server that has just started, the others are the median
+of {rounds} more. What is as of a moment is replayed from the nearest snapshot, and a look
+far from any leaves one; the server leaves them all along the log
 ([See the fleet as it was](../how-to/see-the-fleet-as-it-was.md)), here {files} of {mib:,} MiB in
 all within {seconds:.0f} s. The page of machines took {beside:.0f} ms meanwhile as a median, and
 {longest:.0f} ms at most.

@@ -19,6 +19,7 @@ from interfaces.cli import explained
 from interfaces.read_side import worker_status
 from interfaces.rest import asked, commands, models
 from interfaces.rest.commanding import Acting, Random
+from interfaces.rest.console import chart
 from interfaces.rest.console.rendering import page, told
 from interfaces.rest.console.sign_in import HOME, form_of
 from interfaces.rest.door import refuse_below
@@ -82,6 +83,7 @@ async def go_home(request: Request) -> Response:
 @router.get("/console")
 async def show_fleet(request: Request) -> Response:
     """The fleet now, requests in flight and lately final."""
+    course = request.app.state.course
 
     def question(view: Any, position: int) -> Row:
         facts = view.facts()
@@ -97,6 +99,7 @@ async def show_fleet(request: Request) -> Response:
         return {
             "position": position,
             "fleet": queries.fleet(view),
+            "points": course.points(view),
             "open": facts["open"],
             "paused": facts["brake"],
             "alerts": _raised(view),
@@ -111,7 +114,8 @@ async def show_fleet(request: Request) -> Response:
 
     document = await _look(request, question)
     hindrance = await request.app.state.commands.hindrance()
-    return page(request, "fleet", live=True, hindrance=hindrance, **document)
+    picture = chart.over_time(document.pop("points"))
+    return page(request, "fleet", live=True, hindrance=hindrance, chart=picture, **document)
 
 
 def _raised(view: Any) -> list[Row]:
@@ -125,7 +129,8 @@ def _in_flight(view: Any) -> tuple[list[Row], str | None]:
 @router.get("/console/past")
 async def show_past(request: Request) -> Response:
     """The time slider: the whole fleet as of a position or time."""
-    end = await _look(request, lambda view, position: position)
+    course = request.app.state.course
+    end, points = await _look(request, lambda view, end: (end, course.points(view)))
     if end == 0:
         raise Problem(422, "no-moment", "the log has no event yet: there is no past to look at")
     at = request.query_params.get("at") or str(end)
@@ -165,8 +170,9 @@ async def show_past(request: Request) -> Response:
         )
     ]
     return page(
-        request, "past", end=end, time=event["recorded_at"], event=event, steps=steps, **document
-    )
+        request, "past", end=end, time=event["recorded_at"], event=event, steps=steps,
+        chart=chart.along_the_log(points, position), **document,
+    )  # fmt: skip
 
 
 # -- lists ------------------------------------------------------------------------------------
