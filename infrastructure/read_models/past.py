@@ -265,7 +265,7 @@ class Snapshots:
             if base:
                 shutil.copyfile(base, unfinished)
             os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT, 0o600))
-            with closing(Replica(unfinished, self._deployment)) as replica:
+            with closing(_writable(unfinished, self._deployment)) as replica:
                 for mark in marks:
                     replay(self._source, replica, mark, lambda done, _: progress(done, position))
                     base = self._keep(unfinished, mark)
@@ -274,6 +274,7 @@ class Snapshots:
         finally:
             for leftover in (unfinished, unfinished + ".copy"):
                 _remove(leftover)
+                _remove(leftover + "-journal")
         return base
 
     def _keep(self, replica: str, position: int) -> str:
@@ -281,7 +282,7 @@ class Snapshots:
         path, copy = self._path(position), replica + ".copy"
         shutil.copyfile(replica, copy)
         os.chmod(copy, 0o600)
-        with closing(Replica(copy, self._deployment)) as kept:
+        with closing(_writable(copy, self._deployment)) as kept:
             kept.index()
         os.replace(copy, path)
         self._make_room(path)
@@ -317,6 +318,14 @@ def _least(own: dict[int, str], recent: Sequence[str], left: str) -> int:
         for before, position, after in gaps
         if own[position] != left
     )[2]
+
+
+def _writable(path: str, deployment: str) -> Replica:
+    """Raises OSError, for it is the disk's failure, and not that of the log which is followed."""
+    try:
+        return Replica(path, deployment)
+    except StoreError as error:
+        raise OSError(str(error)) from None
 
 
 def _remove(path: str) -> None:

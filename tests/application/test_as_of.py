@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -358,6 +359,26 @@ def test_where_none_can_be_left_that_is_no_failure(log: SqlQueries, tmp_path: Pa
     (tmp_path / "past").write_text("no directory")
     Snapshots(str(tmp_path / "past"), log, 4).cover()
     Snapshots("/dev/null/none/past", log, 4).cover()
+
+
+@pytest.mark.parametrize("room", [400_000, 700_000])
+def test_a_full_disk_costs_snapshots_and_no_look(
+    log: SqlQueries, tmp_path: Path, room: int
+) -> None:
+    """No file grows beyond that (EFBIG stands for ENOSPC), which is enough for the temporary one of
+    a look."""
+    expected = listed(Snapshots("/dev/null/none", log), 41)
+    snapshots = Snapshots(str(tmp_path / "past"), log, 4)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        snapshots.cover()
+        assert listed(snapshots, 41) == expected
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert positions(tmp_path / "past") == []
+    snapshots.cover()
+    assert positions(tmp_path / "past") != []
 
 
 def test_who_is_told_to_end_leaves_nothing_unfinished(log: SqlQueries, tmp_path: Path) -> None:
