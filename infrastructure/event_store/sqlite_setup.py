@@ -191,6 +191,8 @@ def compact(path: str) -> list[str]:
         before = os.stat(path).st_size
         connection.execute("VACUUM")
         connection.execute("ANALYZE")
+        # While somebody reads an older state this cannot be done, and a later commit does it.
+        connection.execute("PRAGMA busy_timeout = 1000")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except sqlite.DatabaseError as error:
         raise StoreError(f"{path}: {error}; nothing was changed: try again") from None

@@ -130,7 +130,7 @@ def test_metrics_go_out_too(traced: World, receiver: Receiver) -> None:
     assert by_api["RunInstances"] == 1
     assert receiver.metrics["hostledger_live_machines"].gauge.data_points[0].as_double == 2
     turns = receiver.metrics["hostledger_turn_seconds"].histogram.data_points[0]
-    assert turns.count >= 10
+    assert turns.count >= 5
 
 
 def test_a_request_to_the_server_is_traced_with_its_command(
