@@ -25,7 +25,8 @@ GROUP BY r.request_id ORDER BY r.position
 """
 # Left to itself SQLite walks all requests there ever were, in the order by which they are grouped.
 
-NAMED_MACHINES = "json_each(?) j JOIN machines m ON m.machine_id = j.value"
+NAMED = "json_each(?) j CROSS JOIN machines m WHERE m.machine_id = j.value"
+# In this order: left to itself SQLite looks at every living machine, and for each at every name.
 
 OWED = "machines INDEXED BY machines_owed WHERE alive = 1 AND owed <> ''"
 # Left to itself SQLite takes another index and looks at every living machine.
@@ -232,12 +233,12 @@ class SqlWork:
         )
 
     def alive_machines(self, machine_ids: Sequence[str] | None = None) -> list[Row]:
-        which = "machines m" if machine_ids is None else NAMED_MACHINES
+        which = "machines m WHERE true" if machine_ids is None else NAMED
         named = () if machine_ids is None else (dumps(list(machine_ids)),)
         return self._rows(
             "SELECT m.machine_id, m.status, m.name, m.owed, m.request_id, m.correlation_id, "
             "m.event_id, m.created_at, m.updated_at, m.boot_id, m.boot_seconds "
-            f"FROM {which} WHERE m.alive = 1 AND m.account = ? AND m.region = ?",
+            f"FROM {which} AND m.alive = 1 AND m.account = ? AND m.region = ?",
             (*named, *self._place),
         )
 
@@ -262,7 +263,7 @@ class SqlWork:
         """Those of these that are ours and alive."""
         return self._rows(
             "SELECT m.machine_id, m.correlation_id, m.event_id "
-            f"FROM {NAMED_MACHINES} WHERE m.alive = 1 ORDER BY j.key",
+            f"FROM {NAMED} AND m.alive = 1 ORDER BY j.key",
             (dumps(list(machine_ids)),),
         )
 
@@ -306,8 +307,7 @@ class SqlWork:
     def protected(self, machine_ids: Sequence[str]) -> list[str]:
         """Those of these machines that are ours and that nothing of ours may end."""
         rows = self._rows(
-            "SELECT m.machine_id FROM json_each(?) j "
-            "JOIN machines m ON m.machine_id = j.value WHERE m.protected <> '' AND m.alive = 1 "
+            f"SELECT m.machine_id FROM {NAMED} AND m.protected <> '' AND m.alive = 1 "
             "ORDER BY j.key",
             (dumps(list(machine_ids)),),
         )
@@ -316,7 +316,7 @@ class SqlWork:
     def known_machines(self, machine_ids: Sequence[str]) -> dict[str, bool]:
         """Those of these that were ever ours, and whether the ledger says that they live."""
         rows = self._rows(
-            f"SELECT m.machine_id, m.alive FROM {NAMED_MACHINES}",
+            f"SELECT m.machine_id, m.alive FROM {NAMED}",
             (dumps(list(machine_ids)),),
         )
         return {row["machine_id"]: bool(row["alive"]) for row in rows}

@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 from tests.performance import bench_scale
-from tests.performance.bench_scale import Bench, is_counted
+from tests.performance.bench_scale import Bench, Size, is_counted, may_grow
+
+
+def more(small: Size, large: Size, *, with_fleet: bool) -> dict[str, tuple[float, float]]:
+    """What costs more at the larger size and may not."""
+    return {
+        name: (figure, large.figures[name])
+        for name, figure in small.figures.items()
+        if is_counted(name)
+        and not may_grow(name, with_fleet)
+        and large.figures[name] > 1.1 * figure
+    }
 
 
 def test_no_cost_grows_with_the_history(tmp_path: Path) -> None:
@@ -20,12 +31,22 @@ def test_no_cost_grows_with_the_history(tmp_path: Path) -> None:
         bench.close()
 
     assert large.events > 3 * small.events
-    grown = {
-        name: (figure, large.figures[name])
-        for name, figure in small.figures.items()
-        if is_counted(name) and large.figures[name] > 1.1 * figure
-    }
-    assert grown == {}
+    assert more(small, large, with_fleet=False) == {}
+
+
+def test_little_grows_with_the_machines_that_live(tmp_path: Path) -> None:
+    """Neither calls about some of them nor a turn that does not sweep."""
+    sizes = []
+    for alive in (100, 1_000):
+        bench = Bench(tmp_path / str(alive), alive, 60.0, bench_scale.BUSY + 1)
+        try:
+            sizes.append(bench.grow(4 * alive))
+        finally:
+            bench.close()
+
+    small, large = sizes
+    assert large.alive > 5 * small.alive
+    assert more(small, large, with_fleet=True) == {}
 
 
 def test_the_order_of_growth() -> None:
