@@ -31,7 +31,7 @@ from infrastructure.event_store.sql import INSERT_EVENT
 from interfaces.bench.past import MACHINES
 from interfaces.bench.processes import SCRIPTS, compare
 from tests.performance.past import LIFE, past
-from tests.stores import STORES, Place, serving
+from tests.stores import FOUR, Place, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORT = ROOT / "docs/reference/performance-stores.md"
@@ -180,10 +180,8 @@ sys.path.insert(0, sys.argv[1])
 from tests.performance.bench_stores import Raw, ACTOR, request, compose, to_record
 from tests.stores import Place
 from infrastructure.clock import SystemClock
-place, directory, name, seconds = Place(*json.loads(sys.argv[2])), *sys.argv[3:5], 3.0
-name = int(name)
+place, directory, kind, seconds = Place(*json.loads(sys.argv[2])), *sys.argv[3:5], 3.0
 clock = SystemClock()
-kind = sys.argv[5]
 if kind == "store":
     store = place.storage(directory).event_store(clock, ACTOR)
 else:
@@ -194,7 +192,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 latencies, number, end = [], 0, time.perf_counter() + seconds
 while time.perf_counter() < end:
-    asked = request((name << 40) + (hash(kind) & 0xff) * 10**9 + number)
+    asked = request((os.getpid() << 40) + number)
     number += 1
     began = time.perf_counter()
     if kind == "store":
@@ -215,10 +213,10 @@ def together(place: Place, directory: str, writers: int, kind: str) -> list[floa
     told = json.dumps([place.kind, place.settings])
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(ROOT), told, directory, str(n), kind],
+            [sys.executable, "-c", WRITER, str(ROOT), told, directory, kind],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
-        for n in range(writers)
+        for _ in range(writers)
     ]  # fmt: skip
     for process in processes:
         assert process.stdout is not None
@@ -482,7 +480,7 @@ def report(found: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--stores", nargs="+", default=list(STORES), choices=STORES)
+    parser.add_argument("--stores", nargs="+", default=list(FOUR), choices=FOUR)
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--events", type=int, default=1_000_000, help="stored for a cold read")
     parser.add_argument("--events-elsewhere", type=int, help="on the other stores than sqlite")
@@ -491,7 +489,7 @@ def main() -> int:
     arguments = parser.parse_args()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         os.environ[name] = "sandbox"  # nobody checks them there
-    sizes = dict.fromkeys(STORES, arguments.events_elsewhere or arguments.events)
+    sizes = dict.fromkeys(FOUR, arguments.events_elsewhere or arguments.events)
     sizes["sqlite"] = arguments.events
     sizes["dynamodb"] = min(sizes["dynamodb"], 20_000)
     found = measure(
