@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from application.backoff import Backoff
+from application.instants import seconds_between
 from application.ports import CallFailed, Planned
 from application.turn import Turn
 from domain.identifiers import launch_token
@@ -17,8 +18,8 @@ UNUSED_FOR = 600.0
 which may want it."""
 
 COMPARED_EVERY = 3600.0
-"""Seconds between two looks for launch templates that were made late: after their intent, which
-had no outcome, was removed. The worker that made it may have been paused before its call."""
+"""Seconds between two looks for launch templates that were made late, by a worker that was paused
+before its call: another has made the same one, or given it up, and removed it since."""
 
 STRAYS = "strays"
 """What is backed off from when AWS does not list them; beside the keys of launch templates."""
@@ -28,10 +29,10 @@ class LaunchTemplates:
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
         self._backoff = Backoff(turn, FIRST_RETRY, LONGEST_RETRY)
-        self._late = False
-        """Whether a launch template may come that the ledger has removed."""
-        # The log was restored from a backup: there may be some that it has never heard of.
-        self._compare_at = float("-inf") if turn.incarnation > 1 else float("inf")
+        self._comparing = f"launch templates of {turn.cloud.account}/{turn.cloud.region}"
+        """What the notebook calls it: it must outlast the process, which may end as often as it
+        is called."""
+        self._look_at = float("-inf")
 
     def ensure(self, planned: Planned, request: dict[str, Any]) -> str | None:
         """The name of the plan's launch template, made when it is not there; "" when the plan needs
@@ -128,7 +129,7 @@ class LaunchTemplates:
     def take_turn(self) -> None:
         """Remove what nothing uses, the others wait for. Raises LeaseLost."""
         turn = self._turn
-        if turn.now()[2] >= self._compare_at and not turn.paused():
+        if self._strays_due() and not turn.paused():
             self._remove_strays()
         rows = [row for row in turn.work.launch_templates() if not row["used"]]
         if not rows or turn.paused():
@@ -140,6 +141,24 @@ class LaunchTemplates:
             if wanted and row["state"] != "deleting" and turn.age(row) < UNUSED_FOR:
                 continue
             self._remove(row)
+
+    def _strays_due(self) -> bool:
+        """Once an hour where one was ever made; at once when the log was restored from a backup:
+        there may be some that it has never heard of."""
+        turn = self._turn
+        now = turn.now()
+        if now[2] < self._look_at:
+            return False
+        restored = turn.incarnation > 1
+        last = turn.notebook.last(self._comparing)
+        if last is None and not restored:
+            turn.notebook.note(self._comparing, now)
+            last = now
+        wait = 0.0 if last is None else COMPARED_EVERY - seconds_between(last, now)
+        if wait <= 0.0 and not restored and not turn.work.had_launch_template():
+            wait = COMPARED_EVERY
+        self._look_at = now[2] + wait
+        return wait <= 0.0
 
     def _remove_strays(self) -> None:
         """Launch templates with our tag that the ledger has not. Nothing is launched by them any
@@ -158,7 +177,7 @@ class LaunchTemplates:
             self._backoff.failed(STRAYS)
             turn.journal.info("launch templates not compared", code=failed.code)
         else:
-            self._compare_at = turn.now()[2] + COMPARED_EVERY if self._late else float("inf")
+            turn.notebook.note(self._comparing, turn.now())
 
     def _remove(self, row: dict[str, Any]) -> None:
         """An intent without an outcome may have made it: it is removed by name all the same."""
@@ -178,6 +197,3 @@ class LaunchTemplates:
             return
         template.delete()
         turn.save(template, correlation_id=row["correlation_id"], causation_id=row["event_id"])
-        if row["state"] == OPEN:
-            self._late = True
-            self._compare_at = min(self._compare_at, turn.now()[2] + COMPARED_EVERY)

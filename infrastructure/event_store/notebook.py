@@ -25,9 +25,7 @@ PUT_STATE = upsert(
     ["machine_id"],
     ["machine_id", "name", "state", "wall", "boot_id", "boot_seconds"],
 )
-PUT_FIRST_SWEEP = upsert(
-    "batch_sweeps", ["batch_id"], ["batch_id", "wall", "boot_id", "boot_seconds"]
-)
+PUT_MOMENT = upsert("batch_sweeps", ["batch_id"], ["batch_id", "wall", "boot_id", "boot_seconds"])
 PUT_ORPHAN_FACTS = upsert(
     "orphan_facts",
     ["machine_id"],
@@ -84,12 +82,20 @@ class SqlNotebook:
     def first_sweep(self, thing: str, began: Instant) -> Instant:
         """When the first complete sweep began that was asked about this thing: this one, when
         none was before."""
-        first = self._store.connection.execute(
+        first = self.last(thing)
+        if first is None:
+            self.note(thing, began)
+        return first or began
+
+    def note(self, thing: str, at: Instant) -> None:
+        """This was done then, for the last time so far."""
+        self._write((PUT_MOMENT, (thing, *at)))
+
+    def last(self, thing: str) -> Instant | None:
+        """When it was done for the last time; None when it never was."""
+        return self._store.connection.execute(  # type: ignore[no-any-return]
             "SELECT wall, boot_id, boot_seconds FROM batch_sweeps WHERE batch_id = ?", (thing,)
         ).fetchone()
-        if first is None:
-            self._write((PUT_FIRST_SWEEP, (thing, *began)))
-        return first or began
 
     def miss(self, machine_ids: Sequence[str], now: Instant) -> list[str]:
         """A complete sweep lacked these machines and no others: those that the last one lacked
@@ -109,7 +115,7 @@ class SqlNotebook:
                     for machine_id in before.difference(machine_ids)
                 ),
                 *(
-                    (PUT_FIRST_SWEEP, (missing + machine_id, *now))
+                    (PUT_MOMENT, (missing + machine_id, *now))
                     for machine_id in machine_ids
                     if machine_id not in before
                 ),

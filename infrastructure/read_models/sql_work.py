@@ -141,6 +141,15 @@ class SqlWork:
             self._place,
         )
 
+    def had_launch_template(self) -> bool:
+        """Whether one was ever to be made here."""
+        return bool(
+            self._rows(
+                "SELECT 1 AS one FROM launch_templates WHERE account = ? AND region = ? LIMIT 1",
+                self._place,
+            )
+        )
+
     def open_requests(self) -> list[Row]:
         """Requests that are not final, oldest first, with the units of their machines by result."""
         return self._rows(OPEN_REQUESTS)

@@ -115,7 +115,7 @@ def test_fault_23_paused_while_another_settles(make_world: MakeWorld, way: str) 
 def test_fault_23_launch_template_made_late(way_world: World) -> None:
     """A worker is paused before it makes a launch template. Another removes the intent, which
     nobody wants any more; then the first one's call goes out. What it made is found within an hour
-    and removed."""
+    and removed, whoever works by then."""
     world = way_world
     first = world.start_worker()
     request_id = world.request(N)
@@ -135,8 +135,42 @@ def test_fault_23_launch_template_made_late(way_world: World) -> None:
     assert world.sandbox.leftovers({"hostledger:deployment": world.deployment}).keys() == {
         "launch_templates"
     }
+    world.kill(*world.workers)
+    world.start_worker()
     world.run(3700, step=15.0)
     world.assert_nothing_left()
+
+
+@pytest.mark.stores("sqlite")
+def test_fault_23_launch_template_made_again(make_world: MakeWorld) -> None:
+    """The same, but that the other has made it, used it and removed it since. After that each turn
+    is a process of its own: they ask AWS for strays once an hour, however many they are."""
+    world = make_world(way="fleet-instant", boot_time=20.0, shutdown_time=15.0)
+    first = world.start_worker()
+    request_id = world.request(N)
+
+    def meanwhile() -> None:
+        world.workers.remove(first)
+        world.clock.advance(100.0)
+        world.start_worker()
+        world.give_back(world.final(request_id)["machines"])
+        assert world.run(600, lambda: world.events("LaunchTemplateDeleted") != [])
+        world.clock.advance(25 * 3600.0)  # AWS has forgotten the token
+
+    with world.pausing_at("aws.CreateLaunchTemplate.before", meanwhile):
+        assert not first.tick(), "the paused worker has lost its lease and ends"
+    first.end()
+    world.kill(*world.workers)
+
+    assert world.sandbox.leftovers({"hostledger:deployment": world.deployment}).keys() == {
+        "launch_templates"
+    }
+    for _ in range(230):
+        world.start_worker().tick()
+        world.kill(*world.workers)
+        world.clock.advance(15.0)
+    world.assert_nothing_left()
+    assert len(world.calls_of("DescribeLaunchTemplates")) == 1
 
 
 @every_way

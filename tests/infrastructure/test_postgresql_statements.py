@@ -327,7 +327,7 @@ def _work(both: Both, world: World) -> None:
     requests = _column(world, "SELECT request_id FROM requests")
     machines = _column(world, "SELECT machine_id FROM machines ORDER BY 1")
     for name in (
-        "open_batches", "fleets", "launch_templates", "open_requests", "brake", "launch_apis",
+        "open_batches", "fleets", "launch_templates", "had_launch_template", "open_requests", "brake", "launch_apis",
         "machines_by_account", "machines_by_template", "owed_machines", "open_terminations",
         "alive_machines", "count_alive", "anything_alive", "open_returns", "unseen_requests",
         "unclaimed_machines", "oldest_instant", "anything_open",
@@ -378,6 +378,10 @@ def _notebook(both: Both, world: World) -> None:
         same(SqlNotebook, "clear_cloud_states", ["i-1", "i-none"])
         same(SqlNotebook, "first_sweep", "bat-1", now)
         same(SqlNotebook, "first_sweep", "bat-1", later)
+        same(SqlNotebook, "last", "bat-2")
+        same(SqlNotebook, "note", "bat-2", now)
+        same(SqlNotebook, "note", "bat-2", later)
+        same(SqlNotebook, "last", "bat-2")
         same(SqlNotebook, "miss", ["i-1", "i-2"], now)
         same(SqlNotebook, "miss", ["i-2", "i-3_%"], now)
         same(SqlNotebook, "see_orphans", [orphan(1), orphan(2)])
