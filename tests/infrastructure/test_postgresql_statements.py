@@ -327,7 +327,8 @@ def _work(both: Both, world: World) -> None:
     requests = _column(world, "SELECT request_id FROM requests")
     machines = _column(world, "SELECT machine_id FROM machines ORDER BY 1")
     for name in (
-        "open_batches", "fleets", "launch_templates", "had_launch_template", "open_requests", "brake", "launch_apis",
+        "open_batches", "fleets", "launch_templates", "had_launch_template", "open_requests",
+        "brake", "launch_apis",
         "machines_by_account", "machines_by_template", "owed_machines", "open_terminations",
         "alive_machines", "count_alive", "anything_alive", "open_returns", "unseen_requests",
         "unclaimed_machines", "oldest_instant", "anything_open",
