@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .fleet import INSTANT, Fleet
 from .fleets import Fleets
 from .launch_templates import LaunchTemplates
 from .region import LIVE_STATES, Region
@@ -21,7 +22,9 @@ def leftovers(
 
     Volumes and network interfaces without a living machine, launch templates, fleets and Spot
     Fleet requests that were not deleted, and spot instance requests that are open without a
-    living instance. Kinds without any are left out.
+    living instance. Fleets of type instant that launched nothing are empty_fleets: no listing
+    shows them (DescribeFleets has to be given their id), and they cost nothing. Kinds without
+    any are left out.
     """
 
     def ours(resource: str) -> bool:
@@ -48,7 +51,12 @@ def leftovers(
         "fleets": [
             fleet_id
             for fleet_id, fleet in fleets.fleets.items()
-            if ours(fleet_id) and not fleet.ended
+            if ours(fleet_id) and not fleet.ended and not _is_hidden(fleet)
+        ],
+        "empty_fleets": [
+            fleet_id
+            for fleet_id, fleet in fleets.fleets.items()
+            if ours(fleet_id) and not fleet.ended and _is_hidden(fleet)
         ],
         "spot_fleets": [
             fleet_id
@@ -64,3 +72,7 @@ def leftovers(
         ],
     }
     return {kind: ids for kind, ids in found.items() if ids}
+
+
+def _is_hidden(fleet: Fleet) -> bool:
+    return fleet.kind == INSTANT and not fleet.launches

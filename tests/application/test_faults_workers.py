@@ -132,9 +132,7 @@ def test_fault_23_launch_template_made_late(way_world: World) -> None:
     first.end()
 
     assert len(world.events("LaunchTemplateDeleted")) == 1
-    assert world.sandbox.leftovers({"hostledger:deployment": world.deployment}).keys() == {
-        "launch_templates"
-    }
+    assert world.leftovers().keys() == {"launch_templates"}
     world.kill(*world.workers)
     world.start_worker()
     world.run(3700, step=15.0)
@@ -162,9 +160,7 @@ def test_fault_23_launch_template_made_again(make_world: MakeWorld) -> None:
     first.end()
     world.kill(*world.workers)
 
-    assert world.sandbox.leftovers({"hostledger:deployment": world.deployment}).keys() == {
-        "launch_templates"
-    }
+    assert world.leftovers().keys() == {"launch_templates"}
     for _ in range(230):
         world.start_worker().tick()
         world.kill(*world.workers)
@@ -237,9 +233,7 @@ def test_fault_26_restored_and_activated(way_world: World, way: str) -> None:
     assert world.live() == set()
     if way == "fleet-instant":
         # AWS lists no instant fleet by its tag: those that the log has not heard of stay, empty.
-        assert set(world.sandbox.leftovers({"hostledger:deployment": world.deployment})) == {
-            "fleets"
-        }
+        assert set(world.leftovers()) == {"fleets"}
     else:
         world.assert_nothing_left()
 

@@ -442,7 +442,7 @@ def test_fault_60_a_group_that_is_raised_while_it_goes(make_world: MakeWorld) ->
     goes."""
     world = site(make_world, "group")
     machines = world.fulfilled(2)
-    (name,) = world.sandbox.leftovers({"hostledger:deployment": world.deployment})["groups"]
+    (name,) = world.leftovers()["groups"]
     client = boto3.client("autoscaling", region_name="us-east-1")
     world.sandbox.attach(client)
 

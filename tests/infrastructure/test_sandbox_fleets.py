@@ -470,7 +470,7 @@ def test_an_instant_fleet_that_launches_nothing_is_a_fleet() -> None:
     answer = ec2.create_fleet(**fleet_config(5, TagSpecifications=[tags_on("fleet", owner="me")]))
     assert answer["Instances"] == []
     assert errors_of(answer) == [("m5.large", "subnet-a", "InsufficientInstanceCapacity")]
-    assert sandbox.leftovers({"owner": "me"})["fleets"] == [answer["FleetId"]]
+    assert sandbox.leftovers({"owner": "me"})["empty_fleets"] == [answer["FleetId"]]
     sandbox.set_capacity(None)
     assert len(ids_of(ec2.create_fleet(**fleet_config(5)))) == 5
 

@@ -116,4 +116,4 @@ class Promises:
         """All was returned, so that nothing of ours is at AWS. Raises Broken."""
         self.agreement()
         keep("nothing lives on", sorted(self._site.live()))
-        keep("nothing is left", self._site.sandbox.leftovers({DEPLOYMENT: self._site.deployment}))
+        keep("nothing is left", self._site.leftovers())

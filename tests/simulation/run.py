@@ -20,7 +20,7 @@ from domain.brake import EVERYTHING, LAUNCHING
 from domain.refusals import Refusal
 from interfaces.write_side import WriteSide, rebuild
 from tests.simulation.host_factory import HostFactory
-from tests.simulation.promises import DEPLOYMENT, Broken, Promises, keep
+from tests.simulation.promises import Broken, Promises, keep
 from tests.simulation.seeds import STEPS
 from tests.simulation.site import DRAWN, SimulatedSite, seeded
 from tests.stores import Place
@@ -221,9 +221,8 @@ class Simulation:
 
     def _left(self) -> dict[str, Any]:
         """What of ours is at AWS."""
-        tag = {DEPLOYMENT: self.site.deployment}
         live = {"instances": sorted(self.site.live())} if self.site.live() else {}
-        return {**self.site.sandbox.leftovers(tag), **live}
+        return {**self.site.leftovers(), **live}
 
     def _what_is_open(self) -> dict[str, list[Any]]:
         query = self.site.query
