@@ -82,6 +82,7 @@ def create_store(path: str, clock: Clock, actor: dict[str, str], program_version
             f"{path} exists already: a deployment has one store, and this is it; "
             f"`hostledger store init --join {path}` registers it for this user"
         )
+    _refuse_commits_without_file(path)
     deployment = os.urandom(16).hex()
     unfinished = f"{path}.{os.getpid()}.new"
     _build(unfinished, deployment)
@@ -110,6 +111,17 @@ def create_store(path: str, clock: Clock, actor: dict[str, str], program_version
     return deployment
 
 
+def _refuse_commits_without_file(path: str) -> None:
+    """Raises StoreError where a file was moved away without its newest commits: SQLite would take
+    them for those of the file that is made in its place."""
+    left = path + "-wal"
+    if os.path.exists(left) and os.path.getsize(left):
+        raise StoreError(
+            f"{left} holds the newest commits of a store whose file is not here: put it beside its "
+            f"file (a store is moved as {path}, -wal and -shm together); nothing was made"
+        )
+
+
 def _build(path: str, deployment: str, inode: int | None = None) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     if inode is None:
@@ -134,6 +146,7 @@ def begin_copy(path: str, deployment: str, clock: Clock, actor: dict[str, str]) 
     in it, so that it is inert until it is activated. Raises StoreError."""
     refuse_network_file_system(path)
     if not os.path.exists(path):
+        _refuse_commits_without_file(path)
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         _build(path, deployment, inode=0)
     store = SqliteEventStore(path, clock, actor, inert=True)

@@ -24,6 +24,7 @@ from infrastructure.event_store.sqlite_file import open_for_reading, sqlite
 from infrastructure.event_store.sqlite_setup import (
     NETWORK_FILE_SYSTEMS,
     activate_store,
+    begin_copy,
     create_store,
     refuse_network_file_system,
 )
@@ -92,6 +93,27 @@ def test_a_store_is_made_once(path: str) -> None:
         create_store(path, FakeClock(), ACTOR, "0.1.0")
     assert Path(path).read_bytes() == before
     assert os.listdir(os.path.dirname(path)) == ["ledger.db"]
+
+
+def test_no_store_is_made_beside_the_commits_of_another(path: str, open_store: Open) -> None:
+    """Its file was moved away without its -wal, which has its newest commits: none is lost, and the
+    new one does not take them for its own."""
+    store = open_store(path)
+    store.save(ask(REQUEST))
+    events = store.connection.execute("SELECT count(*) FROM events").fetchone()
+    commits = Path(path + "-wal").read_bytes()
+    assert commits
+    os.rename(path, path + ".old")
+
+    for make in (create_store, begin_copy):
+        arguments = (
+            (FakeClock(), ACTOR, "0.1.0") if make is create_store else ("d", FakeClock(), ACTOR)
+        )
+        with pytest.raises(StoreError, match="-wal holds the newest commits"):
+            make(path, *arguments)
+    assert not os.path.exists(path)
+    assert Path(path + "-wal").read_bytes() == commits
+    assert store.connection.execute("SELECT count(*) FROM events").fetchone() == events
 
 
 def test_each_store_is_a_deployment_of_its_own(path: str, open_store: Open, tmp_path: Path) -> None:
