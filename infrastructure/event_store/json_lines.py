@@ -38,6 +38,7 @@ from infrastructure.event_store.sql import SqlEventStore
 from infrastructure.event_store.sqlite import SqliteEventStore
 from infrastructure.event_store.sqlite_file import (
     SCHEMA_VERSION,
+    SELDOM_CHECKPOINT,
     bring_up_to_date,
     connect,
     note_head,
@@ -202,6 +203,7 @@ class JsonEventStore(SqliteEventStore):
         connection = connect(self.path, "mode=rw", self._watch)
         try:
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(SELDOM_CHECKPOINT)
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version > SCHEMA_VERSION:
                 from infrastructure.event_store.sqlite_file import check

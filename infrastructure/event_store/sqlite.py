@@ -14,6 +14,7 @@ from application.projections.record import COLUMNS
 from infrastructure.event_store.sql import EVENT, INSERT_EVENT, SqlEventStore
 from infrastructure.event_store.sqlite_file import (
     BUSY_TIMEOUT,
+    SELDOM_CHECKPOINT,
     bring_up_to_date,
     check,
     connect,
@@ -83,6 +84,7 @@ class SqliteEventStore(SqlEventStore):
         try:
             self.connection = self._connect()
             self.connection.execute("PRAGMA synchronous = FULL")
+            self.connection.execute(SELDOM_CHECKPOINT)
             # What pages were before a savepoint is kept in memory, not in a file.
             self.connection.execute("PRAGMA temp_store = MEMORY")
             try:

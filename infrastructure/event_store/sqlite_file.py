@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 5
 """`PRAGMA user_version` of the schema that this release reads and writes."""
 
+SELDOM_CHECKPOINT = "PRAGMA wal_autocheckpoint = 4000"
+"""Commits are copied into the file when there are 16 MiB of them, not SQLite's 4: a page that many
+of them changed is copied once, and the file waited for once. Whoever opens the store after a crash
+reads that much."""
+
 BUSY_TIMEOUT = 10.0
 """Seconds that a writer waits for its turn before it says that the store is busy."""
 
