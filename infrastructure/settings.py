@@ -817,8 +817,8 @@ Component = Literal[
     "LoggingPort",
     "ConfigurationPort",
 ]
-"""What worker and server are made of, by the names of `interfaces.write_side`; the last two are
-other names of `journal` and `settings`."""
+"""What worker and server are made of, by the names of `WriteSide`; the last two are other names of
+`journal` and `settings`."""
 
 
 class LazyLoading(_Section):

@@ -199,14 +199,14 @@ def looking(arguments: argparse.Namespace, find: Any = None) -> Iterator[Any]:
 
 
 def writing(arguments: argparse.Namespace, site: Any = None) -> Any:
-    """The container over an instance to write to (`interfaces.write_side.WriteSide`).
+    """The container over an instance to write to (`interfaces.write_side.container.WriteSide`).
 
     Raises StoreError where another store is named.
     """
     if arguments.store is not None:
         raise StoreError("--store is for commands that only read")
     with loads.loading("interfaces.write_side"):
-        from interfaces.write_side import WriteSide, report_loads
+        from interfaces.write_side.container import WriteSide, report_loads
 
     side = WriteSide(
         site=site or site_of(arguments),

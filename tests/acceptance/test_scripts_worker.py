@@ -21,7 +21,7 @@ from infrastructure.clock import SystemClock
 from infrastructure.event_store.sqlite_file import sqlite
 from infrastructure.sandbox.server import SandboxProcess, start_process
 from infrastructure.site import site_from
-from interfaces.write_side import WriteSide
+from interfaces.write_side.container import WriteSide
 from tests.processes import (
     ROOT,
     ProcessSite,

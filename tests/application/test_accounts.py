@@ -17,7 +17,7 @@ from application import queries
 from application.failures import StoreError
 from interfaces.hostfactory.wire_format import BadInput
 from interfaces.read_side import Call
-from interfaces.write_side import WriteSide
+from interfaces.write_side.container import WriteSide
 from tests.world import TEMPLATE, WAYS, World
 
 MakeWorld = Callable[..., World]

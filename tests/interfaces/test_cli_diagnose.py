@@ -152,7 +152,7 @@ def test_what_is_not_noted_is_said(
 LEAKY = """
 import os
 from interfaces.worker.loop import Worker
-from interfaces.write_side import site_from
+from interfaces.write_side.container import site_from
 
 class Cache:
     def __init__(self):

@@ -11,7 +11,7 @@ import pytest
 from dependency_injector import providers
 
 from interfaces.cli.requests import rehearse_request
-from interfaces.write_side import WriteSide, sandbox_process
+from interfaces.write_side.container import WriteSide, sandbox_process
 from tests.interfaces.commands import Run, fulfilled, refused
 from tests.world import TEMPLATE, WAYS, World
 

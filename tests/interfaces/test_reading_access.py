@@ -19,7 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 from infrastructure.sharing import DIRECTORY, FILE
-from interfaces.write_side import WriteSide, check_start
+from interfaces.write_side.container import WriteSide, check_start
 from tests.interfaces.commands import Run, fulfilled, refused
 from tests.stores import Place
 from tests.world import World

@@ -132,7 +132,7 @@ def test_a_socket_file_is_taken_over_from_a_server_that_was_killed(
 STORY = """
 import gc, json, os, signal, sys
 from interfaces.worker.main import run
-from interfaces.write_side import site_from
+from interfaces.write_side.container import site_from
 before = gc.get_threshold()[0]
 run(site_from(os.environ), os.environ, drain=True)
 print(json.dumps([before, gc.get_threshold()[0], sorted(os.sched_getaffinity(0))]))

@@ -30,7 +30,7 @@ from infrastructure.configuration import environment_name
 from infrastructure.settings import Component
 from interfaces.components import ALIASES
 from interfaces.loading import OURS
-from interfaces.write_side import WriteSide
+from interfaces.write_side.container import WriteSide
 from tests.performance.recording_proxy import action_of
 from tests.processes import ROOT, ProcessSite
 
