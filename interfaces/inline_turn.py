@@ -21,7 +21,8 @@ from application.ports import (
     Terminated,
 )
 from domain.capacity import Pool
-from interfaces.write_side.container import WriteSide, renew_read_models
+from interfaces.write_side.container import WriteSide
+from interfaces.write_side.read_models import renew_read_models
 
 if TYPE_CHECKING:
     from interfaces.read_side import Call

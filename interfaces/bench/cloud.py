@@ -71,7 +71,7 @@ def calls(site: BenchSite, requests: int, each: int, **way: str) -> dict[str, An
     """The AWS calls of so many requests of so many machines, from their commands until the last
     machine is gone, with the sweeps in that time; `way` is what the template says of its launch."""
     from interfaces.worker.simulated import run_through
-    from interfaces.write_side.container import simulation
+    from interfaces.write_side.simulation import simulation
 
     call = site.call("bench")
     offered = call.compiled.template(TEMPLATE)

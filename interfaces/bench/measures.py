@@ -274,7 +274,7 @@ class Bench:
     def _replay(self, site: BenchSite) -> None:
         """How fast the log is read, checked, folded into read models and compared; and built anew
         and exchanged."""
-        from interfaces.write_side.container import rebuild
+        from interfaces.write_side.read_models import rebuild
 
         self.tell(f"replay on {site.kind}")
         events = self._events(site)

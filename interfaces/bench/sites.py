@@ -106,14 +106,14 @@ class BenchSite:
 
     def create(self) -> None:
         """Make the store. Raises StoreError where there is one already."""
-        from interfaces.write_side.container import create
+        from interfaces.write_side.stores import create
 
         create(self.side())
 
     def fill(self, lives: Iterable[Life]) -> None:
         """Let the ledger have these requests, whose machines run and were polled for by
         HostFactory, and a complete sweep that stays fresh."""
-        from interfaces.write_side.container import append_past
+        from interfaces.write_side.stores import append_past
 
         side = self.side()
         offered = self.call("bench").compiled.template(TEMPLATE)
@@ -189,7 +189,7 @@ class Workshop:
 
     def _server(self, kind: str) -> Any:
         """What serves stores of a kind, started when it is first asked for."""
-        from interfaces.write_side.container import dynamodb_process, postgresql_process
+        from interfaces.write_side.processes import dynamodb_process, postgresql_process
 
         if kind not in self._servers:
             if kind == "dynamodb":
@@ -219,7 +219,7 @@ def _keys_of_the_emulator() -> Iterator[None]:
 def stand_in(**options: Any) -> Any:
     """AWS's stand-in as a process of its own; a context manager with `url` and `control`. Raises
     NotInstalled."""
-    from interfaces.write_side.container import sandbox_process
+    from interfaces.write_side.processes import sandbox_process
 
     try:
         return sandbox_process(**options)

@@ -138,7 +138,7 @@ def _storage(path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     from interfaces.read_side import site_from
-    from interfaces.write_side.container import settings_of
+    from interfaces.write_side.configuration import settings_of
 
     nowhere = {"HF_PROVIDER_NAME": "bench", "HF_PROVIDER_CONFDIR": "/", "HF_PROVIDER_WORKDIR": "/"}
     settings, _ = settings_of(site_from(nowhere), nowhere, os.path.abspath(path))

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from interfaces.write_side.container import sandbox_process
+from interfaces.write_side.processes import sandbox_process
 
 SCRIPTS = Path(__file__).parent.parent / "hostfactory" / "scripts"
 TOLD = (

@@ -44,7 +44,7 @@ def export(arguments: argparse.Namespace) -> int:
 
 
 def import_(arguments: argparse.Namespace) -> int:
-    from interfaces.write_side.container import import_log
+    from interfaces.write_side.copies import import_log
 
     side = options.writing(arguments)
     document = import_log(side, os.path.abspath(arguments.file), output.Progress())

@@ -206,7 +206,8 @@ def writing(arguments: argparse.Namespace, site: Any = None) -> Any:
     if arguments.store is not None:
         raise StoreError("--store is for commands that only read")
     with loads.loading("interfaces.write_side"):
-        from interfaces.write_side.container import WriteSide, report_loads
+        from interfaces.write_side.container import WriteSide
+        from interfaces.write_side.start import report_loads
 
     side = WriteSide(
         site=site or site_of(arguments),

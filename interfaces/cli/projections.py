@@ -43,7 +43,7 @@ def list_projections(arguments: argparse.Namespace) -> int:
 
 
 def rebuild(arguments: argparse.Namespace) -> int:
-    from interfaces.write_side.container import rebuild as build
+    from interfaces.write_side.read_models import rebuild as build
 
     side = options.writing(arguments)
     with closing(side.store()):

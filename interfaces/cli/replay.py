@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from interfaces.write_side.container import replay_into
+    from interfaces.write_side.copies import replay_into
 
     scheme, _, path = arguments.into.partition(":")
     if scheme in ("sqlite", "json") and not path.startswith("/"):

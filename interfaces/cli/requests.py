@@ -127,7 +127,7 @@ def rehearse_request(side: Any, arguments: argparse.Namespace) -> dict[str, Any]
     """What the request would do, as a document. Raises a Refusal, StoreError."""
     from application.ports import CallFailed
     from application.rehearsing import rehearse
-    from interfaces.write_side.container import rehearsal
+    from interfaces.write_side.copies import rehearsal
 
     with rehearsal(side) as copy:
         try:

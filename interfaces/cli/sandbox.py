@@ -6,7 +6,7 @@ import argparse
 import signal
 import sys
 
-from interfaces.write_side.container import sandbox_process
+from interfaces.write_side.processes import sandbox_process
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

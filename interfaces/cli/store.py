@@ -131,7 +131,7 @@ def init(arguments: argparse.Namespace) -> int:
     if arguments.join:
         deployment, path = _join(arguments, site)
     else:
-        from interfaces.write_side.container import create
+        from interfaces.write_side.stores import create
 
         side = options.writing(arguments, site)
         deployment, path = create(side)
@@ -151,7 +151,7 @@ def _join(arguments: argparse.Namespace, site: Any) -> tuple[str, str]:
 
     Raises StoreError.
     """
-    from interfaces.write_side.container import make_state_directory
+    from interfaces.write_side.stores import make_state_directory
 
     call = options.reading(arguments, site)
     if not call.storage.is_at(arguments.join):
@@ -178,7 +178,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def activate(arguments: argparse.Namespace) -> int:
-    from interfaces.write_side.container import activate as make_live
+    from interfaces.write_side.stores import activate as make_live
 
     call = options.reading(arguments)
     with closing(call.any_store()) as view:
@@ -199,7 +199,7 @@ def activate(arguments: argparse.Namespace) -> int:
 
 
 def copy(arguments: argparse.Namespace) -> int:
-    from interfaces.write_side.container import copy_to
+    from interfaces.write_side.copies import copy_to
 
     side = options.writing(arguments)
     live = (arguments.reason or "moved") if arguments.seal else None
@@ -216,14 +216,14 @@ def copy(arguments: argparse.Namespace) -> int:
 
 
 def backup(arguments: argparse.Namespace) -> int:
-    from interfaces.write_side.container import backup as save
+    from interfaces.write_side.copies import backup as save
 
     path = save(options.writing(arguments), os.path.abspath(arguments.file))
     return output.show_document(arguments, {"path": path})
 
 
 def restore(arguments: argparse.Namespace) -> int:
-    from interfaces.write_side.container import restore as fill
+    from interfaces.write_side.copies import restore as fill
 
     document = fill(
         options.writing(arguments), arguments.file, output.Progress(), arguments.archive
@@ -233,7 +233,7 @@ def restore(arguments: argparse.Namespace) -> int:
 
 
 def archive(arguments: argparse.Namespace) -> int:
-    from interfaces.write_side.container import archive as put_away
+    from interfaces.write_side.stores import archive as put_away
 
     document = put_away(
         options.writing(arguments),
@@ -246,13 +246,13 @@ def archive(arguments: argparse.Namespace) -> int:
 
 
 def migrate(arguments: argparse.Namespace) -> int:
-    from interfaces.write_side.container import migrate as bring_up_to_date
+    from interfaces.write_side.stores import migrate as bring_up_to_date
 
     before, now = bring_up_to_date(options.writing(arguments))
     return output.show_document(arguments, {"schema_before": before, "schema": now})
 
 
 def compact(arguments: argparse.Namespace) -> int:
-    from interfaces.write_side.container import compact as give_room_back
+    from interfaces.write_side.stores import compact as give_room_back
 
     return output.show_document(arguments, {"done": give_room_back(options.writing(arguments))})

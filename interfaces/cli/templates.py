@@ -147,7 +147,7 @@ def _file_in_force(arguments: argparse.Namespace) -> str:
 
 def refresh(arguments: argparse.Namespace) -> int:
     """1 when AWS cannot be asked or does not know one of the types."""
-    from interfaces.write_side.container import learn_types
+    from interfaces.write_side.configuration import learn_types
 
     names = {*instance_types_named(_file_in_force(arguments)), *arguments.types}
     try:

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from interfaces.write_side.container import settings_of
+    from interfaces.write_side.configuration import settings_of
 
     other_path = os.path.abspath(arguments.config)
     arguments.config = None
@@ -96,7 +96,7 @@ def _simulated(
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """What comes of the demand under these settings, and what the demand was."""
     from interfaces.worker.simulated import run_through
-    from interfaces.write_side.container import simulation
+    from interfaces.write_side.simulation import simulation
 
     with simulation(settings, call.site.provider, window.since, boot_time) as simulated:
         demand = what_if.Demand(

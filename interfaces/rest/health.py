@@ -98,7 +98,7 @@ class Watching:
 
     def collect(self) -> None:
         """Once. Raises StoreError, BrokenConfiguration, CallFailed, OSError."""
-        from interfaces.write_side.container import collect_server
+        from interfaces.write_side.server import collect_server
 
         self._before = collect_server(
             self._site, self._environ, self._call(), self.metrics, self._before, **self.overrides

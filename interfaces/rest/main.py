@@ -230,7 +230,7 @@ def load_at_start(call: Call, app: FastAPI | None = None) -> None:
     try:
         if eager:
             with loads.loading("interfaces.write_side"):
-                from interfaces.write_side.container import load_server
+                from interfaces.write_side.server import load_server
             load_server(call.site, call.environ, app and app.state.watching.metrics)
         if lazy["connection_mode"] == "eager":
             with loads.loading("connection for queries"):

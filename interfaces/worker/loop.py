@@ -25,12 +25,9 @@ from application.ports import CallFailed
 from application.turn import LeaseLost
 from application.version import VERSION
 from interfaces.loading import loads
-from interfaces.write_side.container import (
-    WriteSide,
-    load_at_start,
-    renew_read_models,
-    report_loads,
-)
+from interfaces.write_side.container import WriteSide
+from interfaces.write_side.read_models import renew_read_models
+from interfaces.write_side.start import load_at_start, report_loads
 
 TICK = 0.1
 """Seconds between looks at whether something has changed."""

@@ -13,7 +13,8 @@ from application.ports import CallFailed
 from interfaces.allotment import keep_to_allotment
 from interfaces.loading import loads
 from interfaces.worker.loop import Worker
-from interfaces.write_side.container import Site, check_start, site_from, tell_failed_start
+from interfaces.write_side.container import Site, site_from
+from interfaces.write_side.start import check_start, tell_failed_start
 
 
 def start(

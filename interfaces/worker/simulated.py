@@ -8,7 +8,7 @@ from typing import Any
 from application.failures import BrokenConfiguration
 from application.what_if import Demand
 from interfaces.worker.loop import LONGEST_QUIET, Worker
-from interfaces.write_side.container import Simulation
+from interfaces.write_side.simulation import Simulation
 
 LOOKS_A_SWEEP = 4
 """While nothing is open and machines live, so many looks in the time from sweep to sweep: a sweep

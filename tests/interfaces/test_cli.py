@@ -18,7 +18,8 @@ from infrastructure.templates.instance_types import learn_types, types_file
 from interfaces.cli.main import COMMANDS, main
 from interfaces.cli.requests import end_request, wait_until_final
 from interfaces.read_side import Call
-from interfaces.write_side.container import WriteSide, sandbox_process
+from interfaces.write_side.container import WriteSide
+from interfaces.write_side.processes import sandbox_process
 from tests.interfaces.commands import Run, fulfilled, refused
 from tests.world import TEMPLATE, World
 

@@ -11,7 +11,8 @@ import pytest
 from dependency_injector import providers
 
 from interfaces.cli.requests import rehearse_request
-from interfaces.write_side.container import WriteSide, sandbox_process
+from interfaces.write_side.container import WriteSide
+from interfaces.write_side.processes import sandbox_process
 from tests.interfaces.commands import Run, fulfilled, refused
 from tests.world import TEMPLATE, WAYS, World
 

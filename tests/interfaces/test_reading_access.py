@@ -19,7 +19,8 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 from infrastructure.sharing import DIRECTORY, FILE
-from interfaces.write_side.container import WriteSide, check_start
+from interfaces.write_side.container import WriteSide
+from interfaces.write_side.start import check_start
 from tests.interfaces.commands import Run, fulfilled, refused
 from tests.stores import Place
 from tests.world import World

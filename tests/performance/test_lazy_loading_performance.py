@@ -121,7 +121,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Started:
 
 
 def test_a_start_loads_what_it_uses(usual: Started) -> None:
-    """No way to launch, no other store, no policy, nothing of the server; and it says nothing."""
+    """No way to launch, no other store, no policy, nothing of the server, and of the container's
+    neighbours none that a worker never needs; and it says nothing."""
     assert (usual.status, usual.errors, usual.log) == (0, "", [])
     assert not usual.modules & {
         "application.policies",
@@ -131,6 +132,11 @@ def test_a_start_loads_what_it_uses(usual: Started) -> None:
         "infrastructure.aws.run_instances",
         "infrastructure.aws.spot_fleets",
         "infrastructure.telemetry.memory",
+        "interfaces.write_side.configuration",
+        "interfaces.write_side.copies",
+        "interfaces.write_side.processes",
+        "interfaces.write_side.server",
+        "interfaces.write_side.simulation",
         "psycopg2",
         "sqlalchemy",
     }

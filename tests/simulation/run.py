@@ -18,7 +18,8 @@ from application.failures import StoreBusy
 from application.pausing import Pause, Resume, pause, resume
 from domain.brake import EVERYTHING, LAUNCHING
 from domain.refusals import Refusal
-from interfaces.write_side.container import WriteSide, rebuild
+from interfaces.write_side.container import WriteSide
+from interfaces.write_side.read_models import rebuild
 from tests.simulation.host_factory import HostFactory
 from tests.simulation.promises import Broken, Promises, keep
 from tests.simulation.seeds import STEPS
