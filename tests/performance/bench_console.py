@@ -22,6 +22,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 from tests.performance.bench_server import Site, command_line, publish
+from tests.performance.bench_stores import missed
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORT = ROOT / "docs/reference/performance-console.md"
@@ -45,7 +46,7 @@ all within {seconds:.0f} s. The page of machines took {beside:.0f} ms meanwhile 
 {longest:.0f} ms at most.
 Made with `{command}`.
 
-Measured on: {machine}.
+Measured on: {machine}. {missed}
 
 | page | KB | first, ms | others, ms |
 |---|---:|---:|---:|
@@ -152,6 +153,11 @@ def page(found: dict[str, Any], rounds: int, command: str) -> str:
     ]
     return PAGE.format(
         **{name: value for name, value in found.items() if name != "rows"},
+        missed=missed(
+            [(f"{name}, bytes,", size, MOST_BYTES) for name, size, _, _ in found["rows"]]
+            + [(f"{name}, seconds,", others, MOST_SECONDS) for name, _, _, others in found["rows"]],
+            least=False,
+        ),
         most_bytes=MOST_BYTES // 1000,
         most_seconds=MOST_SECONDS,
         rounds=rounds,

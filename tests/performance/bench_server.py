@@ -330,7 +330,9 @@ Ratios are medians of those of rounds in which both take turns. {missed}
 
 RequestMachines over HTTP on SQLite, each answered when it is on disk (fsync). At least half of the
 rate at which the store itself commits one after the other (aim 0.8); and {offered:,} a second
-offered, whoever waits, with a p95 of no more than 12 ms (aim 6).
+offered, whoever waits, with a p95 of no more than 12 ms (aim 6). On the page of
+[all measurements](performance.md) ten threads have the store open each for itself and queue at its
+lock, which makes fewer a second.
 
 | what | 1/s | ratio | p50 ms | p95 ms |
 |---|---:|---:|---:|---:|
