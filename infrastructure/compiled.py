@@ -98,11 +98,14 @@ def sources(site: Site, environ: Mapping[str, str]) -> tuple[list[str | None], s
 
 
 def file_facts(path: str) -> list[int] | None:
-    """What changes when a file does; None where there is none."""
+    """What changes when a file does; None where there is none. One that cannot be looked at is
+    there: reading it says why it cannot be had, and what was read of it before holds."""
     try:
         status = os.stat(path)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        return [error.errno or 0]
     return [status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino]
 
 

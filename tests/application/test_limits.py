@@ -51,6 +51,25 @@ def most_alive(world: World, seconds: float, step: float = 1.0) -> int:
     return most
 
 
+@pytest.mark.stores("sqlite")
+def test_a_file_that_cannot_be_looked_at_is_not_a_file_that_is_gone(
+    make_world: MakeWorld,
+) -> None:
+    """A link that leads to itself, as any error of the disk's: the caps that were read before
+    hold."""
+    world = limited(make_world, {"machines": CAP})
+    world.start_worker()
+    first = world.request(CAP)
+    assert world.run(60, lambda: world.status(first)["status"] == "complete")
+    path = world.root / "conf/hostledger.json"
+    path.unlink()
+    path.symlink_to(path)
+
+    world.request(2)
+
+    assert most_alive(world, 60) == CAP
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_never_more_machines_than_the_cap(make_world: MakeWorld, way: str) -> None:
     """Two requests want five together: three live, the answer names the cap, and room that a
