@@ -7,6 +7,7 @@ without it and must fail with it. `python -m tests.mutations NAME ...` tries onl
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import shutil
 import subprocess
@@ -1050,12 +1051,15 @@ def settings_without_effect() -> Iterator[Mutation]:
     from infrastructure.configuration_keys import place_of
     from tests.house.test_tuning_keys import rows
 
-    file = "infrastructure/settings.py"
-    source = (ROOT / file).read_text()
-    sections = {n.name: n for n in ast.parse(source).body if isinstance(n, ast.ClassDef)}
     for row in rows():
         model, field = place_of(row.key)
-        section = sections[model.__name__]
+        file = str(Path(inspect.getfile(model)).relative_to(ROOT))
+        source = (ROOT / file).read_text()
+        (section,) = (
+            statement
+            for statement in ast.parse(source).body
+            if isinstance(statement, ast.ClassDef) and statement.name == model.__name__
+        )
         (given,) = (
             statement
             for statement in section.body
@@ -1067,9 +1071,13 @@ def settings_without_effect() -> Iterator[Mutation]:
         before = "".join(lines[section.lineno - 1 : given.lineno - 1])
         old = "".join(lines[given.lineno - 1 : given.end_lineno])
         default = ast.unparse(given.value) if given.value else "None"
+        # The section's file may not have them.
+        names = "from typing import Annotated, Any\nfrom pydantic import BeforeValidator\n"
         held = f"    {field}: Annotated[Any, BeforeValidator(lambda _: {default})] = {default}\n"
         tests = (f"tests/{row.test}",)
-        yield Mutation(f"{row.key} is ignored", "", file, before + old, before + held, tests)
+        yield Mutation(
+            f"{row.key} is ignored", "", file, before + old, names + before + held, tests
+        )
 
 
 def changed(text: str, mutation: Mutation) -> str:
