@@ -192,42 +192,37 @@ def _bucket(value: object) -> object:
     return value
 
 
-Seconds = Annotated[
-    float, BeforeValidator(_refuse_switch), Field(gt=0, le=31_536_000, allow_inf_nan=False)
-]
-SecondsOrZero = Annotated[
-    float, BeforeValidator(_refuse_switch), Field(ge=0, le=31_536_000, allow_inf_nan=False)
-]
-Count = Annotated[int, BeforeValidator(_refuse_switch), Field(ge=1)]
-OfThousand = Annotated[int, BeforeValidator(_refuse_switch), Field(ge=1, le=1000)]
-Retries = Annotated[int, BeforeValidator(_refuse_switch), Field(ge=0, le=10)]
-Rate = Annotated[float, BeforeValidator(_refuse_switch), Field(gt=0, allow_inf_nan=False)]
-Size = Annotated[float, BeforeValidator(_refuse_switch), Field(ge=1, allow_inf_nan=False)]
+Whole = Annotated[int, BeforeValidator(_refuse_switch)]
+Number = Annotated[float, BeforeValidator(_refuse_switch)]
+Seconds = Annotated[Number, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
+SecondsOrZero = Annotated[Number, Field(ge=0, le=31_536_000, allow_inf_nan=False)]
+Count = Annotated[Whole, Field(ge=1)]
+CountOrZero = Annotated[Whole, Field(ge=0)]
+OfThousand = Annotated[Whole, Field(ge=1, le=1000)]
+Retries = Annotated[Whole, Field(ge=0, le=10)]
+Rate = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
+Size = Annotated[Number, Field(ge=1, allow_inf_nan=False)]
 Bucket = Annotated[tuple[Size, Rate], BeforeValidator(_bucket)]
 Text = Annotated[str | None, BeforeValidator(_blank_is_none)]
-Percent = Annotated[int, BeforeValidator(_refuse_switch), Field(ge=20, le=90)]
+Percent = Annotated[Whole, Field(ge=20, le=90)]
 """What Application Auto Scaling takes for DynamoDB (its user guide, target tracking)."""
-OfThousandOrZero = Annotated[int, BeforeValidator(_refuse_switch), Field(ge=0, le=1000)]
+OfThousandOrZero = Annotated[Whole, Field(ge=0, le=1000)]
 TablePrefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,200}$")]
 Region = Annotated[Text, AfterValidator(_region)]
 Endpoint = Annotated[Text, AfterValidator(_endpoint)]
+Role = Annotated[Text, AfterValidator(_role)]
+ExternalId = Annotated[Text, AfterValidator(_external_id)]
 Path = Annotated[str | None, BeforeValidator(_blank_is_none), AfterValidator(_absolute)]
-Most = Annotated[
-    Annotated[int, BeforeValidator(_refuse_switch), Field(ge=0)] | None,
-    BeforeValidator(_blank_is_none),
-]
+Most = Annotated[CountOrZero | None, BeforeValidator(_blank_is_none)]
 MostSpend = Annotated[
-    Annotated[float, BeforeValidator(_refuse_switch), Field(ge=0, allow_inf_nan=False)] | None,
+    Annotated[Number, Field(ge=0, allow_inf_nan=False)] | None,
     BeforeValidator(_blank_is_none),
 ]
 
 
-Interval = Annotated[
-    float, BeforeValidator(_refuse_switch), Field(ge=1, le=86_400, allow_inf_nan=False)
-]
+Interval = Annotated[Number, Field(ge=1, le=86_400, allow_inf_nan=False)]
 Share = Annotated[
-    Annotated[float, BeforeValidator(_refuse_switch), Field(ge=0, le=1, allow_inf_nan=False)]
-    | None,
+    Annotated[Number, Field(ge=0, le=1, allow_inf_nan=False)] | None,
     BeforeValidator(_blank_is_none),
 ]
 SecondsOrNone = Annotated[Seconds | None, BeforeValidator(_blank_is_none)]
@@ -415,9 +410,9 @@ class BotoConfig(_Section):
 class Aws(_Section):
     """How AWS is reached and how sparingly it is asked; times in seconds."""
 
-    region: Annotated[Text, AfterValidator(_region)] = None
+    region: Region = None
     """A region code. Needed by the first AWS call, not for reading templates."""
-    endpoint_url: Annotated[Text, AfterValidator(_endpoint)] = None
+    endpoint_url: Endpoint = None
     """EC2's address, when it is not the region's public one; without a scheme it is https."""
     credential_file: Path = None
     """An AWS credentials file, an absolute path. None: whatever boto3 finds by itself, such as the
@@ -432,9 +427,9 @@ class Aws(_Section):
     credential_renew_margin: SecondsOrZero = 300
     """Seconds before their end at which credentials of `credential_script` or `assume_role` are
     renewed."""
-    assume_role: Annotated[Text, AfterValidator(_role)] = None
+    assume_role: Role = None
     """The ARN of a role that is assumed with these credentials, for all calls. None: none is."""
-    external_id: Annotated[Text, AfterValidator(_external_id)] = None
+    external_id: ExternalId = None
     """The external id that the role's trust policy asks for. None: none is sent."""
     proxy: Annotated[Text, AfterValidator(_proxy)] = None
     """The proxy to AWS, as http://host:port. None: whatever boto3 finds by itself (HTTPS_PROXY)."""
@@ -459,7 +454,7 @@ class Aws(_Section):
     hosts: then the request is cancelled, or the machine returned."""
     tag_instance_id: bool = False
     """Whether a running machine and its volumes get the tag InstanceID, with the machine's id."""
-    interruption_queue: Annotated[Text, AfterValidator(_endpoint)] = None
+    interruption_queue: Endpoint = None
     """The URL of the SQS queue into which EventBridge puts EC2's interruption warnings and
     rebalance recommendations. None: an interruption is seen by the next sweep."""
     spot_terminate_on_reclaim: bool = False
@@ -507,9 +502,9 @@ class Limits(Caps):
 class Account(_Section):
     """One of several places to buy machines: what differs there from `provider.aws`."""
 
-    region: Annotated[Text, AfterValidator(_region)] = None
+    region: Region = None
     """Its region. None: that of `provider.aws`."""
-    endpoint_url: Annotated[Text, AfterValidator(_endpoint)] = None
+    endpoint_url: Endpoint = None
     """EC2's address there. None: that of `provider.aws`."""
     credential_file: Path = None
     """A credentials file of its own. None: that of `provider.aws`."""
@@ -521,17 +516,17 @@ class Account(_Section):
     credential_renew_margin: SecondsOrZero | None = None
     """Seconds before their end at which its credentials are renewed. None: that of
     `provider.aws`."""
-    assume_role: Annotated[Text, AfterValidator(_role)] = None
+    assume_role: Role = None
     """The role that is assumed for it: the way to another AWS account without keys of it. None:
     that of `provider.aws`, unless the account has credentials of its own."""
-    external_id: Annotated[Text, AfterValidator(_external_id)] = None
+    external_id: ExternalId = None
     """The external id that this role asks for. None: that of `provider.aws`."""
-    interruption_queue: Annotated[Text, AfterValidator(_endpoint)] = None
+    interruption_queue: Endpoint = None
     """The queue of its interruption warnings. None: it has none; that of `provider.aws` is not
     its."""
-    priority: Annotated[int, BeforeValidator(_refuse_switch)] = 0
+    priority: Whole = 0
     """With `provider.selection` priority the lowest comes first."""
-    weight: Annotated[float, BeforeValidator(_refuse_switch), Field(gt=0)] = 1
+    weight: Annotated[Number, Field(gt=0)] = 1
     """With `provider.selection` weighted its share of the machines."""
 
 
@@ -595,7 +590,7 @@ class Logging(_Section):
     """The least level that is written."""
     max_file_size: Count = 10
     """MB (of 1,000,000 bytes) after which the log is rotated."""
-    max_rotate: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=0)] = 5
+    max_rotate: CountOrZero = 5
     """Old log files that are kept; with 0 the log is never rotated."""
 
 
@@ -644,7 +639,7 @@ class Monitoring(_Section):
 class Retention(_Section):
     """What `hostledger store archive` may take out of the live store."""
 
-    days: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=0, le=36_500)] = 0
+    days: Annotated[Whole, Field(ge=0, le=36_500)] = 0
     """Days that requests, returns, launches, terminations and machines stay in the live store after
     their end, until `hostledger store archive` takes them out. 0: for ever."""
     legal_hold: Annotated[list[Text], BeforeValidator(_list_from_variable)] = []
@@ -700,7 +695,7 @@ class Server(_Section):
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     """The address to listen on; every address is `0.0.0.0` or `::`."""
-    port: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=0, le=65535)] = 8765
+    port: Annotated[Whole, Field(ge=0, le=65535)] = 8765
     """The port; 0 is any that is free."""
     socket: Path = None
     """A Unix socket to listen on in place of host and port, an absolute path; mode 0660."""
@@ -736,7 +731,7 @@ class Server(_Section):
 def _bytes(value: object) -> object:
     """ "100MB" as bytes."""
     if not isinstance(value, str):
-        return _refuse_switch(value)
+        return value
     found = re.fullmatch(r"([0-9]+) *([KMG]?)B?", value.strip(), re.IGNORECASE)
     if found is None:
         raise ValueError("a size such as 100MB is needed")
@@ -744,9 +739,8 @@ def _bytes(value: object) -> object:
 
 
 Bytes = Annotated[
-    int,
+    CountOrZero,
     BeforeValidator(_bytes),
-    Field(ge=0),
     WithJsonSchema(
         {
             "anyOf": [
@@ -766,7 +760,7 @@ class Memory(_Section):
     gc_threshold: Annotated[Count | None, BeforeValidator(_blank_is_none)] = None
     """Objects made, less those freed, after which Python looks for garbage in its youngest
     generation. None: as Python has it."""
-    object_pool_size: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=0)] = 0
+    object_pool_size: CountOrZero = 0
     """Requests, batches and machines that the worker keeps as they were last read, so that only
     later events of one are read again; 0: none."""
 
@@ -774,17 +768,17 @@ class Memory(_Section):
 class Cpu(_Section):
     """Processes, threads and processors."""
 
-    worker_processes: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=1, le=64)] = 1
+    worker_processes: Annotated[Whole, Field(ge=1, le=64)] = 1
     """Processes of `server run` that answer at one address. What is limited or kept in memory is so
     in each of them."""
-    thread_pool_size: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=1, le=64)] = 1
+    thread_pool_size: Annotated[Whole, Field(ge=1, le=64)] = 1
     """Threads in which the worker asks an account after many machines by their ids: so many calls
     of `batch_sizes.describe_instances` ids at a time. Calls that change something are made one
     after the other."""
     async_operations: bool = True
     """Whether a worker acts beside the scripts. false: `worker.mode` is `inline`."""
     cpu_affinity: Annotated[
-        list[Annotated[int, BeforeValidator(_refuse_switch), Field(ge=0)]] | None,
+        list[CountOrZero] | None,
         BeforeValidator(_list_from_variable),
         BeforeValidator(_blank_is_none),
     ] = None
@@ -841,7 +835,7 @@ class LazyLoading(_Section):
     debug_timing: bool = False
     """Whether the log tells what was loaded, when and in how many seconds. `PERFORMANCE_DEBUG=true`
     in the environment says so, too."""
-    max_concurrent_loads: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=1, le=64)] = 5
+    max_concurrent_loads: Annotated[Whole, Field(ge=1, le=64)] = 5
     """Threads in which components are loaded where all are at the start."""
 
 
@@ -870,9 +864,9 @@ class Processing(_Section):
     max_concurrent_requests: Count = 500
     """Requests that a server process works on at a time; more wait. Streams of events are not
     counted: `server.max_streams` bounds them."""
-    request_queue_size: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=0)] = 1000
+    request_queue_size: CountOrZero = 1000
     """Requests that wait; 503 beyond."""
-    worker_threads: Annotated[int, BeforeValidator(_refuse_switch), Field(ge=1, le=64)] = 1
+    worker_threads: Annotated[Whole, Field(ge=1, le=64)] = 1
     """Accounts whose instances the worker looks at at a time, when their sweeps are due together.
     What follows from them is recorded one after the other."""
     batch_processing: BatchProcessing = BatchProcessing()
