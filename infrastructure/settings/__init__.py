@@ -6,20 +6,36 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
+from infrastructure.settings.kinds import (
+    Count,
+    CountOrZero,
+    Endpoint,
+    Number,
+    OfThousand,
+    Path,
+    Rate,
+    Region,
+    Seconds,
+    SecondsOrZero,
+    Section,
+    Text,
+    Whole,
+    blank_is_none,
+    clash,
+    from_variable,
+    is_address,
+    list_from_variable,
+)
 from infrastructure.storage.address import sections_of
 
 LEASE_MARGIN = 10
@@ -50,43 +66,6 @@ DEFAULT_BUCKETS: Mapping[str, tuple[float, float]] = {
 """80 % of EC2's: the rest is for everybody else in the account."""
 
 LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
-
-
-def _refuse_switch(value: object) -> object:
-    if not isinstance(value, bool):
-        return value
-    raise ValueError("a number is needed")  # else pydantic takes true for 1
-
-
-def _blank_is_none(value: object) -> object:
-    return None if isinstance(value, str) and not value.strip() else value
-
-
-def _absolute(path: str | None) -> str | None:
-    if path is not None and not path.startswith("/"):
-        raise ValueError("an absolute path is needed: HostFactory's working directory is unknown")
-    return path
-
-
-def _region(region: str | None) -> str | None:
-    if region is None:
-        return None
-    zone = re.fullmatch(r"([a-z]{2}(?:-[a-z]+)+-\d+)[a-z]", region)
-    if zone:
-        raise ValueError(f"this is an availability zone; its region is {zone[1]}")
-    if not re.fullmatch(r"[a-z0-9-]{1,64}", region):
-        raise ValueError("a region code such as us-west-2 is needed")
-    return region
-
-
-def _endpoint(url: str | None) -> str | None:
-    if url is None:
-        return None
-    if "://" not in url:
-        url = f"https://{url}"  # IBM's files name hosts without a scheme
-    if not _is_address(url):
-        raise ValueError("a URL such as https://ec2.us-west-2.amazonaws.com is needed")
-    return url
 
 
 def _store_place(url: str | None) -> str | None:
@@ -126,7 +105,7 @@ def _topic(arn: str | None) -> str | None:
 
 
 def _webhook(url: str | None) -> str | None:
-    if url is None or _is_address(url):
+    if url is None or is_address(url):
         return url
     raise ValueError("a URL such as https://alerts.example.org/hook is needed")
 
@@ -138,19 +117,9 @@ def _period(text: str) -> str:
 
 
 def _proxy(url: str | None) -> str | None:
-    if url is None or (_is_address(url) and re.fullmatch(r"https?://[^/?#]+:[0-9]+/?", url)):
+    if url is None or (is_address(url) and re.fullmatch(r"https?://[^/?#]+:[0-9]+/?", url)):
         return url
     raise ValueError("a proxy is given as http://host:port")
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:  # a port that is no number, half a bracket
-        return False
-    usable = parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
-    return usable and not re.search(r"\s", url)
 
 
 def log_level(value: object) -> object:
@@ -158,26 +127,6 @@ def log_level(value: object) -> object:
         return value
     level = value.strip().upper().removeprefix("LOG_")
     return "WARN" if level == "WARNING" else level
-
-
-def _from_variable(value: object) -> object:
-    """An object of which the keys are the site's own is one variable, as JSON."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        raise ValueError("a JSON object is needed") from None
-
-
-def _list_from_variable(value: object) -> object:
-    """A list is one variable too."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        raise ValueError("a JSON list is needed") from None
 
 
 def _bucket(value: object) -> object:
@@ -192,51 +141,34 @@ def _bucket(value: object) -> object:
     return value
 
 
-Whole = Annotated[int, BeforeValidator(_refuse_switch)]
-Number = Annotated[float, BeforeValidator(_refuse_switch)]
-Seconds = Annotated[Number, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
-SecondsOrZero = Annotated[Number, Field(ge=0, le=31_536_000, allow_inf_nan=False)]
-Count = Annotated[Whole, Field(ge=1)]
-CountOrZero = Annotated[Whole, Field(ge=0)]
-OfThousand = Annotated[Whole, Field(ge=1, le=1000)]
 Retries = Annotated[Whole, Field(ge=0, le=10)]
-Rate = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
 Size = Annotated[Number, Field(ge=1, allow_inf_nan=False)]
 Bucket = Annotated[tuple[Size, Rate], BeforeValidator(_bucket)]
-Text = Annotated[str | None, BeforeValidator(_blank_is_none)]
 Percent = Annotated[Whole, Field(ge=20, le=90)]
 """What Application Auto Scaling takes for DynamoDB (its user guide, target tracking)."""
 OfThousandOrZero = Annotated[Whole, Field(ge=0, le=1000)]
 TablePrefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,200}$")]
-Region = Annotated[Text, AfterValidator(_region)]
-Endpoint = Annotated[Text, AfterValidator(_endpoint)]
 Role = Annotated[Text, AfterValidator(_role)]
 ExternalId = Annotated[Text, AfterValidator(_external_id)]
-Path = Annotated[str | None, BeforeValidator(_blank_is_none), AfterValidator(_absolute)]
-Most = Annotated[CountOrZero | None, BeforeValidator(_blank_is_none)]
+Most = Annotated[CountOrZero | None, BeforeValidator(blank_is_none)]
 MostSpend = Annotated[
     Annotated[Number, Field(ge=0, allow_inf_nan=False)] | None,
-    BeforeValidator(_blank_is_none),
+    BeforeValidator(blank_is_none),
 ]
-
 
 Interval = Annotated[Number, Field(ge=1, le=86_400, allow_inf_nan=False)]
 Share = Annotated[
     Annotated[Number, Field(ge=0, le=1, allow_inf_nan=False)] | None,
-    BeforeValidator(_blank_is_none),
+    BeforeValidator(blank_is_none),
 ]
-SecondsOrNone = Annotated[Seconds | None, BeforeValidator(_blank_is_none)]
+SecondsOrNone = Annotated[Seconds | None, BeforeValidator(blank_is_none)]
 Period = Annotated[str, AfterValidator(_period)]
 PostgresqlUrl = Annotated[Text, AfterValidator(_postgresql)]
 CheckpointPlace = Annotated[Text, AfterValidator(_checkpoint_place)]
 StorePlace = Annotated[Text, AfterValidator(_store_place)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SqliteStrategy(_Section):
+class SqliteStrategy(Section):
     """Where the SQLite ledger lies; None: below `$HF_PROVIDER_WORKDIR`."""
 
     path: Path = None
@@ -244,7 +176,7 @@ class SqliteStrategy(_Section):
     `$HF_PROVIDER_WORKDIR/hostledger`."""
 
 
-class SqlStrategy(_Section):
+class SqlStrategy(Section):
     """PostgreSQL, and SQLAlchemy's pool in worker and server."""
 
     url: PostgresqlUrl = None
@@ -264,7 +196,7 @@ class SqlStrategy(_Section):
     """Answers kept."""
 
 
-class AutoScaling(_Section):
+class AutoScaling(Section):
     """Application Auto Scaling of tables with provisioned capacity."""
 
     enabled: bool = False
@@ -281,7 +213,7 @@ class AutoScaling(_Section):
     """Write capacity units, at most."""
 
 
-class DynamodbStrategy(_Section):
+class DynamodbStrategy(Section):
     """Tables in DynamoDB."""
 
     table_prefix: TablePrefix = "hostledger"
@@ -295,7 +227,7 @@ class DynamodbStrategy(_Section):
     auto_scaling: AutoScaling = AutoScaling()
 
 
-class JsonStrategy(_Section):
+class JsonStrategy(Section):
     """JSON lines that a person reads with `less`."""
 
     base_path: Path = None
@@ -314,7 +246,7 @@ class JsonStrategy(_Section):
     and their outcomes are always on disk before they are told."""
 
 
-class Storage(_Section):
+class Storage(Section):
     """What the ledger is kept in."""
 
     url: StorePlace = None
@@ -349,7 +281,7 @@ class Storage(_Section):
         return merged
 
 
-class Worker(_Section):
+class Worker(Section):
     """The process that owns AWS; times in seconds."""
 
     mode: Literal["auto", "external", "inline"] = "auto"
@@ -367,7 +299,7 @@ class Worker(_Section):
     off."""
 
 
-class BatchSizes(_Section):
+class BatchSizes(Section):
     """Ids in one call by id."""
 
     describe_instances: OfThousand = 200
@@ -380,7 +312,7 @@ class BatchSizes(_Section):
     get the machine's id."""
 
 
-class Timeouts(_Section):
+class Timeouts(Section):
     """Seconds, of every AWS call."""
 
     connect_timeout: Seconds = 3
@@ -389,7 +321,7 @@ class Timeouts(_Section):
     """Seconds to wait for AWS's answer. `inline`: at most four tenths of `worker.turn_budget`."""
 
 
-class BotoRetries(_Section):
+class BotoRetries(Section):
     """botocore's own retries; `max_attempts` counts the first attempt too."""
 
     max_attempts: Count = 1
@@ -399,7 +331,7 @@ class BotoRetries(_Section):
     use it."""
 
 
-class BotoConfig(_Section):
+class BotoConfig(Section):
     """What is handed to botocore as it is."""
 
     max_pool_connections: Count = 10
@@ -407,7 +339,7 @@ class BotoConfig(_Section):
     retries: BotoRetries = BotoRetries()
 
 
-class Aws(_Section):
+class Aws(Section):
     """How AWS is reached and how sparingly it is asked; times in seconds."""
 
     region: Region = None
@@ -482,7 +414,7 @@ class Aws(_Section):
         return {**DEFAULT_BUCKETS, **value} if isinstance(value, dict) else value
 
 
-class Caps(_Section):
+class Caps(Section):
     """Most machines at a time and most spend per hour; null is no limit."""
 
     machines: Most = None
@@ -495,11 +427,11 @@ class Caps(_Section):
 class Limits(Caps):
     """What launching never goes beyond, for the deployment and for single templates."""
 
-    templates: Annotated[dict[str, Caps], BeforeValidator(_from_variable)] = {}
+    templates: Annotated[dict[str, Caps], BeforeValidator(from_variable)] = {}
     """Template id -> `machines` and `spend_per_hour` of that template alone."""
 
 
-class Account(_Section):
+class Account(Section):
     """One of several places to buy machines: what differs there from `provider.aws`."""
 
     region: Region = None
@@ -530,7 +462,7 @@ class Account(_Section):
     """With `provider.selection` weighted its share of the machines."""
 
 
-class Provider(_Section):
+class Provider(Section):
     """What a request may take; `fulfilment_deadline` in seconds."""
 
     fulfilment_deadline: Seconds = 300
@@ -540,7 +472,7 @@ class Provider(_Section):
     aws: Aws = Aws()
     accounts: Annotated[
         dict[Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,64}$")], Account],
-        BeforeValidator(_from_variable),
+        BeforeValidator(from_variable),
     ] = {}
     """Name -> where machines are bought: credentials and a region. None: one, called `default`,
     that is `provider.aws`. A template runs in those that it names, without any in the first."""
@@ -569,7 +501,7 @@ def _place(aws: Aws, account: Account) -> Aws:
     return aws.model_copy(update={**dropped, **own})
 
 
-class Audit(_Section):
+class Audit(Section):
     """What proves that the ledger was not changed."""
 
     checkpoint_to: CheckpointPlace = None
@@ -581,7 +513,7 @@ class Audit(_Section):
     there is none, and without one no checkpoint is taken."""
 
 
-class Logging(_Section):
+class Logging(Section):
     """The log file: `max_file_size` in MB, `max_rotate` old files kept."""
 
     level: Annotated[
@@ -594,7 +526,7 @@ class Logging(_Section):
     """Old log files that are kept; with 0 the log is never rotated."""
 
 
-class Alerts(_Section):
+class Alerts(Section):
     """What is told to whom when something is not as it should be; each key alone may be set."""
 
     response_time_threshold: SecondsOrNone = None
@@ -616,7 +548,7 @@ class Alerts(_Section):
     10 s. None: none."""
 
 
-class PerformanceMonitoring(_Section):
+class PerformanceMonitoring(Section):
     """Figures of worker and server, and what is made of them; times in seconds."""
 
     enabled: bool = True
@@ -630,24 +562,24 @@ class PerformanceMonitoring(_Section):
     alerts: Alerts = Alerts()
 
 
-class Monitoring(_Section):
+class Monitoring(Section):
     """What is measured."""
 
     performance: PerformanceMonitoring = PerformanceMonitoring()
 
 
-class Retention(_Section):
+class Retention(Section):
     """What `hostledger store archive` may take out of the live store."""
 
     days: Annotated[Whole, Field(ge=0, le=36_500)] = 0
     """Days that requests, returns, launches, terminations and machines stay in the live store after
     their end, until `hostledger store archive` takes them out. 0: for ever."""
-    legal_hold: Annotated[list[Text], BeforeValidator(_list_from_variable)] = []
+    legal_hold: Annotated[list[Text], BeforeValidator(list_from_variable)] = []
     """Ids of requests, returns, machines, batches or templates, or patterns of them (`req-0f8f*`):
     they and all that belongs to them stay, whatever their age. In the environment a JSON list."""
 
 
-class Reports(_Section):
+class Reports(Section):
     """What `hostledger report` needs to know besides the ledger."""
 
     prices: Path = None
@@ -656,12 +588,12 @@ class Reports(_Section):
 
 
 def _issuer(url: str | None) -> str | None:
-    if url is None or (_is_address(url) and url.startswith(("https://", "http://127.0.0.1:"))):
+    if url is None or (is_address(url) and url.startswith(("https://", "http://127.0.0.1:"))):
         return url
     raise ValueError("an https URL is needed")
 
 
-class Oidc(_Section):
+class Oidc(Section):
     """Tokens of an identity provider (OpenID Connect), beside those of `hostledger tokens`."""
 
     issuer: Annotated[Text, AfterValidator(_issuer)] = None
@@ -673,14 +605,14 @@ class Oidc(_Section):
     role_claim: Annotated[str, Field(min_length=1)] = "roles"
     """The claim with the names of roles: a list, or words."""
     roles: Annotated[
-        dict[str, Literal["viewer", "operator", "admin"]], BeforeValidator(_from_variable)
+        dict[str, Literal["viewer", "operator", "admin"]], BeforeValidator(from_variable)
     ] = {"viewer": "viewer", "operator": "operator", "admin": "admin"}
     """Name in that claim -> the role here; the highest holds."""
 
     @model_validator(mode="after")
     def _refuse_any_audience(self) -> Self:
         if self.issuer is not None and self.audience is None:
-            raise _clash(
+            raise clash(
                 "server.oidc.issuer is set without server.oidc.audience: tokens that were made "
                 "for other programs would be accepted",
                 "set the audience that the provider gives to this server's tokens",
@@ -690,7 +622,7 @@ class Oidc(_Section):
         return self
 
 
-class Server(_Section):
+class Server(Section):
     """`hostledger server run`: queries, commands and the console over HTTP."""
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
@@ -719,7 +651,7 @@ class Server(_Section):
     @model_validator(mode="after")
     def _refuse_half_a_certificate(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise _clash(
+            raise clash(
                 "server.tls_certificate and server.tls_key go together",
                 "set both, or neither",
                 "server.tls_certificate",
@@ -752,12 +684,12 @@ Bytes = Annotated[
 ]
 
 
-class Memory(_Section):
+class Memory(Section):
     """What worker and server keep in memory."""
 
     max_cache_size: Bytes = 100_000_000
     """Bytes of answers that the server keeps until the log goes on, such as "100MB"; 0: none."""
-    gc_threshold: Annotated[Count | None, BeforeValidator(_blank_is_none)] = None
+    gc_threshold: Annotated[Count | None, BeforeValidator(blank_is_none)] = None
     """Objects made, less those freed, after which Python looks for garbage in its youngest
     generation. None: as Python has it."""
     object_pool_size: CountOrZero = 0
@@ -765,7 +697,7 @@ class Memory(_Section):
     later events of one are read again; 0: none."""
 
 
-class Cpu(_Section):
+class Cpu(Section):
     """Processes, threads and processors."""
 
     worker_processes: Annotated[Whole, Field(ge=1, le=64)] = 1
@@ -779,8 +711,8 @@ class Cpu(_Section):
     """Whether a worker acts beside the scripts. false: `worker.mode` is `inline`."""
     cpu_affinity: Annotated[
         list[CountOrZero] | None,
-        BeforeValidator(_list_from_variable),
-        BeforeValidator(_blank_is_none),
+        BeforeValidator(list_from_variable),
+        BeforeValidator(blank_is_none),
     ] = None
     """Processors that worker and server run on, by their numbers. None: all. One that the machine
     does not have, or that this process may not use, is warned about in the log and left out."""
@@ -815,7 +747,7 @@ Component = Literal[
 `journal` and `settings`."""
 
 
-class LazyLoading(_Section):
+class LazyLoading(Section):
     """When worker and server load what they are made of. The five scripts always load what they
     use, when they use it."""
 
@@ -830,7 +762,7 @@ class LazyLoading(_Section):
     connection_mode: Literal["lazy", "eager"] = "lazy"
     """When connections to the store and to AWS are opened: lazy, each when it is first used; eager,
     at the start, which fails where one is refused."""
-    preload_critical: Annotated[list[Component], BeforeValidator(_list_from_variable)] = []
+    preload_critical: Annotated[list[Component], BeforeValidator(list_from_variable)] = []
     """Components that are loaded before all others, by name. In the environment a JSON list."""
     debug_timing: bool = False
     """Whether the log tells what was loaded, when and in how many seconds. `PERFORMANCE_DEBUG=true`
@@ -839,7 +771,7 @@ class LazyLoading(_Section):
     """Threads in which components are loaded where all are at the start."""
 
 
-class Performance(_Section):
+class Performance(Section):
     """What worker and server take of the machine."""
 
     lazy_loading: LazyLoading = LazyLoading()
@@ -847,7 +779,7 @@ class Performance(_Section):
     cpu: Cpu = Cpu()
 
 
-class BatchProcessing(_Section):
+class BatchProcessing(Section):
     """How much the worker takes together."""
 
     enabled: bool = True
@@ -858,7 +790,7 @@ class BatchProcessing(_Section):
     """Most seconds that a burst of commands is let come in before its turn, to share launches."""
 
 
-class Processing(_Section):
+class Processing(Section):
     """How much is done at a time. The five scripts are never refused."""
 
     max_concurrent_requests: Count = 500
@@ -872,7 +804,7 @@ class Processing(_Section):
     batch_processing: BatchProcessing = BatchProcessing()
 
 
-class Settings(_Section):
+class Settings(Section):
     """Everything a site may choose, validated and frozen; `Settings()` is the defaults."""
 
     storage: Storage = Storage()
@@ -896,7 +828,7 @@ class Settings(_Section):
         if settings.performance.cpu.async_operations or worker.mode == "inline":
             return settings
         if "mode" in worker.model_fields_set:
-            raise _clash(
+            raise clash(
                 "performance.cpu.async_operations is false, so that each call works, but "
                 f"worker.mode is {worker.mode}",
                 "take one of them out",
@@ -911,7 +843,7 @@ class Settings(_Section):
         timeouts = self.provider.aws.timeouts
         shortest = timeouts.connect_timeout + timeouts.read_timeout + LEASE_MARGIN
         if self.worker.lease_time < shortest:
-            raise _clash(
+            raise clash(
                 f"worker.lease_time ({self.worker.lease_time:g} s) is less than {shortest:g} s: "
                 f"provider.aws.timeouts.connect_timeout ({timeouts.connect_timeout:g} s) + "
                 f"provider.aws.timeouts.read_timeout ({timeouts.read_timeout:g} s) + "
@@ -931,7 +863,7 @@ class Settings(_Section):
         for name in ("launch_chunk", "fleet_chunk"):
             chunk, key = getattr(aws, name), f"provider.aws.{name}"
             if chunk > size:
-                raise _clash(
+                raise clash(
                     f"{key} ({chunk}) is more than {bucket} ever holds ({size:g})",
                     "make the chunk smaller or the bucket larger",
                     key,
@@ -946,7 +878,7 @@ class Settings(_Section):
         for name, aws in self.provider.places().items() if self.provider.accounts else ():
             key = f"provider.accounts.{name}"
             if aws.region is None:
-                raise _clash(
+                raise clash(
                     f"{key} has no region, and there is no provider.aws.region",
                     "give it one",
                     "provider.accounts",
@@ -961,14 +893,9 @@ class Settings(_Section):
             )
             other = seen.setdefault((*who, aws.region, aws.endpoint_url or ""), name)
             if other != name:
-                raise _clash(
+                raise clash(
                     f"{key} and provider.accounts.{other} are the same AWS account and region",
                     "take one of them out, or give it a region or credentials of its own",
                     "provider.accounts",
                 )
         return self
-
-
-def _clash(problem: str, next_step: str, *keys: str) -> PydanticCustomError:
-    context = {"problem": problem, "next_step": next_step, "keys": keys}
-    return PydanticCustomError("clash", "{problem}", context)
