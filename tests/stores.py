@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from application import crash_points
 from infrastructure.read_models.sql import SqlReadModel
-from infrastructure.settings import Storage as StorageSettings
+from infrastructure.settings.storage import Storage as StorageSettings
 from infrastructure.site import Site
 from infrastructure.storage import storage_of
 from infrastructure.storage.sqlite import SqliteStorage

@@ -70,7 +70,8 @@ def simulation(
             "(pip install 'hostledger[sandbox]')"
         ) from None
     from infrastructure.sandbox.simulation import SimulatedClock, simulated_places
-    from infrastructure.settings import Monitoring, PerformanceMonitoring, Settings, Storage
+    from infrastructure.settings import Monitoring, PerformanceMonitoring, Settings
+    from infrastructure.settings.storage import Storage
     from infrastructure.storage import storage_of
 
     numbers = count(1)

@@ -26,7 +26,7 @@ from infrastructure.event_store.postgresql_driver import Connection, Session
 from infrastructure.event_store.postgresql_setup import build as build_postgresql
 from infrastructure.event_store.recorders import StoreFactory, StoreRecorder, StrictMapper
 from infrastructure.event_store.sqlite_setup import _build as build_sqlite
-from infrastructure.settings import JsonStrategy, Storage
+from infrastructure.settings.storage import JsonStrategy, Storage
 from tests.fakes.clock import FakeClock
 from tests.stores import STORES, Place
 

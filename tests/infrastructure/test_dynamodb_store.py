@@ -34,7 +34,7 @@ from infrastructure.event_store import dynamodb_client, dynamodb_http
 from infrastructure.event_store.dynamodb_client import LOG, Tables
 from infrastructure.event_store.dynamodb_log import read_head, read_log
 from infrastructure.sandbox.dynamodb import DynamoDb
-from infrastructure.settings import Storage as StorageSettings
+from infrastructure.settings.storage import Storage as StorageSettings
 from infrastructure.site import Site
 from infrastructure.storage.dynamodb import DynamodbStorage
 from tests.fakes.clock import FakeClock

@@ -25,7 +25,7 @@ from infrastructure.event_store.json_lines import JsonEventStore
 from infrastructure.event_store.json_log import Reader, body_of, compose_line, text_of
 from infrastructure.event_store.json_setup import create_json_store
 from infrastructure.event_store.json_streams import path_of
-from infrastructure.settings import JsonStrategy
+from infrastructure.settings.storage import JsonStrategy
 from tests.fakes.clock import FakeClock
 
 ACTOR = {"user": "test"}
