@@ -25,14 +25,13 @@ from infrastructure.settings import (
     LEASE_MARGIN,
     LOG_LEVELS,
     LONGEST_CONNECT,
-    SAFE_SETTLE_GAP,
     Account,
     Caps,
     Settings,
-    Timeouts,
     Worker,
     log_level,
 )
+from infrastructure.settings.aws import SAFE_SETTLE_GAP, Timeouts
 from infrastructure.storage.address import sections_of
 
 FLAG = "--set"

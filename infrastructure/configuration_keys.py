@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from infrastructure.settings import DEFAULT_BUCKETS, Settings
+from infrastructure.settings import Settings
+from infrastructure.settings.aws import DEFAULT_BUCKETS
 
 ENVIRONMENT_PREFIX = "HOSTLEDGER_"
 

@@ -16,7 +16,7 @@ from domain.capacity import CREATE_FLEET, CREATE_GROUP, REQUEST_SPOT_FLEET, RUN_
 from infrastructure.aws import credentials
 from infrastructure.aws.errors import THROTTLED, failure
 from infrastructure.aws.throttle import Breaker, Bucket
-from infrastructure.settings import MUTATING, NON_MUTATING, Aws
+from infrastructure.settings.aws import MUTATING, NON_MUTATING, Aws
 from infrastructure.telemetry.journal import Journal
 
 LAUNCHED_INSTANCES = "RunInstances:instances"

@@ -36,7 +36,7 @@ from infrastructure.aws.notices import Notices
 from infrastructure.aws.resolving import Resolving
 from infrastructure.aws.tags import DEPLOYMENT, launch_tags
 from infrastructure.aws.user_data import user_data_of, with_user_data
-from infrastructure.settings import Aws
+from infrastructure.settings.aws import Aws
 from infrastructure.telemetry.journal import Journal
 
 SMALLEST_PAGE = 5

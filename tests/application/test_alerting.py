@@ -313,7 +313,7 @@ def test_a_topic_gets_it_by_sns(make_world: Callable[..., World], receiver: Rece
     )
     topic = "arn:aws:sns:eu-west-1:123456789012:alerts"
     from infrastructure.aws.client import Connection
-    from infrastructure.settings import Aws
+    from infrastructure.settings.aws import Aws
     from infrastructure.telemetry.journal import Journal
     from infrastructure.telemetry.sinks import sns
 

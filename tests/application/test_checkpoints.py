@@ -16,7 +16,7 @@ from infrastructure.aws.client import Connection
 from infrastructure.checkpoints import CheckpointFile, read_key, safe_of
 from infrastructure.sandbox.clients import attach
 from infrastructure.sandbox.wire import AwsRequest, AwsResponse
-from infrastructure.settings import Aws
+from infrastructure.settings.aws import Aws
 from infrastructure.telemetry.journal import Journal
 from tests.fakes.clock import FakeClock
 from tests.infrastructure.aws_cloud import LOGGING

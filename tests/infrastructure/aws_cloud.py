@@ -9,7 +9,7 @@ from application.ports import Launched, Planned
 from domain.capacity import RUN_INSTANCES, Pool, launch_api, pools_of, price_type
 from infrastructure.aws.ec2 import Ec2
 from infrastructure.sandbox.ec2 import Sandbox
-from infrastructure.settings import Aws
+from infrastructure.settings.aws import Aws
 from infrastructure.telemetry.journal import Journal
 from tests.fakes.clock import FakeClock
 

@@ -12,7 +12,7 @@ import pytest
 
 from application.ports import CallFailed
 from infrastructure.aws.client import Connection
-from infrastructure.settings import Aws
+from infrastructure.settings.aws import Aws
 from infrastructure.telemetry.journal import Journal
 from tests.fakes.clock import FakeClock
 from tests.infrastructure.aws_cloud import LOGGING
