@@ -25,13 +25,12 @@ from infrastructure.settings import (
     LEASE_MARGIN,
     LOG_LEVELS,
     LONGEST_CONNECT,
-    Account,
-    Caps,
     Settings,
     Worker,
     log_level,
 )
 from infrastructure.settings.aws import SAFE_SETTLE_GAP, Timeouts
+from infrastructure.settings.provider import Account, Caps
 from infrastructure.storage.address import sections_of
 
 FLAG = "--set"

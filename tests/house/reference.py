@@ -23,7 +23,7 @@ from infrastructure.configuration_keys import (
     environment_name,
     schema,
 )
-from infrastructure.settings import Account, Caps
+from infrastructure.settings.provider import Account, Caps
 from infrastructure.telemetry.exposition import families_of
 from infrastructure.telemetry.metrics import COUNTER, METRICS, PREFIX, MetricsCollector
 from interfaces.bench import picture, telling

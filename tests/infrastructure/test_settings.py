@@ -21,8 +21,9 @@ from infrastructure.configuration import (
     without_secrets,
 )
 from infrastructure.configuration_keys import environment_name
-from infrastructure.settings import Account, Caps, Settings
+from infrastructure.settings import Settings
 from infrastructure.settings.aws import Aws
+from infrastructure.settings.provider import Account, Caps
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "ibm" / "awsprov_config.json"
 REGION = {"AWS_REGION": "eu-west-1"}
