@@ -14,8 +14,8 @@ from application.ports import CallFailed
 from infrastructure.aws import credentials
 from infrastructure.aws.client import Connection, _endpoint
 from infrastructure.sandbox.ec2 import Sandbox
-from infrastructure.settings import LEASE_MARGIN
 from infrastructure.settings.aws import Aws
+from infrastructure.settings.worker import LEASE_MARGIN
 from infrastructure.telemetry.journal import Journal
 from tests.fakes.clock import FakeClock
 from tests.infrastructure.aws_cloud import CONTENT, LOGGING, Place
