@@ -21,9 +21,10 @@ from infrastructure.configuration_keys import (
     nearest,
     value_at,
 )
-from infrastructure.settings import LOG_LEVELS, LONGEST_CONNECT, Settings, log_level
+from infrastructure.settings import LONGEST_CONNECT, Settings
 from infrastructure.settings.aws import SAFE_SETTLE_GAP, Timeouts
 from infrastructure.settings.provider import Account, Caps
+from infrastructure.settings.telemetry import LOG_LEVELS, log_level
 from infrastructure.settings.worker import LEASE_MARGIN, Worker
 from infrastructure.storage.address import sections_of
 

@@ -70,8 +70,9 @@ def simulation(
             "(pip install 'hostledger[sandbox]')"
         ) from None
     from infrastructure.sandbox.simulation import SimulatedClock, simulated_places
-    from infrastructure.settings import Monitoring, PerformanceMonitoring, Settings
+    from infrastructure.settings import Settings
     from infrastructure.settings.storage import Storage
+    from infrastructure.settings.telemetry import Monitoring, PerformanceMonitoring
     from infrastructure.storage import storage_of
 
     numbers = count(1)
