@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, get_args
 import pytest
 
 from infrastructure.configuration import environment_name
-from infrastructure.settings import Component
+from infrastructure.settings.performance import Component
 from interfaces.components import ALIASES
 from interfaces.loading import OURS
 from interfaces.write_side.container import WriteSide
