@@ -21,7 +21,7 @@ from infrastructure.configuration_keys import (
     nearest,
     value_at,
 )
-from infrastructure.settings import LONGEST_CONNECT, Settings
+from infrastructure.settings import Settings
 from infrastructure.settings.aws import SAFE_SETTLE_GAP, Timeouts
 from infrastructure.settings.provider import Account, Caps
 from infrastructure.settings.telemetry import LOG_LEVELS, log_level
@@ -337,6 +337,9 @@ _PROPAGATED: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "HF_LOG_MAX_FILE_SIZE": ("logging.max_file_size", _whole(1, 1_048_576)),
     "HF_LOG_MAX_ROTATE": ("logging.max_rotate", _whole(0, 100_000)),
 }
+
+LONGEST_CONNECT = 127
+"""Seconds after which Linux itself gives up a connection (six SYN retries)."""
 
 
 def _ibm_file(path: str, environ: Mapping[str, str], warnings: list[str]) -> dict[str, _Given]:

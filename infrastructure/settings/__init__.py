@@ -15,9 +15,6 @@ from infrastructure.settings.storage import Storage
 from infrastructure.settings.telemetry import Logging, Monitoring
 from infrastructure.settings.worker import LEASE_MARGIN, Worker
 
-LONGEST_CONNECT = 127
-"""Seconds after which Linux itself gives up a connection (six SYN retries)."""
-
 
 class Settings(Section):
     """Everything a site may choose, validated and frozen; `Settings()` is the defaults."""
