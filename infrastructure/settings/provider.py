@@ -73,7 +73,7 @@ class Account(Section):
     its."""
     priority: Whole = 0
     """With `provider.selection` priority the lowest comes first."""
-    weight: Annotated[Number, Field(gt=0)] = 1
+    weight: Annotated[Number, Field(gt=0, allow_inf_nan=False)] = 1
     """With `provider.selection` weighted its share of the machines."""
 
 

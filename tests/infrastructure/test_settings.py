@@ -937,6 +937,7 @@ def test_a_queue_is_one_accounts(tmp_path: Path) -> None:
         ({"home": {"region": "eu-west-1a"}}, ".home.region", "its region is eu-west-1"),
         ({"home": {"weight": 0}}, ".home.weight", "greater than 0, not 0"),
         ({"home": {"weight": True}}, ".home.weight", "a number is needed"),
+        ({"home": {"weight": "1e400"}}, ".home.weight", "finite number"),
         ({"home": {"priority": "high"}}, ".home.priority", "valid integer"),
         ({"home": {"regio": "eu-west-1"}}, ".home.regio", ".home.region"),
         ({"home": {"assume_role": "buyer"}}, ".home.assume_role", "a role's ARN"),
