@@ -1,6 +1,7 @@
 """What a site may choose, with its defaults and the rules between them."""
 
-from __future__ import annotations
+# No file of this package imports annotations from __future__: pydantic would compile each of them
+# again at every start.
 
 from typing import Any, Self
 

@@ -1,7 +1,5 @@
 """How AWS is reached, and how sparingly it is asked."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

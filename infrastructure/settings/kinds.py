@@ -1,8 +1,6 @@
 """What settings are made of: kinds of values, sections of keys, and what is said of keys that
 clash."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Annotated

@@ -1,7 +1,5 @@
 """What proves the ledger, what may be taken out of it, and what is reported of it."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """What worker and server take of the machine, and how much they do at a time."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Literal
 

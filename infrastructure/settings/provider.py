@@ -1,7 +1,5 @@
 """What a request may take, and the accounts in which machines are bought."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field

@@ -1,7 +1,5 @@
 """How the server is reached, and by whom."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator

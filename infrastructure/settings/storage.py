@@ -1,7 +1,5 @@
 """What the ledger is kept in, and where."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, Literal
 

@@ -1,7 +1,5 @@
 """What is logged and measured, and who is told."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Literal
 

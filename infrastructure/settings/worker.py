@@ -1,7 +1,5 @@
 """The process that owns AWS."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from infrastructure.settings.kinds import Seconds, Section
