@@ -88,8 +88,8 @@ class BatchSizes(Section):
     """Ids in one call by id."""
 
     describe_instances: OfThousand = 200
-    """Machines: when more of them are changing, EC2 is swept instead of asked for each by id. In
-    one DescribeInstances at most 200 are named, which is what EC2 takes."""
+    """Machines that one DescribeInstances names, at most 200, which is what EC2 takes. Where a look
+    at all takes fewer calls, by pages of 1,000, those that are changing are not asked for by id."""
     terminate_instances: OfThousand = 200
     """Most machines in one TerminateInstances."""
     create_tags: OfThousand = 200

@@ -17,8 +17,9 @@ class Worker(Section):
     idle_timeout: Seconds = 300
     """Seconds a worker stays when nothing is open or alive; only in `auto`."""
     lease_time: Seconds = 60
-    """Seconds a worker that has stopped moving keeps the right to act. At least both time-outs and
-    10 s; made longer when IBM's AWS_CONNECTION_TIMEOUT_MS needs that and no lease is given."""
+    """Seconds a worker that has stopped moving keeps the right to act. At least the sum of both
+    `provider.aws.timeouts` and 10 s more; made longer when IBM's AWS_CONNECTION_TIMEOUT_MS needs
+    that and no lease is given."""
     sweep_max_age: Seconds = 90
     """Seconds the last complete sweep may be old for a getReturnRequests answer."""
     turn_budget: Seconds = 20

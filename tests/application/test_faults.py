@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests import faults
-from tests.mutations import MUTATIONS, ROOT, Mutation, changed
+from tests.mutations import MUTATIONS, ROOT, Mutation, changed, settings_without_effect
 
 
 def test_fault_page_is_up_to_date() -> None:
@@ -29,7 +29,9 @@ def test_fault_mutations_have_names_of_their_own() -> None:
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+@pytest.mark.parametrize(
+    "mutation", [*MUTATIONS, *settings_without_effect()], ids=lambda mutation: mutation.name
+)
 def test_fault_mutation_can_be_made(mutation: Mutation) -> None:
     """Its old text is in the product just once, and its tests are there."""
     text = (ROOT / mutation.file).read_text()
