@@ -56,6 +56,9 @@ FLAT = 0.1
 BUSY = 20
 """Requests of MACHINES machines that a busy worker serves."""
 
+EVENT_BYTES = 1_200
+"""What a store takes on disk, about, for each event with its rows."""
+
 HOSTS = 100
 """Hosts that HostFactory names in the getReturnRequests that is measured."""
 
@@ -560,6 +563,16 @@ def missed(history: list[Size], fleet: list[Size]) -> list[str]:
     return found
 
 
+def in_memory(events: int) -> str | None:
+    """Where a store of so many events and the copy that is measured fit into memory, with as much
+    left; None where that cannot be had."""
+    shared = "/dev/shm"
+    if not os.access(shared, os.W_OK):
+        return None
+    found = os.statvfs(shared)
+    return shared if 4 * events * EVENT_BYTES < found.f_bavail * found.f_frsize else None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--events", type=int, default=1_000_000, help="of the longest history")
@@ -573,8 +586,8 @@ def main() -> int:
         "AWS_SECRET_ACCESS_KEY": "sandbox",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="hostledger-bench-", dir=memory) as directory:
+    place = in_memory(arguments.events) or "/var/tmp"
+    with tempfile.TemporaryDirectory(prefix="hostledger-bench-", dir=place) as directory:
         calls = aws_calls((100, 300, 1000), directory)
         history = series(
             "history",
