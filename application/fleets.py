@@ -19,9 +19,12 @@ from application.ports import CallFailed, Instance
 from application.turn import Turn
 from domain.brake import LAUNCHING
 from domain.capacity import CREATE_GROUP, MAINTAIN, RUN_INSTANCES, SPOT
+from domain.event_sourced import MOST_IN_AN_EVENT
 from domain.fleet import Fleet
+from domain.identifiers import TERMINATION, new_id
 from domain.launch_batch import DOUBTFUL, OPEN, LaunchBatch
 from domain.template import Template
+from domain.termination_batch import TerminationBatch
 
 FIRST_RETRY, LONGEST_RETRY = 2.0, 60.0
 
@@ -128,7 +131,9 @@ class Fleets:
             turn.cloud.set_target(row["api"], row["fleet_id"], target, on_demand)
         except CallFailed as failed:
             self._backoff.failed(row["batch_id"])
-            turn.journal.info("target not set", fleet_id=row["fleet_id"], code=failed.code)
+            self._tell("target not set", failed, fleet_id=row["fleet_id"])
+            if failed.kind == "refused" and target < row["target"]:
+                self._refuse_returns(row, failed.code)
             return False
         self._backoff.succeeded(row["batch_id"])
         fleet.set_target()
@@ -136,6 +141,59 @@ class Fleets:
         row |= {"target": target, "intended": None}
         self._stopped.pop(row["batch_id"], None)
         return True
+
+    def _tell(self, what: str, failed: CallFailed, **facts: str) -> None:
+        """A call did not succeed. What AWS refuses, it refuses until somebody acts."""
+        journal = self._turn.journal
+        if failed.kind != "refused":
+            journal.info(what, **facts, code=failed.code)
+            return
+        journal.error(
+            what,
+            **facts,
+            code=failed.code,
+            message=failed.message,
+            next_step="do what the message asks: permissions are in `hostledger iam-policy`",
+        )
+
+    def _refuse_returns(self, row: Row, code: str) -> None:
+        """Returned machines of a fleet whose target AWS refuses to lower live on, owed: it would
+        replace them. Each return is told once, as if EC2 refused to terminate them."""
+        turn = self._turn
+        owed = {
+            machine["machine_id"]: machine
+            for machine in turn.work.owed_machines()
+            if machine["batch_id"] == row["batch_id"]
+            and machine["owed"]
+            and machine["status"] != "shutting-down"
+        }
+        why = f"{code} for the target of {row['fleet_id']}, which would replace it"
+        for handed_back in turn.work.open_returns():
+            waiting = [owed[m] for m in handed_back["alive"] if m in owed]
+            told = turn.work.refusals(handed_back["position"]) if waiting else {}
+            zones: dict[str, list[Row]] = {}
+            for machine in waiting:
+                if machine["machine_id"] not in told and not machine["protected"]:
+                    zones.setdefault(machine["zone"], []).append(machine)
+            for machines in zones.values():
+                for start in range(0, len(machines), MOST_IN_AN_EVENT):
+                    self._refuse(row, machines[start : start + MOST_IN_AN_EVENT], why)
+
+    def _refuse(self, row: Row, machines: list[Row], why: str) -> None:
+        """A termination that is over before its call."""
+        turn = self._turn
+        machine_ids = [machine["machine_id"] for machine in machines]
+        first = machines[0]
+        termination = TerminationBatch.intend(
+            new_id(TERMINATION, turn.random(16)),
+            machine_ids,
+            row["account"],
+            row["region"],
+            first["zone"],
+            first["owed"],
+        )
+        termination.conclude([], [[machine_id, why] for machine_id in machine_ids], "")
+        turn.save(termination, correlation_id=first["return_id"], causation_id=first["event_id"])
 
     def _on_demand(self, row: Row, target: int) -> int:
         """How much of a target is on demand: what is kept, and its share of what is still wanted of
@@ -243,7 +301,7 @@ class Fleets:
             try:
                 gone = set(turn.cloud.delete_fleets(api, fleet_type, list(fleets)))
             except CallFailed as failed:
-                turn.journal.info("fleets not deleted", api=api, code=failed.code)
+                self._tell("fleets not deleted", failed, api=api)
                 gone = set()
             with turn.chunks() as add:
                 for fleet_id, (row, _, fleet) in fleets.items():
@@ -323,7 +381,7 @@ class Fleets:
                 turn.cloud.set_target(listed.api, listed.fleet_id, 0, 0)
             turn.cloud.delete_fleets(listed.api, MAINTAIN, [listed.fleet_id])
         except CallFailed as failed:
-            turn.journal.info("fleet not deleted", fleet_id=listed.fleet_id, code=failed.code)
+            self._tell("fleet not stopped", failed, fleet_id=listed.fleet_id)
 
 
 def fleet_of(turn: Turn, batch: Row, fleet_id: str, fleet_type: str, target: int) -> Fleet:

@@ -504,8 +504,8 @@ MUTATIONS = (
         "lost target taken for set",
         "53",
         "application/fleets.py",
-        'fleet_id=row["fleet_id"], code=failed.code)\n            return False\n',
-        'fleet_id=row["fleet_id"], code=failed.code)\n',
+        "self._refuse_returns(row, failed.code)\n            return False\n",
+        "self._refuse_returns(row, failed.code)\n",
         (FLEETS + "test_fault_53_answer_of_the_target_call_lost",),
     ),
     Mutation(

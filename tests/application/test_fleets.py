@@ -4,6 +4,7 @@ good, lose nobody else's machine, and go when they are empty."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -265,6 +266,37 @@ def test_fault_62_a_lowered_fleet_stays_on_demand(make_world: MakeWorld) -> None
     assert call.params[specification + "OnDemandTargetCapacity"] == "3"
     assert {m["priceType"] for m in machines} == {"ondemand"}
     assert_exactly(world, ids(machines))
+    world.leave_nothing()
+
+
+@pytest.mark.parametrize("way", ["fleet-maintain", "group"])
+def test_a_refused_target_is_told(make_world: MakeWorld, way: str) -> None:
+    """The role may not lower a target: no machine is ended, and AWS launches none in its place. The
+    log says it, and after its patience the return does, of its own machines; they are ended when
+    the role may."""
+    world = site(make_world, way)
+    machines = world.fulfilled(3)
+    world.sandbox.add_fault(
+        "error", action=TARGETS[way], code="UnauthorizedOperation", status=403, times=-1
+    )
+    return_id = world.give_back(machines[:1])
+    world.run(280, step=5.0)
+    assert world.status(return_id)["status"] == "running"
+
+    answer = world.final(return_id, 60.0)
+
+    assert answer["status"] == "complete_with_error"
+    (told,) = answer["machines"]
+    assert (told["machineId"], told["result"]) == (machines[0]["machineId"], "fail")
+    assert "UnauthorizedOperation" in answer["message"]
+    assert world.live() == ids(machines)
+    assert len(world.events("TerminationRefused")) == 1, "however often it is tried"
+    log = Path(world.site.log_file).read_text()
+    said = [line for line in log.splitlines() if "target not set" in line]
+    assert said and all('"ERROR"' in line and "iam-policy" in line for line in said)
+    world.sandbox.clear_faults()
+    world.run(100, step=5.0)
+    assert_exactly(world, ids(machines[1:]))
     world.leave_nothing()
 
 
