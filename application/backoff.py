@@ -1,9 +1,11 @@
-"""How long to wait before the same thing is tried again."""
+"""How long to wait before the same thing is tried, or done, again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from application.instants import seconds_between
 
 if TYPE_CHECKING:
     from application.turn import Turn
@@ -38,3 +40,33 @@ class Backoff:
     def succeeded(self, key: str) -> None:
         self._failures.pop(key, None)
         self._due.pop(key, None)
+
+
+class Seldom:
+    """What is done once in `every` seconds, by whoever works then: the notebook knows when it was
+    done last, since a process may end as often as it is called. The first time is as long after the
+    first question, or `at_once`."""
+
+    def __init__(self, turn: Turn, thing: str, every: float, *, at_once: bool = False) -> None:
+        self._turn = turn
+        self._thing = thing
+        self._every = every
+        self._at_once = at_once
+        self._ask_at = float("-inf")
+
+    def is_due(self) -> bool:
+        turn = self._turn
+        now = turn.now()
+        if now[2] < self._ask_at:
+            return False
+        last = turn.notebook.last(self._thing)
+        if last is None:
+            if self._at_once:
+                return True
+            turn.notebook.note(self._thing, now)
+            last = now
+        self._ask_at = now[2] + self._every - seconds_between(last, now)
+        return now[2] >= self._ask_at
+
+    def done(self) -> None:
+        self._turn.notebook.note(self._thing, self._turn.now())

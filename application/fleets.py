@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from application import ports
-from application.backoff import Backoff
+from application.backoff import Backoff, Seldom
 from application.demand import market_for, may_still_launch
 from application.instants import Instant, seconds_between
 from application.ports import CallFailed, Instance
@@ -27,6 +27,13 @@ from domain.template import Template
 from domain.termination_batch import TerminationBatch
 
 FIRST_RETRY, LONGEST_RETRY = 2.0, 60.0
+
+COMPARED_EVERY = 3600.0
+"""Seconds between two looks for fleets and groups that were made late, by a worker that was paused
+before its call: another has made the same one, or given it up, and deleted it since."""
+
+STRAYS = "strays"
+"""What is backed off from when AWS does not list them; beside the batches of fleets."""
 
 Row = dict[str, Any]
 
@@ -45,6 +52,13 @@ class Fleets:
         """Whether a group waits for a sweep to show what it has launched."""
         self.unlowered: set[str] = set()
         """Batches whose fleet would replace a machine that is ended now (returning waits)."""
+        self.late: set[str] = set()
+        """Batches of which the last sweep found machines that nobody had expected (reconciliation
+        says)."""
+        self._listed: list[str] = []
+        """The APIs whose fleets the last sweep lists."""
+        place = f"{turn.cloud.account}/{turn.cloud.region}"
+        self._comparing = Seldom(turn, f"fleets of {place}", COMPARED_EVERY)
 
     def take_turn(self) -> None:
         """Lower targets, close what is filled, delete what is empty. Raises LeaseLost."""
@@ -324,13 +338,14 @@ class Fleets:
         if self._turn.incarnation > 1:
             # Restored from a backup: AWS may have fleets that the log has never heard of.
             there += self._turn.work.launch_apis()
-        return sorted(set(there) - {RUN_INSTANCES})
+        self._listed = sorted(set(there) - {RUN_INSTANCES})
+        return self._listed
 
     def compare(self, listed: Sequence[ports.Fleet]) -> None:
         """What AWS has is what the ledger says: a worker that was paused may have set a target
         late, and what the ledger has no fleet for must not launch. Raises LeaseLost."""
         rows = {row["batch_id"]: row for row in self._turn.work.fleets()}
-        for fleet in listed:
+        for fleet in [*listed, *self._strays(self.late - rows.keys())]:
             row = rows.get(fleet.batch_id)
             if row is None or row["state"] == "deleted":
                 self._take_over(fleet)
@@ -343,6 +358,31 @@ class Fleets:
                 and fleet.target != row["target"]
             ):
                 self._set_target(row, row["target"], "AWS had another target", again=False)
+
+    def _strays(self, late: set[str]) -> list[ports.Fleet]:
+        """Fleets of APIs that the sweep had no reason to list: of those that have launched `late`,
+        of batches whose fleet the ledger has not, and once an hour of all that were used here."""
+        turn = self._turn
+        batches = [turn.work.batch(batch_id) for batch_id in late]
+        apis = {batch["api"] for batch in batches if batch is not None}
+        is_due = self._comparing.is_due()
+        if is_due:
+            apis.update(turn.work.fleet_apis())
+        apis -= {RUN_INSTANCES, *self._listed}
+        if not self._backoff.admits(STRAYS):
+            return []
+        found: list[ports.Fleet] = []
+        try:
+            if apis:
+                found = turn.cloud.fleets(turn.deployment, sorted(apis))
+        except CallFailed as failed:
+            self._backoff.failed(STRAYS)
+            turn.journal.info("fleets not compared", code=failed.code)
+        else:
+            self._backoff.succeeded(STRAYS)
+            if is_due:
+                self._comparing.done()
+        return found
 
     def _take_over(self, listed: ports.Fleet) -> None:
         """A fleet with our tag that the ledger has not, or has deleted: of a call whose answer was

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from application.backoff import Backoff
-from application.instants import seconds_between
+from application.backoff import Backoff, Seldom
 from application.ports import CallFailed, Planned
 from application.turn import Turn
 from domain.identifiers import launch_token
@@ -29,10 +28,12 @@ class LaunchTemplates:
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
         self._backoff = Backoff(turn, FIRST_RETRY, LONGEST_RETRY)
-        self._comparing = f"launch templates of {turn.cloud.account}/{turn.cloud.region}"
-        """What the notebook calls it: it must outlast the process, which may end as often as it
-        is called."""
-        self._look_at = float("-inf")
+        # Restored from a backup, the log may never have heard of some.
+        self._is_restored = turn.incarnation > 1
+        place = f"{turn.cloud.account}/{turn.cloud.region}"
+        self._comparing = Seldom(
+            turn, f"launch templates of {place}", COMPARED_EVERY, at_once=self._is_restored
+        )
 
     def ensure(self, planned: Planned, request: dict[str, Any]) -> str | None:
         """The name of the plan's launch template, made when it is not there; "" when the plan needs
@@ -129,7 +130,7 @@ class LaunchTemplates:
     def take_turn(self) -> None:
         """Remove what nothing uses, the others wait for. Raises LeaseLost."""
         turn = self._turn
-        if self._strays_due() and not turn.paused():
+        if self._comparing.is_due() and not turn.paused():
             self._remove_strays()
         rows = [row for row in turn.work.launch_templates() if not row["used"]]
         if not rows or turn.paused():
@@ -142,24 +143,6 @@ class LaunchTemplates:
                 continue
             self._remove(row)
 
-    def _strays_due(self) -> bool:
-        """Once an hour where one was ever made; at once when the log was restored from a backup:
-        there may be some that it has never heard of."""
-        turn = self._turn
-        now = turn.now()
-        if now[2] < self._look_at:
-            return False
-        restored = turn.incarnation > 1
-        last = turn.notebook.last(self._comparing)
-        if last is None and not restored:
-            turn.notebook.note(self._comparing, now)
-            last = now
-        wait = 0.0 if last is None else COMPARED_EVERY - seconds_between(last, now)
-        if wait <= 0.0 and not restored and not turn.work.had_launch_template():
-            wait = COMPARED_EVERY
-        self._look_at = now[2] + wait
-        return wait <= 0.0
-
     def _remove_strays(self) -> None:
         """Launch templates with our tag that the ledger has not. Nothing is launched by them any
         more. Raises LeaseLost."""
@@ -168,7 +151,7 @@ class LaunchTemplates:
             return
         known = {row["name"] for row in turn.work.launch_templates()}
         try:
-            for name in turn.cloud.launch_templates(turn.deployment):
+            for name in self._there():
                 if name not in known:
                     turn.must_outlive_call()
                     turn.cloud.delete_launch_template(name)
@@ -177,7 +160,15 @@ class LaunchTemplates:
             self._backoff.failed(STRAYS)
             turn.journal.info("launch templates not compared", code=failed.code)
         else:
-            turn.notebook.note(self._comparing, turn.now())
+            self._comparing.done()
+
+    def _there(self) -> list[str]:
+        """Names of those that AWS has; none is asked for where none was ever made. Raises
+        CallFailed."""
+        turn = self._turn
+        if not self._is_restored and not turn.work.had_launch_template():
+            return []
+        return turn.cloud.launch_templates(turn.deployment)
 
     def _remove(self, row: dict[str, Any]) -> None:
         """An intent without an outcome may have made it: it is removed by name all the same."""

@@ -374,6 +374,7 @@ class Reconciliation:
                 orphans.append(instance)
             elif batch["state"] not in ("open", "doubtful"):
                 late.setdefault(instance.batch_id, []).append(instance)
+        self._fleets.late = set(late)
         for batch_id, found in late.items():
             # Of a batch that is closed: given to whoever still waits for such a machine, or ended.
             self._record(batch_id, found)

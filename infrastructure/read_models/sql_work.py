@@ -163,6 +163,15 @@ class SqlWork:
         """The APIs by which anything was ever launched."""
         return [row["api"] for row in self._rows("SELECT DISTINCT api FROM batches")]
 
+    def fleet_apis(self) -> list[str]:
+        """The APIs by which a fleet or group was ever made here that may go on launching."""
+        rows = self._rows(
+            "SELECT DISTINCT api FROM fleets "
+            "WHERE fleet_type <> 'instant' AND account = ? AND region = ?",
+            self._place,
+        )
+        return [row["api"] for row in rows]
+
     def machines_by_account(self) -> dict[str, int]:
         """Account -> how many machines live in it or are asked of it."""
         rows = self._rows(

@@ -169,6 +169,49 @@ def test_fault_23_launch_template_made_again(make_world: MakeWorld) -> None:
     assert len(world.calls_of("DescribeLaunchTemplates")) == 1
 
 
+@pytest.mark.stores("sqlite")
+@pytest.mark.parametrize("has_capacity", [True, False])
+def test_fault_23_group_made_late(make_world: MakeWorld, has_capacity: bool) -> None:
+    """A worker is paused before it makes a group. Another makes it, uses it and deletes it, which
+    frees its name; then the first one's call goes out. Once its machines are seen it launches no
+    more; it goes within an hour, also when it never had one."""
+    other = {**LONG, "templateId": "Other", "vmType": "m5.large", "providerApi": "RunInstances"}
+    world = make_world(way="group", templates=[LONG, other], boot_time=20.0, shutdown_time=15.0)
+    world.sandbox.add_fault("cap", action="RunInstances", limit=0, times=-1)
+    first = world.start_worker()
+    request_id = world.request(N)
+    waiting = []
+
+    def meanwhile() -> None:
+        world.workers.remove(first)
+        world.clock.advance(100.0)
+        world.start_worker()
+        machines = world.final(request_id)["machines"]
+        waiting.append(world.request(1, "Other"))  # its launch template may be wanted
+        world.give_back(machines)
+        assert world.run(400, lambda: world.events("FleetDeleted") != [])
+        if not has_capacity:
+            world.sandbox.set_capacity(0)
+
+    with world.pausing_at("aws.CreateAutoScalingGroup.before", meanwhile):
+        first.tick()
+    first.end()
+
+    assert len(world.leftovers()["groups"]) == 1
+    assert len(world.live()) == (N if has_capacity else 0)
+    world.run(120, step=5.0)
+    assert world.live() == set()
+    launched = sum(len(event["machine_ids"]) for event in world.events("MachinesAssigned"))
+    assert launched == N, "what came late was nobody's"
+    ended = sum(len(event["machine_ids"]) for event in world.events("TerminationIntended"))
+    assert ended == (2 * N if has_capacity else N), "none was launched in its place"
+    world.cancel(*waiting)
+    world.kill(*world.workers)
+    world.start_worker()
+    world.run(3700, step=15.0)
+    world.assert_nothing_left()
+
+
 @every_way
 def test_fault_23_outcome_of_a_lost_lease_is_refused(way_world: World) -> None:
     """A worker wakes up after another took its lease: its outcome is refused by the fence, and the

@@ -491,6 +491,31 @@ def test_fault_60_a_group_that_is_raised_while_it_goes(make_world: MakeWorld) ->
     world.leave_nothing()
 
 
+@pytest.mark.parametrize(
+    ("way", "action", "times"),
+    [
+        ("fleet-instant", "DescribeFleets", 0),
+        ("fleet-request", "DescribeFleets", 2),
+        ("group", "DescribeAutoScalingGroups", 2),
+    ],
+)
+def test_what_may_have_been_made_late_is_looked_for_seldom(
+    make_world: MakeWorld, way: str, action: str, times: int
+) -> None:
+    """Nothing lives: fleets are listed once an hour where one that may go on launching was ever
+    made, however many processes there are."""
+    world = site(make_world, way)
+    world.leave_nothing(world.fulfilled(1))
+    before = len(world.calls_of(action))
+
+    for _ in range(14):
+        world.kill(*world.workers)
+        world.start_worker()
+        world.run(600, step=60.0)
+
+    assert len(world.calls_of(action)) - before == times
+
+
 @pytest.mark.parametrize("way", LISTS)
 def test_fault_61_fleets_cannot_be_listed(make_world: MakeWorld, way: str) -> None:
     """The sweep is void: nothing is concluded from it, and no host is called gone."""
