@@ -114,7 +114,11 @@ class Fleets:
         return self._unseen or any(not self._swept_since(at) for at in self._stopped.values())
 
     def _swept_since(self, at: Instant) -> bool:
-        return self._swept is not None and seconds_between(at, self._swept) > 0
+        """What was recorded under another boot was so before this worker's first sweep, whatever
+        the wall clocks say."""
+        if self._swept is None:
+            return False
+        return at[1] != self._swept[1] or seconds_between(at, self._swept) > 0
 
     # -- targets ----------------------------------------------------------------------------------
 

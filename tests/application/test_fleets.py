@@ -516,6 +516,27 @@ def test_what_may_have_been_made_late_is_looked_for_seldom(
     assert len(world.calls_of(action)) - before == times
 
 
+@pytest.mark.parametrize("way", ["fleet-maintain", "group"])
+def test_a_clock_that_was_an_hour_ahead_delays_nothing(make_world: MakeWorld, way: str) -> None:
+    """A fleet was made by a machine whose wall clock was an hour ahead; another one, or the same
+    after a restart, returns its machines. No more sweeps are made for it than without."""
+    world = site(make_world, way)
+    machines = world.fulfilled(N)
+    world.kill(*world.workers)
+    world.clock.boot_id = "boot-2"
+    world.clock.step_wall(-3600.0)
+    world.start_worker()
+    world.run(70)
+    before = len(world.calls_of("DescribeInstances"))
+
+    return_id = world.give_back(machines)
+    world.run(60)
+
+    assert world.status(return_id)["status"] == "complete"
+    assert len(world.calls_of("DescribeInstances")) - before <= 10
+    world.leave_nothing()
+
+
 @pytest.mark.parametrize("way", LISTS)
 def test_fault_61_fleets_cannot_be_listed(make_world: MakeWorld, way: str) -> None:
     """The sweep is void: nothing is concluded from it, and no host is called gone."""
