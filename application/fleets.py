@@ -368,7 +368,7 @@ class Fleets:
         of batches whose fleet the ledger has not, and once an hour of all that were used here."""
         turn = self._turn
         batches = [turn.work.batch(batch_id) for batch_id in late]
-        apis = {batch["api"] for batch in batches if batch is not None}
+        apis = {batch["api"] for batch in batches if batch is not None and self._is_here(batch)}
         is_due = self._comparing.is_due()
         if is_due:
             apis.update(turn.work.fleet_apis())
@@ -401,6 +401,8 @@ class Fleets:
             )
             self._stop(listed)
             return
+        if not self._is_here(batch):
+            return  # another name of this AWS account has it, and compares it
         if batch["state"] == "open":
             return  # its call is made again, and answers with this fleet
         fleet = turn.ledger.get(Fleet, listed.batch_id)
@@ -412,6 +414,10 @@ class Fleets:
             self._save(batch, fleet)
         else:
             self._stop(listed)
+
+    def _is_here(self, batch: Row) -> bool:
+        cloud = self._turn.cloud
+        return bool((batch["account"], batch["region"]) == (cloud.account, cloud.region))
 
     def _stop(self, listed: ports.Fleet) -> None:
         """Let it launch no more; its machines live on."""

@@ -537,6 +537,35 @@ def test_a_clock_that_was_an_hour_ahead_delays_nothing(make_world: MakeWorld, wa
     world.leave_nothing()
 
 
+@refilling
+def test_two_names_of_one_account_leave_each_others_fleets(
+    make_world: MakeWorld, tmp_path: Path, way: str
+) -> None:
+    """A site names one account of AWS twice, by two users' keys: what is launched by one name is
+    not stopped by the other, which finds it by the deployment's tag."""
+    file = tmp_path / "credentials"
+    key = "[{0}]\naws_access_key_id = {0}\naws_secret_access_key = secret\n"
+    file.write_text(key.format("KEY1") + key.format("KEY2"))
+    provider = {
+        "aws": {"credential_file": str(file)},
+        "accounts": {"one": {"profile": "KEY1"}, "two": {"profile": "KEY2"}},
+        "selection": "round_robin",
+    }
+    keys = dict.fromkeys(("KEY1", "KEY2"), "111111111111")
+    template = {**TEMPLATE, "accounts": {"one": {}, "two": {}}}
+    world = site(
+        make_world, way, templates=[template], config={"provider": provider}, accounts=keys
+    )
+    machines = world.fulfilled(2) + world.fulfilled(2)
+    assert {event["account"] for event in world.events("FleetCreated")} == {"one", "two"}
+
+    world.run(250, step=5.0)
+
+    assert world.live() == ids(machines)
+    assert world.calls_of(TARGETS[way]) == world.calls_of(DELETES[way]) == []
+    world.leave_nothing()
+
+
 @pytest.mark.parametrize("way", LISTS)
 def test_fault_61_fleets_cannot_be_listed(make_world: MakeWorld, way: str) -> None:
     """The sweep is void: nothing is concluded from it, and no host is called gone."""
