@@ -149,7 +149,7 @@ class LaunchTemplates:
         turn = self._turn
         if not self._backoff.admits(STRAYS):
             return
-        known = {row["name"] for row in turn.work.launch_templates()}
+        known = turn.work.launch_template_names()
         try:
             for name in self._there():
                 if name not in known:

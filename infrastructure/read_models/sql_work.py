@@ -58,6 +58,8 @@ TEMPLATE_IS_USED = (
     "AND f.account = t.account AND f.region = t.region AND f.state <> 'deleted')"
 )
 
+TEMPLATE_IS_THERE = "state IN ('open', 'created', 'missed', 'deleting')"
+
 STILL_FILLING = """(SELECT CASE WHEN asked < wanted THEN asked ELSE wanted END FROM (SELECT
     (SELECT sum(CAST(json_extract(c.value, '$[1]') AS bigint)) FROM json_each(b.claims) c)
         AS wanted,
@@ -136,10 +138,16 @@ class SqlWork:
         """Launch templates of ours that may be there, and whether anything is `used` with them."""
         return self._rows(
             f"SELECT t.*, {TEMPLATE_IS_USED} AS used "
-            "FROM launch_templates t WHERE t.state IN ('open', 'created', 'missed', 'deleting') "
+            f"FROM launch_templates t WHERE t.{TEMPLATE_IS_THERE} "
             "AND t.account = ? AND t.region = ? ORDER BY t.position",
             self._place,
         )
+
+    def launch_template_names(self) -> list[str]:
+        """Names of those that may be there, in whatever account: a site may have several names for
+        one of AWS's."""
+        rows = self._rows(f"SELECT DISTINCT name FROM launch_templates WHERE {TEMPLATE_IS_THERE}")
+        return [row["name"] for row in rows]
 
     def had_launch_template(self) -> bool:
         """Whether one was ever to be made here."""

@@ -541,8 +541,8 @@ def test_a_clock_that_was_an_hour_ahead_delays_nothing(make_world: MakeWorld, wa
 def test_two_names_of_one_account_leave_each_others_fleets(
     make_world: MakeWorld, tmp_path: Path, way: str
 ) -> None:
-    """A site names one account of AWS twice, by two users' keys: what is launched by one name is
-    not stopped by the other, which finds it by the deployment's tag."""
+    """A site names one account of AWS twice, by two users' keys: what is launched by one name, with
+    its launch template, is left alone by the other, which finds it by the deployment's tag."""
     file = tmp_path / "credentials"
     key = "[{0}]\naws_access_key_id = {0}\naws_secret_access_key = secret\n"
     file.write_text(key.format("KEY1") + key.format("KEY2"))
@@ -560,9 +560,11 @@ def test_two_names_of_one_account_leave_each_others_fleets(
     assert {event["account"] for event in world.events("FleetCreated")} == {"one", "two"}
 
     world.run(250, step=5.0)
+    world.run(3600, step=60.0)
 
     assert world.live() == ids(machines)
     assert world.calls_of(TARGETS[way]) == world.calls_of(DELETES[way]) == []
+    assert world.calls_of("DeleteLaunchTemplate") == []
     world.leave_nothing()
 
 

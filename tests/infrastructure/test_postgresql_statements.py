@@ -93,7 +93,7 @@ MOMENTS: dict[str, Callable[[World], None]] = {"launching": launching, "in use":
 
 UNORDERED = (
     "alive_machines", "owed_machines", "machines_in", "living_machines_of", "unclaimed_machines",
-    "launch_apis", "fleet_apis", "machines_by_template",
+    "launch_apis", "fleet_apis", "launch_template_names", "machines_by_template",
 )  # fmt: skip
 """What has no order to keep."""
 
@@ -328,7 +328,7 @@ def _work(both: Both, world: World) -> None:
     machines = _column(world, "SELECT machine_id FROM machines ORDER BY 1")
     for name in (
         "open_batches", "fleets", "launch_templates", "had_launch_template", "open_requests",
-        "brake", "launch_apis", "fleet_apis",
+        "launch_template_names", "brake", "launch_apis", "fleet_apis",
         "machines_by_account", "machines_by_template", "owed_machines", "open_terminations",
         "alive_machines", "count_alive", "anything_alive", "open_returns", "unseen_requests",
         "unclaimed_machines", "oldest_instant", "anything_open",
