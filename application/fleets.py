@@ -382,10 +382,12 @@ class Fleets:
         except CallFailed as failed:
             self._backoff.failed(STRAYS)
             turn.journal.info("fleets not compared", code=failed.code)
+            # A site that uses none any more may not be permitted to list them.
+            is_due = is_due and failed.kind == "refused"
         else:
             self._backoff.succeeded(STRAYS)
-            if is_due:
-                self._comparing.done()
+        if is_due:
+            self._comparing.done()
         return found
 
     def _take_over(self, listed: ports.Fleet) -> None:

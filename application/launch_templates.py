@@ -159,8 +159,10 @@ class LaunchTemplates:
         except CallFailed as failed:
             self._backoff.failed(STRAYS)
             turn.journal.info("launch templates not compared", code=failed.code)
-        else:
-            self._comparing.done()
+            if failed.kind != "refused":
+                return
+            # A site that uses none any more may not be permitted to list them.
+        self._comparing.done()
 
     def _there(self) -> list[str]:
         """Names of those that AWS has; none is asked for where none was ever made. Raises

@@ -516,6 +516,21 @@ def test_what_may_have_been_made_late_is_looked_for_seldom(
     assert len(world.calls_of(action)) - before == times
 
 
+def test_what_may_not_be_listed_is_asked_for_seldom(make_world: MakeWorld) -> None:
+    """A site that had groups has none any more, nor the permissions for them."""
+    world = site(make_world, "group")
+    world.leave_nothing(world.fulfilled(1))
+    listings = ("DescribeAutoScalingGroups", "DescribeLaunchTemplates")
+    for action in listings:
+        world.sandbox.add_fault("error", action=action, code="AccessDenied", status=403, times=-1)
+    before = [len(world.calls_of(action)) for action in listings]
+
+    world.run(8400, step=60.0)
+
+    after = [len(world.calls_of(action)) for action in listings]
+    assert [b - a for a, b in zip(before, after, strict=True)] == [2, 2]
+
+
 @pytest.mark.parametrize("way", ["fleet-maintain", "group"])
 def test_a_clock_that_was_an_hour_ahead_delays_nothing(make_world: MakeWorld, way: str) -> None:
     """A fleet was made by a machine whose wall clock was an hour ahead; another one, or the same
