@@ -509,6 +509,14 @@ MUTATIONS = (
         (FLEETS + "test_fault_53_answer_of_the_target_call_lost",),
     ),
     Mutation(
+        "return waits for ever for a target that AWS refuses",
+        "",
+        "application/fleets.py",
+        "                self._refuse_returns(row, failed.code)\n",
+        "                pass\n",
+        (FLEETS + "test_a_refused_target_is_told",),
+    ),
+    Mutation(
         "call without a token before the old one ended",
         "54",
         "application/fleets.py",
@@ -686,6 +694,14 @@ MUTATIONS = (
         "        if row is None or row[0] != fence:",
         "        if False:",
         (WORKERS + "test_fault_23_outcome_of_a_lost_lease_is_refused",),
+    ),
+    Mutation(
+        "group made late left to launch",
+        "23",
+        "application/fleets.py",
+        "self._strays(self.late - rows.keys())",
+        "self._strays(set())",
+        (WORKERS + "test_fault_23_group_made_late[sqlite-True]",),
     ),
     Mutation(
         "late instances of a settled batch left alone",
