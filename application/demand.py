@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from application.failures import EventsArchivedAway
 from application.ports import Instance
 from application.turn import Turn
 from domain.capacity import HETEROGENEOUS, ON_DEMAND, SPOT, price_type, units_of
@@ -61,7 +62,10 @@ def open_claims(turn: Turn, claims: list[list[Any]], row: dict[str, Any]) -> lis
         for request_id, units in claims
         if request_id in requests
     ]
-    first = turn.ledger.get(MachineRequest, row["correlation_id"])
+    try:
+        first = turn.ledger.get(MachineRequest, row["correlation_id"])
+    except EventsArchivedAway:
+        return result  # whose tags the machines carry is not known any more
     # The machines have it as a tag.
     rc_account = first.rc_account if first is not None else ""
     for request in requests.values():

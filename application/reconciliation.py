@@ -11,6 +11,7 @@ from math import ceil
 from typing import Any
 
 from application.demand import facts, open_claims
+from application.failures import EventsArchivedAway
 from application.fleets import Fleets, fleet_of
 from application.instants import Instant, seconds_between
 from application.ports import CallFailed, Cloud, Fleet, Instance
@@ -331,18 +332,19 @@ class Reconciliation:
 
     def _record(self, batch_id: str, found: list[Instance]) -> None:
         """Give machines of a batch to its claims while they are open, to other demand for the same
-        payload, or to nobody."""
+        payload, or to nobody. Raises EventsArchivedAway."""
         turn = self._turn
         row = turn.work.batch(batch_id)
         assert row is not None
-        open_ones = row["claims"] if row["state"] in ("open", "doubtful", "filling") else []
+        is_open = row["state"] in ("open", "doubtful", "filling")
+        open_ones = row["claims"] if is_open else []
         content = turn.work.template_content(
             Template.key(row["provider"], row["template_id"]), row["revision"]
         )
         fleet_id = next((instance.fleet_id for instance in found if instance.fleet_id), "")
 
         def settle() -> list[Aggregate]:
-            batch = turn.ledger.get(LaunchBatch, batch_id)
+            batch = turn.ledger.get(LaunchBatch, batch_id, from_log=not is_open)
             assert batch is not None
             batch.settle(
                 [facts(instance, content) for instance in found], open_claims(turn, open_ones, row)
@@ -377,7 +379,11 @@ class Reconciliation:
         self._fleets.late = set(late)
         for batch_id, found in late.items():
             # Of a batch that is closed: given to whoever still waits for such a machine, or ended.
-            self._record(batch_id, found)
+            try:
+                self._record(batch_id, found)
+            except EventsArchivedAway:
+                # A copy of one of its machines, most likely: told, and left to the operator.
+                orphans += found
         self._judge(orphans, len(living))
 
     def _judge(self, orphans: list[Instance], fleet: int) -> None:

@@ -20,6 +20,7 @@ from infrastructure.event_store.commit import is_damaged
 from infrastructure.event_store.digest import chain, digest
 from infrastructure.event_store.export_file import ExportFile, write_export
 from infrastructure.read_models.past import Snapshots
+from tests.application.test_policies_returning import ids, launch_apart
 from tests.interfaces.commands import Answer, Run, fulfilled, refused
 from tests.interfaces.conftest import make_run, run
 from tests.stores import FOUR, Place
@@ -352,6 +353,56 @@ def test_a_copy_needs_the_archive_and_has_all_of_it(world: World, run: Run, tmp_
     )
     with closing(rehearsed.storage(str(tmp_path)).queries()) as view:
         assert view.count_archived() > 0
+
+
+@pytest.mark.stores(*ARCHIVING)
+@pytest.mark.parametrize("is_restarted", [True, False])
+def test_copy_of_a_machine_whose_batch_was_archived(
+    world: World, run: Run, tmp_path: Path, is_restarted: bool
+) -> None:
+    """EC2's console copies the tags with "Launch more like this": an orphan that is left to the
+    operator, and sweeps go on."""
+    cycle(world, 1)
+    ((batch_id,),) = world.query("SELECT batch_id FROM batches")
+    assert archive(run, tmp_path / "old.gz", "--before", LATER).status == 0
+    (worker,) = world.workers
+    tags = {"hostledger:deployment": world.deployment, "hostledger:batch": batch_id}
+    found = ids(launch_apart(world, 1, **tags))
+    if is_restarted:
+        world.kill(worker)
+        world.start_worker()
+
+    world.run(150, step=5.0)
+    assert {row[0] for row in world.query("SELECT machine_id FROM orphans")} == found
+    assert world.to_give_up(world.fulfilled(1)) == []
+    assert found < world.live()
+    assert f"batch-{batch_id}" not in {row["stream"] for row in left(world) if row["topic"]}
+
+
+@pytest.mark.stores("sqlite")
+def test_late_machine_of_a_batch_whose_request_was_archived(
+    world: World, run: Run, tmp_path: Path
+) -> None:
+    """The batch had something to tell after its request was over, and so stayed: what turns up of
+    it is nobody's, and ended."""
+    over = cycle(world, 1)
+    ((batch_id,),) = world.query("SELECT batch_id FROM batches")
+    tags = {"hostledger:deployment": world.deployment, "hostledger:batch": batch_id}
+    launch_apart(world, 1, **tags)
+    world.run(120, step=5.0)
+    ((told,),) = world.query("SELECT updated_at FROM batches")
+    assert archive(run, tmp_path / "old.gz", "--before", told).status == 0
+    whole = {row["stream"] for row in left(world) if row["topic"]}
+    assert f"request-{over}" not in whole and f"batch-{batch_id}" in whole
+    (worker,) = world.workers
+    world.kill(worker)
+    world.start_worker()
+    late = ids(launch_apart(world, 1, **tags))
+
+    world.run(150, step=5.0)
+
+    assert world.live() == set()
+    assert late <= {row[0] for row in world.query("SELECT machine_id FROM machines")}
 
 
 @pytest.mark.stores("sqlite")
