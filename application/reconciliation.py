@@ -40,6 +40,10 @@ HEEDED_AFTER = 60.0
 ORPHAN_AGE = 600.0
 ORPHAN_SWEEPS = 2
 MOST_ORPHANS, ORPHAN_SHARE = 5, 0.02
+CLOCK_OFF = 3600.0
+"""Seconds by which the wall clock may have been slow when the log began or was restored: what was
+launched before that may seem so much younger."""
+
 TAGS_A_TURN = 20
 LIVING = ("pending", "running", "stopping", "stopped")
 IN_TRANSITION = ("pending", "shutting-down")
@@ -399,7 +403,7 @@ class Reconciliation:
             and i.batch_id
             and turn.work.batch(i.batch_id) is None
             and wall - i.launch_time > ORPHAN_AGE
-            and i.launch_time > began
+            and i.launch_time > began + CLOCK_OFF
         ]
         if doomed and len(orphans) > max(MOST_ORPHANS, ORPHAN_SHARE * fleet):
             turn.journal.error(

@@ -872,9 +872,17 @@ MUTATIONS = (
         "orphans ended however old the log",
         "",
         "application/reconciliation.py",
-        "and i.launch_time > began",
+        "and i.launch_time > began + CLOCK_OFF",
         "and True",
         (POLICIES + "returning.py::test_orphans_older_than_the_log_live",),
+    ),
+    Mutation(
+        "clock trusted by which a log was restored",
+        "",
+        "application/reconciliation.py",
+        "began + CLOCK_OFF",
+        "began",
+        (POLICIES + "returning.py::test_orphans_live_when_the_clock_was_slow",),
     ),
     Mutation(
         "stale sweep trusted",

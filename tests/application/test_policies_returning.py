@@ -143,11 +143,17 @@ def test_refusal_is_forgotten_when_ec2_gives_in(world: World) -> None:
 # -- orphans --------------------------------------------------------------------------------------
 
 
+def start_old(world: World) -> None:
+    """A worker of a site whose log is old enough to judge what it does not know."""
+    world.clock.advance(3700.0)
+    world.start_worker()
+    world.run(60)
+
+
 def test_young_orphans_live(world: World) -> None:
     """Instances of an unknown batch are left alone for ten minutes, however many sweeps see
     them."""
-    world.start_worker()
-    world.run(60)
+    start_old(world)
     found = orphans(world, 2)
 
     world.run(590)
@@ -157,10 +163,9 @@ def test_young_orphans_live(world: World) -> None:
 
 
 def test_few_old_orphans_are_ended(world: World) -> None:
-    """Two complete sweeps, older than ten minutes, younger than the log, a handful: ended, and the
-    ledger says why."""
-    world.start_worker()
-    world.run(60)
+    """Two complete sweeps, older than ten minutes, an hour younger than the log, a handful: ended,
+    and the ledger says why."""
+    start_old(world)
     orphans(world, 5)
 
     world.run(800, step=5.0)
@@ -172,8 +177,7 @@ def test_few_old_orphans_are_ended(world: World) -> None:
 
 def test_many_orphans_are_only_reported(world: World) -> None:
     """More than five: something else is wrong. They are listed and left alone."""
-    world.start_worker()
-    world.run(60)
+    start_old(world)
     found = orphans(world, 6)
 
     world.run(1500, step=5.0)
@@ -194,10 +198,28 @@ def test_orphans_older_than_the_log_live(world: World) -> None:
     assert world.live() == found
 
 
+def test_orphans_live_when_the_clock_was_slow(world: World) -> None:
+    """The store was restored by a clock an hour behind: what it has forgotten seems younger than
+    the restore, and lives."""
+    worker = world.start_worker()
+    world.run(5)
+    backup = world.backup()
+    forgotten = world.fulfilled(2)
+    world.kill(worker)
+    world.restore(backup)
+    world.clock.step_wall(-3600.0)
+    world.storage().activate(world.clock, {"user": "test"}, "restored")
+    world.clock.step_wall(3600.0)
+    world.start_worker()
+
+    world.run(1500, poll=lambda: world.to_give_up(forgotten), step=15.0)
+
+    assert world.live() == ids(forgotten)
+
+
 def test_instances_without_a_batch_tag_live(world: World) -> None:
     """Our deployment's tag alone says nothing about whose an instance is."""
-    world.start_worker()
-    world.run(60)
+    start_old(world)
     found = ids(launch_apart(world, 1, **{"hostledger:deployment": world.deployment}))
 
     world.run(1500, step=5.0)
