@@ -7,22 +7,25 @@ from typing import Any
 
 from eventsourcing.persistence import IntegrityError
 
+from application.backoff import Backoff
 from application.demand import still_wanted
 from application.ports import CallFailed, Instance
 from application.projections.machines import PROTECTED
+from application.reconciliation import FIRST_POLL, LONGEST_POLL
+from application.returning import LONGEST_RETRY, terminations
 from application.turn import Turn
-from domain.identifiers import TERMINATION, new_id
 from domain.machine_request import MachineRequest
 from domain.return_request import ReturnRequest
-from domain.termination_batch import TerminationBatch
 
 NOT_OURS = "not launched by this deployment"
+REFUSED = "EC2 refuses to terminate it: "
 PATIENCE = 300.0
-"""Seconds in which a refused termination is tried before its return says that it failed; the
-machine stays owed."""
+"""Seconds in which a refused termination is tried before its return says that it failed; a machine
+of the ledger stays owed, another one is an orphan."""
 
 ASK_AGAIN = 60.0
-"""Seconds after which the end of such a machine is asked for again."""
+"""Seconds after which the end of a machine that is ours by its tag alone is asked for again:
+doubling, at most LONGEST_RETRY."""
 
 GONE = ("terminated", "shutting-down")
 
@@ -33,7 +36,10 @@ class Finishing:
     def __init__(self, turns: Sequence[Turn]) -> None:
         self._turns = turns
         self._turn = turns[0]
-        self._due: dict[str, float] = {}
+        self._looks = Backoff(self._turn, FIRST_POLL, LONGEST_POLL)
+        """By return: looks at its machines that the ledger lacks."""
+        self._ends = Backoff(self._turn, ASK_AGAIN, LONGEST_RETRY)
+        """By machine: calls to end it."""
 
     def take_turn(self) -> None:
         try:
@@ -84,11 +90,15 @@ class Finishing:
         return "; ".join([what, *reasons])
 
     def _finish_return(self, row: dict[str, Any]) -> None:
-        """Final when every machine of ours is gone and every stranger was asked after."""
+        """Final when every machine of ours is gone, or refused for long, and every stranger was
+        asked after."""
         turn = self._turn
+        return_id, strangers = row["request_id"], row["strangers"]
+        if strangers and not self._looks.admits(return_id):
+            return
         refused: list[list[str]] = []
-        patient = turn.age(row) < PATIENCE
-        refusals = {} if patient or not row["alive"] else turn.work.refusals(row["position"])
+        patient = turn.age(row) < PATIENCE or not (row["alive"] or strangers)
+        refusals = {} if patient else turn.work.refusals(row["position"])
         for machine_id in row["alive"]:
             if machine_id in row["protected"]:
                 refused.append([machine_id, PROTECTED + row["protected"][machine_id]])
@@ -96,8 +106,7 @@ class Finishing:
             code = refusals.get(machine_id)
             if code is None:
                 return
-            refused.append([machine_id, f"EC2 refuses to terminate it: {code}"])
-        strangers = row["strangers"]
+            refused.append([machine_id, REFUSED + code])
         if strangers:
             try:
                 found = [
@@ -111,6 +120,7 @@ class Finishing:
                 ]
             except CallFailed as failed:
                 turn.journal.info("strangers not asked after", kind=failed.kind, code=failed.code)
+                self._looks.failed(return_id)
                 return
             living = {i.machine_id: (place, i) for place, i in found}
             living |= {i.name: (place, i) for place, i in found if i.name}
@@ -119,41 +129,39 @@ class Finishing:
                 if (machine_id or name) not in living:
                     continue
                 place, instance = living[machine_id or name]
-                if instance.deployment == turn.deployment:
-                    ours.append((place, instance))
-                else:
+                if instance.deployment != turn.deployment:
                     refused.append([machine_id or name, NOT_OURS])
+                elif instance.machine_id in refusals:
+                    refused.append([machine_id or name, REFUSED + refusals[instance.machine_id]])
+                else:
+                    ours.append((place, instance))
             if ours:
-                self._end_ours_by_tag(ours, row)
+                if self._end_ours_by_tag(ours, row):
+                    self._looks.succeeded(return_id)
+                self._looks.failed(return_id)
                 return
-        handed_back = turn.ledger.get(ReturnRequest, row["request_id"])
+        handed_back = turn.ledger.get(ReturnRequest, return_id)
         assert handed_back is not None
         handed_back.finish(refused)
         turn.save(handed_back, correlation_id=row["correlation_id"], causation_id=row["event_id"])
+        self._looks.succeeded(return_id)
 
-    def _end_ours_by_tag(self, instances: list[tuple[Turn, Instance]], row: dict[str, Any]) -> None:
+    def _end_ours_by_tag(self, instances: list[tuple[Turn, Instance]], row: dict[str, Any]) -> bool:
         """Handed back and ours by tag, although the ledger lacks them (it was restored): ended, and
-        the return waits until they are gone."""
-        zones: dict[tuple[int, str], list[str]] = {}
-        for turn, instance in instances:
+        the return waits until they are gone. Whether any was due."""
+        is_due = False
+        for turn in self._turns:
             under_way = {m for t in turn.work.open_terminations() for m in t["machine_ids"]}
-            due = self._due.get(instance.machine_id, 0.0) <= turn.now()[2]
-            if due and instance.machine_id not in under_way:
-                self._due[instance.machine_id] = turn.now()[2] + ASK_AGAIN
-                zone = (self._turns.index(turn), instance.zone)
-                zones.setdefault(zone, []).append(instance.machine_id)
-        for (number, zone_name), machine_ids in zones.items():
-            turn = self._turns[number]
-            # The account may be another worker's: that one makes the call.
-            self._turn.save(
-                TerminationBatch.intend(
-                    new_id(TERMINATION, turn.random(16)),
-                    machine_ids,
-                    turn.cloud.account,
-                    turn.cloud.region,
-                    zone_name,
-                    "returned, and ours by tag",
-                ),
-                correlation_id=row["correlation_id"],
-                causation_id=row["event_id"],
-            )
+            zones: dict[str, list[str]] = {}
+            for place, instance in instances:
+                due = place is turn and self._ends.admits(instance.machine_id)
+                if due and instance.machine_id not in under_way:
+                    self._ends.failed(instance.machine_id)
+                    zones.setdefault(instance.zone, []).append(instance.machine_id)
+            for intended in terminations(turn, zones, "returned, and ours by tag"):
+                # The account may be another worker's: that one makes the call.
+                self._turn.save(
+                    intended, correlation_id=row["correlation_id"], causation_id=row["event_id"]
+                )
+            is_due |= bool(zones)
+        return is_due

@@ -15,15 +15,13 @@ from application.failures import EventsArchivedAway
 from application.fleets import Fleets, fleet_of
 from application.instants import Instant, seconds_between
 from application.ports import CallFailed, Cloud, Fleet, Instance
-from application.returning import INTERRUPTION
+from application.returning import INTERRUPTION, terminations
 from application.turn import Turn
 from domain.capacity import RUN_INSTANCES, fleet_type
 from domain.event_sourced import Aggregate
-from domain.identifiers import TERMINATION, new_id
 from domain.launch_batch import LaunchBatch
 from domain.machine import Machine
 from domain.template import Template
-from domain.termination_batch import TerminationBatch
 
 FIRST_POLL, LONGEST_POLL = 1.0, 15.0
 PAGE = 1000
@@ -417,19 +415,8 @@ class Reconciliation:
         for instance in doomed:
             if instance.machine_id not in under_way:
                 zones.setdefault(instance.zone, []).append(instance.machine_id)
-        for zone, machine_ids in zones.items():
-            termination_id = new_id(TERMINATION, turn.random(16))
-            turn.save(
-                TerminationBatch.intend(
-                    termination_id,
-                    machine_ids,
-                    turn.cloud.account,
-                    turn.cloud.region,
-                    zone,
-                    "orphan: the log has no such batch",
-                ),
-                correlation_id=termination_id,
-            )
+        for intended in terminations(turn, zones, "orphan: the log has no such batch"):
+            turn.save(intended, correlation_id=intended.identifier)
 
     def _note_untagged(
         self, instances: Sequence[Instance], alive: dict[str, dict[str, Any]]

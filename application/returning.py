@@ -31,6 +31,23 @@ RECLAIMED_AFTER = 150.0
 """Seconds after the end that AWS announced in which its termination is waited for: two sweeps."""
 
 
+def terminations(turn: Turn, zones: dict[str, list[str]], reason: str) -> list[TerminationBatch]:
+    """Intents to end these machines, by zone, each of no more than fit in a call of the site's."""
+    size = turn.aws["batch_sizes"]["terminate_instances"]
+    return [
+        TerminationBatch.intend(
+            new_id(TERMINATION, turn.random(16)),
+            machine_ids[start : start + size],
+            turn.cloud.account,
+            turn.cloud.region,
+            zone,
+            reason,
+        )
+        for zone, machine_ids in zones.items()
+        for start in range(0, len(machine_ids), size)
+    ]
+
+
 class Telling:
     """The machines of a return, in whatever account, learn of it."""
 
@@ -146,16 +163,8 @@ class Returning:
     def _intend(self, zone: str, rows: list[dict[str, Any]]) -> None:
         turn = self._turn
         reasons = list(dict.fromkeys(row["owed"] for row in rows))
-        termination_id = new_id(TERMINATION, turn.random(16))
         machine_ids = [row["machine_id"] for row in rows]
-        intended = TerminationBatch.intend(
-            termination_id,
-            machine_ids,
-            turn.cloud.account,
-            turn.cloud.region,
-            zone,
-            "; ".join(reasons[:3]),
-        )
+        (intended,) = terminations(turn, {zone: machine_ids}, "; ".join(reasons[:3]))
         turn.must_outlive_call()
         turn.save(
             intended,
@@ -163,7 +172,7 @@ class Returning:
             causation_id=rows[0]["event_id"],
         )
         row = next(
-            r for r in turn.work.open_terminations() if r["termination_id"] == termination_id
+            r for r in turn.work.open_terminations() if r["termination_id"] == intended.identifier
         )
         self._send(row)
 

@@ -642,8 +642,8 @@ MUTATIONS = (
         "ours by tag taken for a stranger",
         "26",
         "application/finishing.py",
-        "if instance.deployment == turn.deployment:",
-        "if False:",
+        "if instance.deployment != turn.deployment:",
+        "if True:",
         (WORKERS + "test_fault_26_restored_and_activated[RunInstances]",),
     ),
     Mutation(
@@ -851,6 +851,14 @@ MUTATIONS = (
         "                    refused.append([machine_id or name, NOT_OURS])",
         "                    pass",
         (POLICIES + "returning.py::test_living_stranger_is_refused",),
+    ),
+    Mutation(
+        "return waits for ever for a forgotten machine that EC2 keeps",
+        "",
+        "application/finishing.py",
+        "elif instance.machine_id in refusals:",
+        "elif False:",
+        (POLICIES + "returning.py::test_forgotten_machine_that_ec2_refuses_to_end",),
     ),
     Mutation(
         "orphans ended however many",

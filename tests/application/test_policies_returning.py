@@ -43,6 +43,22 @@ def orphans(world: World, count: int) -> set[str]:
     return ids(launch_apart(world, count, **tags))
 
 
+def forgotten(world: World, count: int, clock_off: float = 0.0) -> list[dict[str, Any]]:
+    """Machines of a request that the ledger lacks: it was restored from a backup, and activated
+    while the wall clock was so many seconds off. A worker runs."""
+    worker = world.start_worker()
+    world.run(5)
+    backup = world.backup()
+    machines = world.fulfilled(count)
+    world.kill(worker)
+    world.restore(backup)
+    world.clock.step_wall(clock_off)
+    world.storage().activate(world.clock, {"user": "test"}, "restored")
+    world.clock.step_wall(-clock_off)
+    world.start_worker()
+    return machines
+
+
 # -- returns --------------------------------------------------------------------------------------
 
 
@@ -140,6 +156,40 @@ def test_refusal_is_forgotten_when_ec2_gives_in(world: World) -> None:
     assert world.live() == set()
 
 
+def test_forgotten_machine_that_ec2_refuses_to_end(world: World) -> None:
+    """Ours by its tag alone and protected: the return ends and says so, and neither EC2 nor the
+    ledger is kept busy with it meanwhile."""
+    machines = forgotten(world, 2)
+    kept, gone = machines
+    world.sandbox.protect(ids([kept]))
+    world.run(5)
+    before = len(world.calls_of("DescribeInstances"))
+
+    answer = world.run_until_final(world.give_back(machines))
+
+    assert answer["status"] == "complete_with_error"
+    assert "EC2 refuses to terminate it: OperationNotPermitted" in answer["message"]
+    told = {m["machineId"]: (m["result"], m["status"]) for m in answer["machines"]}
+    assert told.pop(gone["machineId"]) == ("succeed", "terminated")
+    ((result, status),) = told.values()
+    assert result == "fail" and status != "terminated"
+    assert world.live() == ids([kept])
+    assert len(world.calls_of("DescribeInstances")) - before < 75, "not one a second"
+    assert len(world.events("TerminationIntended")) < 8
+
+
+def test_forgotten_machines_are_ended_by_batches(make_world: MakeWorld) -> None:
+    """However many: no intent has more of them than fit in a call."""
+    world = make_world(config={"provider": {"aws": {"batch_sizes": {"terminate_instances": 2}}}})
+    machines = forgotten(world, 5)
+
+    assert world.run_until_final(world.give_back(machines))["status"] == "complete"
+
+    sizes = [len(event["machine_ids"]) for event in world.events("TerminationIntended")]
+    assert sizes == [2, 2, 1]
+    assert world.live() == set()
+
+
 # -- orphans --------------------------------------------------------------------------------------
 
 
@@ -201,20 +251,11 @@ def test_orphans_older_than_the_log_live(world: World) -> None:
 def test_orphans_live_when_the_clock_was_slow(world: World) -> None:
     """The store was restored by a clock an hour behind: what it has forgotten seems younger than
     the restore, and lives."""
-    worker = world.start_worker()
-    world.run(5)
-    backup = world.backup()
-    forgotten = world.fulfilled(2)
-    world.kill(worker)
-    world.restore(backup)
-    world.clock.step_wall(-3600.0)
-    world.storage().activate(world.clock, {"user": "test"}, "restored")
-    world.clock.step_wall(3600.0)
-    world.start_worker()
+    machines = forgotten(world, 2, clock_off=-3600.0)
 
-    world.run(1500, poll=lambda: world.to_give_up(forgotten), step=15.0)
+    world.run(1500, poll=lambda: world.to_give_up(machines), step=15.0)
 
-    assert world.live() == ids(forgotten)
+    assert world.live() == ids(machines)
 
 
 def test_instances_without_a_batch_tag_live(world: World) -> None:
