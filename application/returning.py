@@ -208,7 +208,20 @@ class Returning:
         batch = turn.ledger.get(TerminationBatch, row["termination_id"])
         assert batch is not None
         batch.conclude(answer.accepted, answer.refused, answer.aws_request_id)
-        turn.save(batch, correlation_id=row["correlation_id"], causation_id=row["event_id"])
+        again = self._rest(row, answer.retry)
+        turn.save(batch, *again, correlation_id=row["correlation_id"], causation_id=row["event_id"])
         self._backoff.succeeded(row["termination_id"])
         for machine_id, code in answer.refused:
             turn.journal.warn("termination refused", machine_id=machine_id, code=code)
+
+    def _rest(self, row: dict[str, Any], machine_ids: list[str]) -> list[TerminationBatch]:
+        """Intents anew for what EC2 has not answered for, of a termination that is concluded: what
+        the ledger has no living machine for is owed by its intent alone."""
+        if not machine_ids:
+            return []
+        alive = self._turn.work.known_machines(machine_ids)
+        rest = [machine_id for machine_id in machine_ids if not alive.get(machine_id)]
+        intended = terminations(self._turn, {row["zone"]: rest}, row["reason"])
+        for termination in intended:
+            self._backoff.failed(termination.identifier)
+        return intended

@@ -537,6 +537,22 @@ def test_orphans_are_listed_and_terminated_by_name(world: World, run: Run) -> No
     assert accepted["topic"] == "TerminationAccepted"
 
 
+def test_orphan_that_ec2_does_not_answer_for_is_ended_later(world: World, run: Run) -> None:
+    """Of two in one order the first is refused and the call for the other is throttled: the order
+    stands for that one."""
+    kept, other = make_orphan(world, 2)
+    world.sandbox.protect([kept])
+    alone = {"InstanceId.1": other}
+    world.sandbox.add_fault("throttle", action="TerminateInstances", match=alone)
+
+    assert run("orphans", "terminate", kept, other, "--reason", "left by a test").status == 0
+
+    assert world.run(60, lambda: world.live() == {kept})
+    first, again = world.events("TerminationIntended")
+    assert (first["machine_ids"], again["machine_ids"]) == ([kept, other], [other])
+    assert again["reason"] == first["reason"]
+
+
 def test_orphans_terminate_refuses_what_is_no_orphan(world: World, run: Run) -> None:
     """A machine of ours, an unknown id, one that is being terminated: none, and all by name."""
     (orphan,) = make_orphan(world)
