@@ -372,8 +372,8 @@ ROWS = (
     ),
     Row(
         69,
-        "killed between recording a notice and deleting it",
-        "crash points of the commit and of DeleteMessageBatch",
+        "killed between recording a notice and deleting it, or before its launch is recorded",
+        "crash points of the commit, of DeleteMessageBatch and of the launch",
         "read again, recorded once, deleted",
     ),
     Row(

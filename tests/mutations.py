@@ -663,6 +663,14 @@ MUTATIONS = (
         (INTERRUPTIONS + "test_fault_69_killed_between_recording_and_deleting",),
     ),
     Mutation(
+        "notice of a machine not yet recorded lost",
+        "69",
+        "application/interrupting.py",
+        "if is_new and abs(",
+        "if False and abs(",
+        (INTERRUPTIONS + "test_fault_69_killed_before_its_launch_is_recorded",),
+    ),
+    Mutation(
         "recommendation taken for an interruption",
         "70",
         "application/returning.py",

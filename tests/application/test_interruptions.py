@@ -131,7 +131,7 @@ def test_fault_64_duplicates_and_junk(make_world: MakeWorld) -> None:
         event(warning, taken["machineId"], "yesterday"),
         event(warning, taken["machineId"], "9999-12-31T23:59:59Z") + "x",
         event("EC2 Instance State-change Notification", taken["machineId"]),
-        event(warning, "i-0123456789abcdef0"),
+        event(warning, "i-0123456789abcdef0", "2027-01-15T07:02:00Z"),
         event(warning, gone["machineId"]),
         event(warning, None),
         event(warning, 5),
@@ -270,6 +270,31 @@ def test_fault_68_interrupted_before_its_request_is_final(
     assert world.live() == ids(good)
     world.assert_agreement()
     world.leave_nothing(good)
+
+
+def test_fault_69_killed_before_its_launch_is_recorded(make_world: MakeWorld) -> None:
+    """A notice of a machine that the ledger has not heard of yet is recorded when it has; one of a
+    machine of nobody's stays no longer than it may be of use."""
+    world = site(make_world)
+    request_id = world.request(N)
+    world.die_at("aws.CreateFleet.after")
+    taken = sorted(world.live())[:1]
+    world.sandbox.interrupt(taken)
+    at = "2027-01-15T08:00:00Z"
+    stranger = event("EC2 Spot Instance Interruption Warning", "i-0123456789abcdef0", at)
+    world.sandbox.send_message(world.environ[QUEUE], stranger)
+
+    world.start_worker()
+    world.run(40)
+
+    ((stream, interrupted),) = world.streams("MachineInterrupted")
+    assert (stream, interrupted["reason"]) == (f"machine-{taken[0]}", "interruption")
+    (told,) = world.to_give_up(world.status(request_id)["machines"])
+    assert 60 < told["gracePeriod"] < 120
+    assert waiting(world) == 1
+    world.run(310, step=5.0)
+    assert waiting(world) == 0
+    world.assert_agreement()
 
 
 @pytest.mark.parametrize(
