@@ -720,6 +720,14 @@ MUTATIONS = (
         (WORKERS + "test_fault_23_paused_while_another_settles",),
     ),
     Mutation(
+        "end of who lost its lease",
+        "23",
+        "interfaces/worker/loop.py",
+        "            self._wait_anew()\n            return True",
+        "            return False",
+        (WORKERS + "test_fault_23_launched_late_with_nobody_there",),
+    ),
+    Mutation(
         "ages by the wall clock",
         "27",
         "application/instants.py",

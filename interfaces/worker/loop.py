@@ -79,7 +79,7 @@ class Worker:
         self._metrics: Any = None
         self._monitoring: Any = None
         self._wire(load_at_start)
-        self._began = self.clock.now()
+        self._waits_since = self.clock.now()
 
     def _wire(self, begin: Callable[[WriteSide], None] = report_loads) -> None:
         """Build everything anew from the configuration as it is now."""
@@ -147,6 +147,7 @@ class Worker:
             return False
         if now[2] < self._paused_until:
             return True
+        held: dict[str, int] = {}
         try:
             if not self._holds:
                 self._holds = self.lease.acquire()
@@ -156,13 +157,17 @@ class Worker:
                     return not self._is_surplus(now)
                 for report in self.store.reports():
                     self.side.journal().warn("store", message=report)
+            held = self.lease.held
             self._heartbeat(now)
             if self._something_changed() or now[2] - self._turned >= LONGEST_QUIET:
                 with self._monitoring.turn() if self._monitoring is not None else nullcontext():
                     self.turn()
         except (LeaseLost, Fenced) as error:
             self.side.journal().warn("lease lost", message=str(error))
-            return False
+            if isinstance(error, LeaseLost) and held and held.items() <= self.lease.held.items():
+                return False  # nobody has taken it: a newer release asks for it
+            self._wait_anew()
+            return True
         except (IntegrityError, Conflict) as error:
             # A command wrote the stream first: the next turn reads what is so now.
             self.side.journal().info("turn begun anew", message=str(error))
@@ -247,6 +252,20 @@ class Worker:
         self._worked = held
         self.side.policies.reset()
 
+    def _wait_anew(self) -> None:
+        """Another has worked meanwhile, and may have ended before this one's last call made
+        something: as long as somebody works that is found, and when nobody does it is looked for
+        here."""
+        self._holds = False
+        self._worked = {}
+        self._waits_since = self.clock.now()
+        self._idle_since = None
+        self._turned = float("-inf")
+        try:
+            self.lease.release()
+        except StoreError as error:
+            self._stumble(str(error))
+
     def _something_changed(self) -> bool:
         """Whether another process wrote to the store or noted a sighting."""
         changes, noted = self.store.changes(), self.side.sightings().noted()
@@ -271,13 +290,14 @@ class Worker:
         return self._may_leave() and idle >= timeout
 
     def _is_surplus(self, now: tuple[float, str, float]) -> bool:
-        """Whether this worker, which never gets the lease, is of no use: a paused holder would
-        have lost it by now, so there is one that works."""
+        """Whether this worker, which does not get the lease, is of no use: a paused holder would
+        have lost it by now, so there is one that works, and has swept."""
         if self._drain:
             return not self.side.work().anything_open()
-        settings = self.side.settings().worker
-        waited = seconds_between(self._began, now)
-        return self._may_leave() and bool(waited > 2 * settings.lease_time)
+        settings = self.side.settings()
+        waited = seconds_between(self._waits_since, now)
+        longest = max(settings.worker.lease_time, settings.provider.aws.sweep_interval)
+        return self._may_leave() and bool(waited > 2 * longest)
 
     def _may_leave(self) -> bool:
         """Whether the next call that needs a worker starts one."""

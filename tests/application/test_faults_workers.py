@@ -98,7 +98,8 @@ def test_fault_23_paused_while_another_settles(make_world: MakeWorld, way: str) 
     else:
         # Each launch has a template of its own, which went with what was settled.
         assert len(world.live()) == N, "the paused call launched late, and nothing"
-    assert not first.tick(), "the paused worker has lost its lease and ends"
+    first.tick()
+    assert first.lease.held == {}, "the paused worker has lost its lease"
     first.end()
     world.run(300, step=5.0)
 
@@ -108,6 +109,72 @@ def test_fault_23_paused_while_another_settles(make_world: MakeWorld, way: str) 
     assert len(world.live()) == N
     world.assert_agreement()
     world.leave_nothing()
+
+
+@pytest.mark.stores("sqlite")
+def test_fault_23_launched_late_with_nobody_there(make_world: MakeWorld) -> None:
+    """A worker is paused before its call. Another is refused, the request fails, and it ends, since
+    nothing is open; then the first one's call goes out. No verb starts a worker for what it made:
+    the paused one waits for the lease like any other, has it, finds the machines and ends them; and
+    ends itself."""
+    auto = {"HOSTLEDGER_WORKER__MODE": "auto"}
+    world = make_world(settings=auto, boot_time=20.0, shutdown_time=15.0)
+    first = world.start_worker()
+    request_id = world.request(N)
+    world.sandbox.add_fault("cap", action=world.action, limit=0, times=-1)
+
+    def meanwhile() -> None:
+        world.workers.remove(first)
+        world.clock.advance(70.0)
+        world.start_worker()
+        assert world.final(request_id)["status"] == "complete_with_error"
+        world.run(400, lambda: not world.workers, step=5.0)
+        world.sandbox.clear_faults()
+
+    with world.pausing_at(f"aws.{world.action}.before", meanwhile):
+        assert first.tick()
+    assert world.workers == [] and first.lease.held == {}
+    assert len(world.live()) == N and world.owned() == set()
+    assert not world.storage().read_model().anything_open_or_alive()
+
+    world.workers.append(first)
+    world.run(120, lambda: not world.live() and not world.owned(), step=2.0)
+    world.assert_nothing_left()
+    world.run(400, lambda: not world.workers, step=5.0)
+    assert world.workers == []
+
+
+@pytest.mark.stores("sqlite")
+def test_fault_23_who_lost_its_lease_waits_and_ends(make_world: MakeWorld) -> None:
+    """Another one works: who was paused waits until that has swept, writes and calls nothing, and
+    ends."""
+    world = make_world(settings={"HOSTLEDGER_WORKER__MODE": "auto"})
+    first = world.start_worker()
+    request_id = world.request(N)
+
+    def meanwhile() -> None:
+        world.workers.remove(first)
+        world.clock.advance(70.0)
+        world.start_worker()
+        world.run_until_final(request_id)
+
+    with world.pausing_at(f"aws.{world.action}.before", meanwhile):
+        first.tick()
+    topics, calls = world.topics(), len(world.sandbox.calls)
+    (second,) = world.workers
+
+    waits = 0
+    while first.tick():
+        waits += 1
+        world.clock.advance(1.0)
+        second.lease.renew()
+    first.end()
+
+    assert 120 <= waits <= 122
+    assert (world.topics(), len(world.sandbox.calls)) == (topics, calls)
+    assert second.tick() and second.lease.held
+    assert len(world.live()) == N
+    world.assert_agreement()
 
 
 @pytest.mark.stores("sqlite")
@@ -128,7 +195,8 @@ def test_fault_23_launch_template_made_late(way_world: World) -> None:
         world.run(200, step=2.0)
 
     with world.pausing_at("aws.CreateLaunchTemplate.before", meanwhile):
-        assert not first.tick(), "the paused worker has lost its lease and ends"
+        first.tick()
+    assert first.lease.held == {}, "the paused worker has lost its lease"
     first.end()
 
     assert len(world.events("LaunchTemplateDeleted")) == 1
@@ -156,7 +224,8 @@ def test_fault_23_launch_template_made_again(make_world: MakeWorld) -> None:
         world.clock.advance(25 * 3600.0)  # AWS has forgotten the token
 
     with world.pausing_at("aws.CreateLaunchTemplate.before", meanwhile):
-        assert not first.tick(), "the paused worker has lost its lease and ends"
+        first.tick()
+    assert first.lease.held == {}, "the paused worker has lost its lease"
     first.end()
     world.kill(*world.workers)
 
@@ -228,7 +297,8 @@ def test_fault_23_outcome_of_a_lost_lease_is_refused(way_world: World) -> None:
         world.run(1)  # it takes the lease, and is throttled
 
     with world.pausing_at(f"aws.{world.action}.before", meanwhile):
-        assert not first.tick()
+        first.tick()
+    assert first.lease.held == {}
     first.end()
 
     assert world.events("LaunchAccepted") == []

@@ -135,12 +135,13 @@ def test_a_paused_worker_cannot_write_when_it_wakes(machines: tuple[World, World
 
     with one.pausing_at(f"aws.{one.action}.before", meanwhile):
         one.run(20, lambda: paused not in one.workers)
-        while paused.tick():
-            one.clock.advance(1.0)
-    paused.end()
+    one.workers.append(paused)
+    run_both(one, other, 10, lambda: not paused.lease.held)
     assert len(one.live()) == N
     assert len(one.events("LaunchAccepted")) == 1
-    other.run(300)
+    began = one.clock.seconds
+    run_both(one, other, 310, lambda: one.clock.seconds - began >= 300)
+    assert paused in one.workers and holds(other)
     one.assert_agreement()
     other.leave_nothing()
 
@@ -262,9 +263,9 @@ def test_one_of_two_workers_is_paused(sites: tuple[Site, Site]) -> None:
 
     with one.pausing_at("aws.RunInstances.before", meanwhile):
         one.run(50, lambda: paused not in one.workers)
-        while paused.tick():
-            one.clock.advance(1.0)
-    paused.end()
+    one.workers.append(paused)
+    run_both(one, other, 10, lambda: not paused.lease.held)
+    one.kill(paused)
     assert succeeded(other, request_id)
     assert len(one.live()) == N
     assert [len(e["instances"]) for e in one.events("LaunchAccepted")] == [N]
