@@ -18,15 +18,12 @@ GIVES_NOTHING = ("quota", "refused")
 
 class Avoided:
     def __init__(self, turn: Turn) -> None:
-        self._turn = turn
-        self._avoided: dict[str, float] = {}
-        self._hopeless: dict[str, float] = {}
-        """Quota or pool -> until when it is of no use to try it."""
+        self._kept = turn.kept
+        """Pools that had none, and quotas and pools that are of no use to try."""
 
     def learn(self, content: dict[str, Any], shortages: Sequence[Shortage]) -> None:
         """Take in why a launch of a template gave fewer. A reason that names no pool of it is about
         all of its market."""
-        until = self._turn.now()[2] + AVOIDED_FOR
         pools = {str(pool): pool for pool in _all_pools(content)}
         for shortage in shortages:
             named = [shortage.pool]
@@ -34,24 +31,26 @@ class Avoided:
                 market = shortage.pool.rpartition("/")[2]
                 named = [name for name, pool in pools.items() if pool.market == market]
             if shortage.kind in ("shortage", *GIVES_NOTHING):
-                self._avoided |= dict.fromkeys(named, until)
+                self._note("avoided", named)
             if shortage.kind in GIVES_NOTHING:
-                self._hopeless |= dict.fromkeys(named, until)
+                self._note("hopeless", named)
             if shortage.kind == "quota" and shortage.pool in pools:
-                self._hopeless[pools[shortage.pool].quota] = until
+                self._note("hopeless", [pools[shortage.pool].quota])
+
+    def _note(self, how: str, names: Sequence[str]) -> None:
+        for name in names:
+            self._kept.put(f"{how} {name}", True, AVOIDED_FOR)
 
     def admits(self, pool: Pool) -> bool:
         """Whether a pool may be asked just now."""
-        is_avoided = self._avoided.get(str(pool), 0.0) > self._turn.now()[2]
-        return not is_avoided and not self._is_hopeless(pool)
+        return not self._kept.get(f"avoided {pool}") and not self._is_hopeless(pool)
 
     def leaves_none(self, content: dict[str, Any]) -> bool:
         """Whether no pool of a template, in whatever market, is of any use just now."""
         return all(self._is_hopeless(pool) for pool in _all_pools(content))
 
     def _is_hopeless(self, pool: Pool) -> bool:
-        now = self._turn.now()[2]
-        return any(self._hopeless.get(what, 0.0) > now for what in (pool.quota, str(pool)))
+        return any(self._kept.get(f"hopeless {what}") for what in (pool.quota, str(pool)))
 
 
 def _all_pools(content: dict[str, Any]) -> list[Pool]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from application.instants import seconds_between
+from application.kept import Kept
 
 if TYPE_CHECKING:
     from application.turn import Turn
@@ -20,26 +21,33 @@ def jittered(failures: int, first: float, longest: float, random: Callable[[int]
 
 class Backoff:
     """Things that failed, each by its key, and when each may be tried again: after `first` seconds,
-    doubling, at most `longest`."""
+    doubling, at most `longest`. What is not tried again for as long is forgotten. One with a `name`
+    outlasts the process where each turn is one."""
 
-    def __init__(self, turn: Turn, first: float, longest: float) -> None:
+    def __init__(self, turn: Turn, first: float, longest: float, name: str = "") -> None:
         self._turn = turn
         self._first = first
         self._longest = longest
-        self._failures: dict[str, int] = {}
-        self._due: dict[str, float] = {}
+        self._name = name
+        self._kept = turn.kept if name else Kept(turn.notebook, turn.clock)
 
     def admits(self, key: str) -> bool:
-        return self._due.get(key, 0.0) <= self._turn.now()[2]
+        _, due = self._failures(key)
+        return due <= self._turn.now()[2]
 
     def failed(self, key: str) -> None:
-        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        failures = self._failures(key)[0] + 1
         wait = jittered(failures, self._first, self._longest, self._turn.random)
-        self._due[key] = self._turn.now()[2] + wait
+        due = self._turn.now()[2] + wait
+        self._kept.put(f"{self._name} {key}", [failures, due], wait + self._longest)
 
     def succeeded(self, key: str) -> None:
-        self._failures.pop(key, None)
-        self._due.pop(key, None)
+        self._kept.drop(f"{self._name} {key}")
+
+    def _failures(self, key: str) -> tuple[int, float]:
+        """How many in a row, and when it is due."""
+        failures, due = self._kept.get(f"{self._name} {key}") or (0, 0.0)
+        return failures, due
 
 
 class Seldom:

@@ -27,7 +27,7 @@ STRAYS = "strays"
 class LaunchTemplates:
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
-        self._backoff = Backoff(turn, FIRST_RETRY, LONGEST_RETRY)
+        self._backoff = Backoff(turn, FIRST_RETRY, LONGEST_RETRY, "launch template")
         # Restored from a backup, the log may never have heard of some.
         self._is_restored = turn.incarnation > 1
         place = f"{turn.cloud.account}/{turn.cloud.region}"

@@ -46,6 +46,8 @@ class Policies:
         self._threads = threads
         self._leads = turns[0].lease.held
         held = [turn for turn in turns if turn.lease.held]
+        for turn in held:
+            turn.kept.clear()
         self._accounts = [_Account(turn, self._elsewhere) for turn in held]
         self._choosing = Choosing(
             held[0],

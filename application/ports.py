@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -398,6 +398,10 @@ class Notebook(Protocol):
     def note(self, thing: str, at: Instant) -> None: ...
 
     def last(self, thing: str) -> Instant | None: ...
+
+    def kept(self) -> dict[str, Instant]: ...
+
+    def keep(self, texts: Mapping[str, Instant], instead_of: Sequence[str]) -> None: ...
 
     def miss(self, machine_ids: Sequence[str], now: Instant) -> list[str]: ...
 

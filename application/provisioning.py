@@ -40,6 +40,9 @@ FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
 HOPELESS = 4
 """Failures in a row after which a call that was never sent is left to another account."""
 
+RESERVED_FOR = 600.0
+"""Seconds after the last try for which the id of a batch to come is remembered."""
+
 TEMPLATE_GONE = "template_gone"
 
 
@@ -75,9 +78,6 @@ class Provisioning:
         self._avoided = Avoided(turn)
         self._forgotten: set[tuple[str, ...]] = set()
         """Templates whose launch template AWS did not know: it is made again, but once."""
-        self._reserved: dict[tuple[str, ...], str] = {}
-        """Template -> id of the batch to come, which its launch template may name: while that
-        cannot be made, it is the same one that is asked for."""
 
     def pursue(self) -> None:
         """Ask again for the outcomes that are open. Raises LeaseLost.
@@ -335,7 +335,7 @@ class Provisioning:
         api = launch_api(content)
         account, region = turn.cloud.account, turn.cloud.region
         pool = pool_of_all(pools)
-        batch_id = self._reserved.setdefault(_what(request), new_id(BATCH, turn.random(16)))
+        batch_id = self._reserve(request)
         tags = {
             "hostledger:deployment": turn.deployment,
             "hostledger:incarnation": str(turn.incarnation),
@@ -359,7 +359,8 @@ class Provisioning:
             return None
         if launch_template is None:
             return None
-        del self._reserved[_what(request)]
+        # Before the intent: should a process that was killed have written it, that goes wrong once.
+        turn.kept.drop(_reserved(request))
         payload = planned.payload
         batch = None
         epoch = 0
@@ -403,6 +404,14 @@ class Provisioning:
         )
         return next(r for r in turn.work.open_batches() if r["batch_id"] == batch_id)
 
+    def _reserve(self, request: dict[str, Any]) -> str:
+        """The id of a template's batch to come, which its launch template may name: while that
+        cannot be made, it is the same one that is asked for."""
+        kept = self.turn.kept
+        batch_id: str = kept.get(_reserved(request)) or new_id(BATCH, self.turn.random(16))
+        kept.put(_reserved(request), batch_id, RESERVED_FOR)
+        return batch_id
+
     def _capped(self, requests: list[dict[str, Any]], cap: Reached) -> None:
         """The site's own limit is the reason; what is returned meanwhile makes room again."""
         with self.turn.chunks() as add:
@@ -430,6 +439,10 @@ class Provisioning:
 
 def _what(row: dict[str, Any]) -> tuple[str, ...]:
     return (row["provider"], row["template_id"], row["revision"])
+
+
+def _reserved(row: dict[str, Any]) -> str:
+    return " ".join(("reserved", *_what(row)))
 
 
 def pool_of_all(pools: list[Pool]) -> str:

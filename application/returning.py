@@ -105,7 +105,7 @@ class Returning:
     def __init__(self, turn: Turn, unlowered: set[str]) -> None:
         self._turn = turn
         self._unlowered = unlowered
-        self._backoff = Backoff(turn, FIRST_RETRY, LONGEST_RETRY)
+        self._backoff = Backoff(turn, FIRST_RETRY, LONGEST_RETRY, "termination")
         """By machine, and by termination."""
         self.unheeded: set[str] = set()
         """Machines that EC2 accepted to terminate and that run on (reconciliation says)."""

@@ -1,7 +1,7 @@
 """What one turn of the policies works with, and how it commits.
 
-Policies run turn by turn and keep in memory only what may be forgotten: back-offs, avoided pools,
-what was ambiguous. The rest is asked of the read models anew each turn.
+Policies run turn by turn and keep in memory only what may be forgotten: back-offs, avoided pools
+(`Kept`), what was ambiguous. The rest is asked of the read models anew each turn.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from eventsourcing.persistence import IntegrityError
 
 from application.crash_points import reach
 from application.instants import Instant, seconds_between
+from application.kept import Kept
 from application.ports import Clock, Cloud, Journal, Lease, Ledger, Notebook, Work
 from domain.brake import EVERYTHING, LAUNCHING
 from domain.event_sourced import Aggregate
@@ -59,6 +60,9 @@ class Turn:
     random: Callable[[int], bytes]
     divided: Divided
     at_once: int = 100
+
+    def __post_init__(self) -> None:
+        self.kept = Kept(self.notebook, self.clock)
 
     @property
     def aws(self) -> dict[str, Any]:

@@ -178,7 +178,13 @@ def _turn(call: Call) -> bool:
         try:
             renew_read_models(side, _within(call, until))
             side.store().refuse_failed_projections()
-            side.policies().take_turn(compiled.templates())
+            policies = side.policies()
+            held = [turn for turn in side.turns() if turn.lease.held]
+            for turn in held:
+                turn.kept.read()
+            policies.take_turn(compiled.templates())
+            for turn in held:
+                turn.kept.write()
         finally:
             lease.release()
         return True

@@ -241,8 +241,8 @@ MUTATIONS = (
         "launch template asked for under another name each time",
         "29",
         "application/provisioning.py",
-        "self._reserved.setdefault(_what(request), new_id(BATCH, turn.random(16)))",
-        "self._reserved[_what(request)] = new_id(BATCH, turn.random(16))",
+        "        batch_id = self._reserve(request)",
+        "        batch_id = new_id(BATCH, turn.random(16))",
         (ANSWERS + "test_fault_29_launch_template_in_doubt[lost_response-fleet-maintain]",),
     ),
     Mutation(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from application.instants import Instant
 from application.json_text import dumps
@@ -13,7 +13,7 @@ LONGEST_GAP = 120.0
 """Seconds between two calls of HostFactory after which it counts as stopped in between."""
 
 
-MISSING = "missing "
+MISSING, KEPT = "missing ", "kept "
 FORGOTTEN_AFTER = 3600.0
 """Seconds after which a state that EC2 was seen in is dropped, unless it is seen again."""
 
@@ -96,6 +96,26 @@ class SqlNotebook:
         return self._store.connection.execute(  # type: ignore[no-any-return]
             "SELECT wall, boot_id, boot_seconds FROM batch_sweeps WHERE batch_id = ?", (thing,)
         ).fetchone()
+
+    def kept(self) -> dict[str, Instant]:
+        """What `keep` has kept of this account, each until its moment, which may be over."""
+        kept = f"{KEPT}{self._key} "
+        return {
+            text.removeprefix(kept): (wall, boot_id, seconds)
+            for text, wall, boot_id, seconds in self._store.connection.execute(
+                "SELECT batch_id, wall, boot_id, boot_seconds FROM batch_sweeps "
+                "WHERE substr(batch_id, 1, ?) = ?",
+                (len(kept), kept),
+            )
+        }
+
+    def keep(self, texts: Mapping[str, Instant], instead_of: Sequence[str]) -> None:
+        """Keep these texts, each until a moment, instead of those."""
+        kept = f"{KEPT}{self._key} "
+        self._write(
+            *(("DELETE FROM batch_sweeps WHERE batch_id = ?", (kept + t,)) for t in instead_of),
+            *((PUT_MOMENT, (kept + text, *until)) for text, until in texts.items()),
+        )
 
     def miss(self, machine_ids: Sequence[str], now: Instant) -> list[str]:
         """A complete sweep lacked these machines and no others: those that the last one lacked
