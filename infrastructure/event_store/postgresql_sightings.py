@@ -2,7 +2,8 @@
 worker: `sightings.py` for stores that are on the network.
 
 First sightings are rows of their own, at once. A call that names nothing new still says that
-HostFactory is calling: one row for each provider and host, at most once a minute.
+HostFactory is calling, or naming its hosts: one row each for a provider and host, at most once a
+minute.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ def note(session: Session, now: Instant, facts: dict[str, object]) -> None:
     if any(facts.get(kind) for kind in NEWS):
         given = ("news " + os.urandom(16).hex(), "", now[0], line)
     else:
-        given = (f"{facts.get('provider', '')} {host}", host, now[0], line)
+        # A call that names hosts counts for more: the others must not silence it.
+        kind = f"{facts.get('provider', '')} {host} {bool(facts.get('hosts'))}"
+        given = (kind, host, now[0], line)
     within = session.within
     try:
         if within:

@@ -581,7 +581,8 @@ def test_the_lease_is_told_by_the_databases_clock(url: str) -> None:
 
 
 def test_sightings_are_noted_at_once_or_seldom(url: str) -> None:
-    """News in a row of its own; that HostFactory is calling, once a minute for a host."""
+    """News in a row of its own; that HostFactory is calling, once a minute for a host, and that it
+    names hosts too, whatever else it asks for meanwhile."""
     storage, clock = storage_at(url), FakeClock()
     store = storage.event_store(clock, ACTOR)
     sightings = storage.sightings(store)
@@ -592,9 +593,12 @@ def test_sightings_are_noted_at_once_or_seldom(url: str) -> None:
         storage.note(clock.now(), calling, model)
         clock.advance(10)
     storage.note(clock.now(), {**calling, "machines": ["i-1"]}, model)
+    for _ in range(2):
+        storage.note(clock.now(), {**calling, "hosts": 4}, model)
     assert model.request("none") is None  # the look goes on
     lines = sightings.take()
-    assert [line.get("machines") for line in lines] == [None, ["i-1"]]
+    told = [(line.get("machines"), line.get("hosts")) for line in lines]
+    assert told == [(None, None), (["i-1"], None), (None, 4)]
     assert sightings.noted() > 0 and sightings.waiting()
     sightings.done()
     assert not sightings.waiting() and sightings.take() == [] and sightings.noted() == 0
