@@ -183,19 +183,39 @@ class SqlNotebook:
         return seen
 
     def add_calling(self, name: str, lines: Sequence[Instant]) -> None:
-        """HostFactory called at these moments: the time between calls close together counts."""
+        """HostFactory called at these moments: the time between calls close together counts.
+
+        Its scripts may run on several machines, whose clocks cannot be compared. Each counts by its
+        own, from the sum at its first call on or at its first after it was silent, and who has
+        counted most tells the sum: no time counts twice, however many call. That one's row bears
+        the name alone."""
         if not lines:
             return
-        row = self._store.connection.execute(
-            "SELECT seconds, boot_id, last FROM calling WHERE name = ?", (name,)
-        ).fetchone()
-        seconds, boot_id, last = row or (0.0, lines[0][1], lines[0][2])
-        for _, line_boot, at in lines:
-            if line_boot == boot_id and 0.0 <= at - last <= LONGEST_GAP:
-                seconds += at - last
-            if line_boot != boot_id or at > last:
-                boot_id, last = line_boot, at
-        self._write((PUT_CALLING, (name, seconds, boot_id, last)))
+        others = f"{name} "
+        rows = self._store.connection.execute(
+            "SELECT name, seconds, boot_id, last FROM calling WHERE name = ? "
+            "OR substr(name, 1, ?) = ?",
+            (name, len(others), others),
+        ).fetchall()
+        counted = {boot_id: (seconds, last) for _, seconds, boot_id, last in rows}
+        most = max((seconds for seconds, _ in counted.values()), default=0.0)
+        for _, boot_id, at in lines:
+            seconds, last = counted.get(boot_id, (most, at))
+            seconds = most if at - last > LONGEST_GAP else seconds + max(0.0, at - last)
+            most = max(most, seconds)
+            counted[boot_id] = (seconds, max(last, at))
+        first = max(counted, key=counted.__getitem__)
+        kept = {
+            name if boot_id == first else others + boot_id: (seconds, boot_id, last)
+            for boot_id, (seconds, last) in counted.items()
+            # One that is further behind was silent: it will count from the sum on.
+            if most - seconds <= LONGEST_GAP
+        }
+        gone = [row[:1] for row in rows if row[0] not in kept]
+        self._write(
+            *((PUT_CALLING, (key, *row)) for key, row in kept.items()),
+            *(("DELETE FROM calling WHERE name = ?", row) for row in gone),
+        )
 
     def calling(self, name: str) -> float:
         """Seconds in which HostFactory was calling, ever."""

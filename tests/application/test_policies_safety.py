@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,28 @@ def test_a_stopped_instance_is_not_aged_by_another(world: World) -> None:
 
     world.run(2000, poll=the_other_calls, step=5.0)
     assert len(world.live()) == 1
+
+
+def test_calling_time_counts_once_however_many_machines_call(world: World) -> None:
+    """Two machines that call by turns are as one that calls; one that is silent, dies or comes back
+    adds nothing, and its row goes."""
+    with closing(world.storage().event_store(world.clock, {})) as store:
+        notebook = world.storage().notebook(store, "default", "us-east-1")
+        one, other = 1000.0, 86_400.0
+
+        def call(*moments: tuple[str, float]) -> float:
+            for boot_id, seconds in moments:
+                started = one if boot_id == "boot-1" else other
+                notebook.add_calling("any call", [(0.0, boot_id, started + seconds)])
+            return notebook.calling("any call")
+
+        assert call(("boot-1", 0), ("boot-2", 30), ("boot-1", 60), ("boot-2", 90)) == 60
+        assert call(("boot-1", 120), ("boot-2", 150), ("boot-2", 140)) == 120
+        # One dies, the other goes on.
+        assert call(*(("boot-2", at) for at in range(210, 600, 60))) == 540
+        assert len(world.query("SELECT * FROM calling")) == 1
+        # HostFactory was stopped for an hour; then the first machine is there again.
+        assert call(("boot-2", 4200), ("boot-1", 4210), ("boot-1", 4270), ("boot-2", 4260)) == 600
 
 
 def test_a_request_with_a_named_machine_is_known(world: World) -> None:

@@ -366,6 +366,7 @@ def _notebook(both: Both, world: World) -> None:
     same = both.same
     now = world.clock.now()
     later = (now[0] + 60, now[1], now[2] + 60)
+    elsewhere = (now[0], "boot-elsewhere", 5.0)
 
     def orphan(number: int) -> Instance:
         return Instance(
@@ -390,7 +391,7 @@ def _notebook(both: Both, world: World) -> None:
         same(SqlNotebook, "miss", ["i-2", "i-3_%"], now)
         same(SqlNotebook, "see_orphans", [orphan(1), orphan(2)])
         same(SqlNotebook, "see_orphans", [orphan(2)])
-        same(SqlNotebook, "add_calling", "hf", [now, later])
+        same(SqlNotebook, "add_calling", "hf", [now, elsewhere, later])
         same(SqlNotebook, "calling", "hf")
         same(SqlNotebook, "unseen_since", {"req-1": 1.0, "req-2": 2.5})
         same(SqlNotebook, "unseen_since", {"req-2": 9.0})
