@@ -4,17 +4,20 @@ Every renewal changes the item's `version`. Who wants the lease of a holder on a
 have seen one version unchanged for the holder's lease time by its own boot clock, from its own
 first look on; so no two machines' clocks are ever compared. What was seen is kept in the mirror's
 file, since a short process (inline) sees it for a moment only. A holder on this machine is followed
-as in `lease.py`: by the boot clock that both read, and by its file lock when it died.
+as in `lease.py`: by the boot clock that both read, and by its file lock when it died. Which file
+that is the item says: two provider instances, or containers, on one machine have one each, and one
+says nothing about the other's holder.
 """
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from application.ports import Clock
 from infrastructure.event_store.dynamodb import DynamodbEventStore
 from infrastructure.event_store.dynamodb_client import LOG, ConditionFailed, key
-from infrastructure.event_store.dynamodb_log import LEASES
+from infrastructure.event_store.dynamodb_log import LEASES, directory_of
 from infrastructure.event_store.lease import SHARE, SqliteLease, _order
 
 if TYPE_CHECKING:
@@ -41,7 +44,9 @@ class DynamodbLease(SqliteLease):
     def acquire(self) -> bool:
         """Take it when it is free, was seen unchanged for long enough, or its holder is dead. Asks
         an older release to end."""
-        locked = self._lock >= 0 or self._try_lock()
+        if self._lock < 0:
+            self._try_lock()
+        lock = self._lock_file()
         item = self._tables.get(LOG, LEASES, self.account)
         _, boot_id, seconds = self._clock.now()
         followed = None
@@ -51,13 +56,13 @@ class DynamodbLease(SqliteLease):
             if not int(item["released"]["N"]):
                 here = item["boot"]["S"] == boot_id
                 is_over = here and seconds >= float(item["expires"]["N"])
-                is_over = is_over or bool(here and locked and int(item["locked"]["N"]))
+                is_over = is_over or (here and bool(lock["S"]) and item.get("lock") == lock)
                 if not is_over and not self._was_unchanged(item, boot_id, seconds):
                     self._ask_to_end(item)
                     self._unlock()
                     return False
                 followed = seconds
-        if not self._put(number + 1, locked, item["version"]["S"] if item else ""):
+        if not self._put(number + 1, item["version"]["S"] if item else ""):
             self._unlock()
             return False
         self.number = number + 1
@@ -66,8 +71,9 @@ class DynamodbLease(SqliteLease):
 
     def renew(self) -> bool:
         """Extend it. False when another has it now, or a newer release asks for it."""
-        locked = self._lock >= 0 or self._try_lock()
-        until, item = self._item(self.number, locked)
+        if self._lock < 0:
+            self._try_lock()
+        until, item = self._item(self.number)
         fence = item.pop("fence")
         try:
             answer = self._tables.call(
@@ -117,9 +123,9 @@ class DynamodbLease(SqliteLease):
         self._expires = 0.0
         self._unlock()
 
-    def _put(self, number: int, locked: bool, before: str) -> bool:
+    def _put(self, number: int, before: str) -> bool:
         """Write it in the place of the version before; whether it is ours."""
-        until, item = self._item(number, locked)
+        until, item = self._item(number)
         try:
             self._tables.put(
                 LOG,
@@ -134,7 +140,7 @@ class DynamodbLease(SqliteLease):
         self._expires = until
         return True
 
-    def _item(self, number: int, locked: bool) -> tuple[float, Item]:
+    def _item(self, number: int) -> tuple[float, Item]:
         """Until when it is ours, and what the item then says. It is ours from before the call on:
         what the call takes does not lengthen it."""
         wall, boot_id, seconds = self._clock.now()
@@ -148,10 +154,18 @@ class DynamodbLease(SqliteLease):
             "lease_time": {"N": str(self._lease_time)},
             "boot": {"S": boot_id},
             "expires": {"N": str(until)},
-            "locked": {"N": str(int(locked))},
+            "locked": {"N": str(int(self._lock >= 0))},
+            "lock": self._lock_file(),
             # For a message, and for whether to start a worker: it decides nothing else.
             "wall": {"N": str(wall)},
         }
+
+    def _lock_file(self) -> dict[str, str]:
+        """The file whose lock this one has, among this machine's: "" for none."""
+        if self._lock < 0:
+            return {"S": ""}
+        directory = directory_of(os.path.dirname(self._lock_path))
+        return {"S": f"{directory}/{os.fstat(self._lock).st_ino}"}
 
     def _was_unchanged(self, item: Item, boot_id: str, seconds: float) -> bool:
         """Whether this version was first seen, by this machine's clock, a lease time ago."""

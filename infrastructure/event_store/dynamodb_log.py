@@ -12,6 +12,8 @@ W#<id>            <number>             read rows of a commit that do not fit its
 
 from __future__ import annotations
 
+import os
+
 from application.failures import LogDamaged, StoreElsewhere, StoreError, StoreInert, StoreNewer
 from application.json_text import dumps, loads
 from infrastructure.event_store.dynamodb_client import LOG, key, packed_text, text_of
@@ -110,6 +112,16 @@ def new_head(deployment: str) -> Head:
         "moved_to": "",
     }
     return Head(0, 0, facts, None)
+
+
+def directory_of(path: str) -> str:
+    """A name of the directory with a site's file locks that no other on this machine has, whatever
+    either is mounted as; "" when it is not there."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ""
+    return f"{found.st_dev}:{found.st_ino}"
 
 
 def read_head(tables: Tables) -> Head:

@@ -9,6 +9,7 @@ from infrastructure.event_store.dynamodb_client import HOSTS, LOG, MACHINES, REQ
 from infrastructure.event_store.dynamodb_log import (
     LEASES,
     commit_key,
+    directory_of,
     read_head,
     refuse_inert,
     stream_key,
@@ -28,11 +29,15 @@ NEVER = float("inf")
 
 class DynamodbReadModel:
     """The questions. The answers of one look need not be of one instant: each row is as it was when
-    it was asked for, and later than the one asked for before it. `store`: the one that a command
-    has open on the same tables, whose head is taken."""
+    it was asked for, and later than the one asked for before it. `directory`: where a worker of
+    this site has its file lock. `store`: the one that a command has open on the same tables, whose
+    head is taken."""
 
-    def __init__(self, tables: Tables, store: DynamodbEventStore | None = None) -> None:
+    def __init__(
+        self, tables: Tables, directory: str, store: DynamodbEventStore | None = None
+    ) -> None:
         self._tables = tables
+        self._directory = directory
         self._store = store
         self._hosts: list[Item] | None = None
         self._own = None if store else read_head(tables)
@@ -220,16 +225,23 @@ class DynamodbReadModel:
         return NEVER if item is None else _age(loads(item["began"]["S"]), now)
 
     def holder_lives(self) -> bool:
-        """Whether a worker on another machine has said so in time, by that machine's wall clock: a
-        hint for a message and for whether to start one here, where nobody can watch for a minute.
+        """Whether a worker elsewhere has said so in time: by its machine's wall clock, or, of
+        another site on this machine, by the boot clock. A hint for a message and for whether to
+        start one here, where nobody can watch for a minute. Of this site's the file lock tells.
         """
-        wall, boot_id, _ = self._tables.clock.now()
-        return any(
-            item["boot"]["S"] != boot_id
-            and item["released"]["N"] == "0"
-            and wall < float(item["wall"]["N"]) + float(item["lease_time"]["N"])
-            for item in self._tables.query(LOG, LEASES)
-        )
+        wall, boot_id, seconds = self._tables.clock.now()
+        for item in self._tables.query(LOG, LEASES):
+            if item["released"]["N"] != "0":
+                continue
+            if item["boot"]["S"] != boot_id:
+                lives = wall < float(item["wall"]["N"]) + float(item["lease_time"]["N"])
+            else:
+                here = directory_of(self._directory)
+                lives = seconds < float(item["expires"]["N"])
+                lives = lives and not item.get("lock", {"S": ""})["S"].startswith(f"{here}/")
+            if lives:
+                return True
+        return False
 
     def template_revision(self, template_key: str) -> str | None:
         """The revision that the ledger has of a template; None for none or a retired one."""

@@ -69,7 +69,7 @@ class DynamodbStorage:
         """One look for a HostFactory read. Raises StoreError."""
         from infrastructure.read_models.dynamodb import DynamodbReadModel
 
-        model = DynamodbReadModel(self._tables())
+        model = DynamodbReadModel(self._tables(), self._directory)
         model.refuse_failed(self.name)
         return model
 
@@ -82,7 +82,7 @@ class DynamodbStorage:
 
         tables = self._tables(clock)
         store = DynamodbEventStore(tables, self._directory, clock, actor, suffixes=(LOG,))
-        return store, DynamodbReadModel(tables, store)
+        return store, DynamodbReadModel(tables, self._directory, store)
 
     def note(self, now: Instant, facts: dict[str, object], model: Any) -> None:
         """Leave for the worker what a HostFactory call named. What cannot be left now is named

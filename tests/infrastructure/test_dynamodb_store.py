@@ -728,6 +728,41 @@ def test_a_lease_is_taken_from_another_machine_after_a_lease_time_of_watching(
     assert first.since_another() == float("inf")
 
 
+def test_two_sites_on_one_machine_do_not_take_each_other_for_dead(stand: Stand) -> None:
+    """Two provider instances, or containers: one clock, a lock file each. Only who has the holder's
+    own lock file knows that it died; a call of the other need not start a worker meanwhile."""
+
+    def site() -> tuple[Any, Any, DynamodbStorage]:
+        storage = stand.storage()
+        store = storage.event_store(stand.clock, ACTOR)
+        lock = storage.site.worker_lock
+
+        def lease() -> Any:
+            return storage.lease(store, "a/r", "w", "0.1.0", stand.clock, 60.0, lock)
+
+        return lease(), lease(), storage
+
+    first, after_first, here = site()
+    second, after_second, there = site()
+    for holder, other in ((first, second), (second, first)):
+        assert holder.acquire()
+        for _ in range(3):
+            stand.clock.advance(30)
+            assert not other.acquire()
+            assert holder.renew()
+        lives = [storage.read_model().holder_lives() for storage in (here, there)]
+        assert lives == [holder is second, holder is first]
+        if holder is first:
+            holder.release()
+    second._unlock()  # it dies
+    assert not first.acquire()
+    assert after_second.acquire() and after_second.since_another() == 0
+    after_second._unlock()
+    stand.clock.advance(60)
+    assert not here.read_model().holder_lives()
+    assert after_first.acquire()
+
+
 def test_a_lease_is_counted_from_before_it_was_sent(stand: Stand, tmp_path: Any) -> None:
     lease, clock = lease_of(stand, "boot-one", tmp_path)
     assert lease.acquire()
