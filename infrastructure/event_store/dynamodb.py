@@ -584,7 +584,8 @@ class _Commit:
                     before = counts_of(table, old)
                     for counted, number in counts_of(table, row).items():
                         change = number - before.get(counted, 0)
-                        counts[counted] = counts.get(counted, 0) + change
+                        # An earlier release did not count all that this one does.
+                        counts[counted] = max(0, counts.get(counted, 0) + change)
                     if table == "brake":
                         brake = [row["scope"], row["reason"]] if row["scope"] else None
             except UNFIT as error:

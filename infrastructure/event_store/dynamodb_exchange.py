@@ -83,7 +83,9 @@ def _following(store: DynamodbEventStore, head: Head, projections: dict[str, int
     facts["counts"] = {}
     facts["brake"] = None
     connection = store.connection
-    for table in ("requests", "batches", "fleets", "launch_templates", "machines", "brake"):
+    for table in (
+        "requests", "batches", "fleets", "launch_templates", "terminations", "machines", "brake",
+    ):  # fmt: skip
         cursor = connection.execute(f"SELECT * FROM {table}")
         names = [column[0] for column in cursor.description]
         for values in cursor:

@@ -146,7 +146,9 @@ def counts_of(table: str, row: Row | None) -> dict[str, int]:
         case "fleets":
             counted = row["state"] != "deleted"
         case "launch_templates":
-            counted = row["state"] in ("open", "created", "deleting")
+            counted = row["state"] in ("open", "created", "missed", "deleting")
+        case "terminations":
+            counted = row["state"] == "open"
         case "machines":
             counted = bool(row["alive"])
         case _:

@@ -100,8 +100,9 @@ class SqlReadModel:
                 "SELECT 1 FROM requests WHERE final = 0 UNION ALL "
                 "SELECT 1 FROM batches WHERE state IN ('open', 'doubtful') UNION ALL "
                 "SELECT 1 FROM fleets WHERE state <> 'deleted' UNION ALL "
-                "SELECT 1 FROM launch_templates WHERE state IN ('open', 'created', 'deleting') "
-                "UNION ALL "
+                "SELECT 1 FROM launch_templates "
+                "WHERE state IN ('open', 'created', 'missed', 'deleting') UNION ALL "
+                "SELECT 1 FROM terminations WHERE state = 'open' UNION ALL "
                 "SELECT 1 FROM machines WHERE alive = 1 LIMIT 1"
             ).fetchone()
             is not None

@@ -10,7 +10,9 @@ import pytest
 from application.failures import AlreadyTracked, Conflict, Fenced, StoreError
 from application.projections.record import COLUMNS
 from domain.deployment import Deployment
+from domain.launch_template import LaunchTemplate
 from domain.machine_request import MachineRequest
+from domain.termination_batch import TerminationBatch
 from infrastructure.clock import SystemClock
 from infrastructure.event_store.commit import is_damaged
 from tests.fakes.clock import FakeClock
@@ -179,6 +181,34 @@ def test_what_is_committed_is_answered_at_once(
     assert not model.is_in_log("req-b")
     assert model.anything_open_or_alive()
     assert not model.anything_alive()
+
+
+def test_what_waits_for_a_worker_is_seen_by_the_calls(
+    storage: Storage, open_store: Callable[[], Any]
+) -> None:
+    """A termination that an operator ordered while nothing else is open or alive; a launch template
+    that is to be removed."""
+    store = open_store()
+    work = storage.work(store, "default", "us-east-1")
+
+    def seen() -> tuple[bool, bool]:
+        return work.anything_open(), storage.read_model().anything_open_or_alive()
+
+    assert seen() == (False, False)
+    ordered = TerminationBatch.intend("ter-1", ["i-1"], "default", "us-east-1", "a", "orphan")
+    store.save(ordered)
+    assert seen() == (True, True)
+    ordered.conclude(["i-1"], [], "")
+    store.save(ordered)
+    assert seen() == (False, False)
+    template = LaunchTemplate(LaunchTemplate.stream("default/us-east-1/t"))
+    template.intend(
+        name="t", token="", payload={}, account="default", region="us-east-1", provider="awsinst"
+    )
+    template.create("lt-1")
+    template.miss()
+    store.save(template)
+    assert seen() == (True, True)
 
 
 def test_an_aggregate_comes_back_as_it_was(open_store: Callable[[], Any]) -> None:
