@@ -56,8 +56,10 @@ class SqlNotebook:
         long is forgotten."""
         self._write(
             (
-                "DELETE FROM cloud_states WHERE boot_id <> ? OR boot_seconds < ?",
-                (began[1], began[2] - FORGOTTEN_AFTER),
+                # Another machine's, which sweeps other accounts, go by the wall clocks.
+                "DELETE FROM cloud_states WHERE boot_id = ? AND boot_seconds < ? "
+                "OR boot_id <> ? AND abs(wall - ?) > ?",
+                (began[1], began[2] - FORGOTTEN_AFTER, began[1], began[0], FORGOTTEN_AFTER),
             ),
             (
                 PUT_SWEEP,

@@ -211,6 +211,25 @@ def test_what_waits_for_a_worker_is_seen_by_the_calls(
     assert seen() == (True, True)
 
 
+def test_a_sweep_leaves_what_another_machine_s_has_seen(
+    storage: Storage, open_store: Callable[[], Any], clock: FakeClock
+) -> None:
+    """Two workers sweep an account each: a host that one saw stopped stays so until it was not seen
+    for an hour."""
+    one = storage.notebook(open_store(), "home", "us-east-1")
+    other = storage.notebook(open_store(), "away", "us-east-1")
+
+    def seen_after(seconds: float) -> dict[str, Any]:
+        clock.advance(seconds)
+        other.record_sweep((clock.wall + 0.7, "boot-2", clock.seconds - 900.0), 3)
+        states: dict[str, Any] = storage.read_model().cloud_states(clock.now())
+        return states
+
+    one.put_cloud_states([("i-1", "host-1", "stopped")], clock.now())
+    assert seen_after(60) == {"i-1": ("stopped", 60), "host-1": ("stopped", 60)}
+    assert seen_after(3600) == {}
+
+
 def test_an_aggregate_comes_back_as_it_was(open_store: Callable[[], Any]) -> None:
     asked = request("a", 7)
     open_store().save(asked)
