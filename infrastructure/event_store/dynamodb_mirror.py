@@ -16,7 +16,7 @@ from application.projections import PROJECTIONS, VERSIONS
 from infrastructure.event_store.commit import decompose, is_damaged
 from infrastructure.event_store.dynamodb_client import LOG, ROWS
 from infrastructure.event_store.dynamodb_log import LEASES, Head, describe, read_head, read_log
-from infrastructure.event_store.dynamodb_rows import SWEEPS
+from infrastructure.event_store.dynamodb_rows import ORPHANS, SWEEPS
 from infrastructure.event_store.sql import TRACK
 from infrastructure.event_store.sqlite import SqliteEventStore
 from infrastructure.event_store.sqlite_driver import sqlite
@@ -166,7 +166,7 @@ class Mirror:
             position, previous = row[0], row[10]
 
     def note(self) -> None:
-        """Take over what the items say of leases and sweeps, for an operator's look."""
+        """Take over what the items say of leases, sweeps and orphans, for an operator's look."""
         leases = [
             (
                 item["SK"]["S"],
@@ -184,9 +184,16 @@ class Mirror:
             (item["SK"]["S"], *loads(item["began"]["S"]), int(item["instances"]["N"]))
             for item in self._tables.query(ROWS, SWEEPS)
         ]
+        orphans = [loads(item["row"]["S"]) for item in self._tables.query(ROWS, ORPHANS)]
+        noted = {
+            "leases": leases,
+            "sweeps": sweeps,
+            "orphans": [row[:8] for row in orphans],
+            "orphan_facts": [[row[0], *row[8:]] for row in orphans],
+        }
 
         def work() -> None:
-            for table, rows in (("leases", leases), ("sweeps", sweeps)):
+            for table, rows in noted.items():
                 self.store.connection.execute(f"DELETE FROM {table}")
                 for row in rows:
                     marks = ", ".join("?" * len(row))

@@ -1,5 +1,6 @@
 """What the worker remembers: its own memory in the mirror's file, and as items what HostFactory's
-reads on other machines need of it, the complete sweeps and the states that EC2 was seen in."""
+reads and operators on other machines need of it: the complete sweeps, the states that EC2 was seen
+in and the orphans."""
 
 from __future__ import annotations
 
@@ -7,9 +8,10 @@ from collections.abc import Sequence
 
 from application.instants import Instant
 from application.json_text import dumps
+from application.ports import Instance
 from infrastructure.event_store.dynamodb import DynamodbEventStore
 from infrastructure.event_store.dynamodb_client import ROWS, key
-from infrastructure.event_store.dynamodb_rows import CLOUD_STATES, SWEEPS
+from infrastructure.event_store.dynamodb_rows import CLOUD_STATES, ORPHAN_COLUMNS, ORPHANS, SWEEPS
 from infrastructure.event_store.notebook import FORGOTTEN_AFTER, SqlNotebook
 
 
@@ -68,3 +70,33 @@ class DynamodbNotebook(SqlNotebook):
                 if item["SK"]["S"] in cleared
             ]
         )
+
+    def see_orphans(self, instances: Sequence[Instance]) -> dict[str, int]:
+        """A complete sweep saw these and no other orphans: how many sweeps saw each."""
+        seen = super().see_orphans(instances)
+        self._tables.delete_all(
+            [
+                (ROWS, ORPHANS, item["SK"]["S"])
+                for item in self._tables.query(ROWS, ORPHANS)
+                if item["place"]["S"] == self._key and item["SK"]["S"] not in seen
+            ]
+        )
+        rows = self._store.connection.execute(
+            f"SELECT {', '.join(ORPHAN_COLUMNS)} FROM orphans JOIN orphan_facts "
+            "USING (machine_id) WHERE account = ? AND region = ?",
+            (self._account, self._region),
+        ).fetchall()
+        self._tables.put_all(
+            [
+                (
+                    ROWS,
+                    {
+                        **key(ORPHANS, row[0]),
+                        "place": {"S": self._key},
+                        "row": {"S": dumps(list(row))},
+                    },
+                )
+                for row in rows
+            ]
+        )
+        return seen

@@ -7,7 +7,7 @@ hosts      0#alive               <machine id>    where a living machine's row is
            name#<host name>      <machine id>    that is gone, which is found by name too
 rows       <table>#<key>         <second key, 0> the small tables
            open#0                <position>#<id> requests and returns that are not final
-           sweeps#0, cloud_states#0              what the worker saw (dynamodb_notebook.py)
+           sweeps#0, cloud_states#0, orphans#0   what the worker saw (dynamodb_notebook.py)
 """
 
 from __future__ import annotations
@@ -37,7 +37,14 @@ if TYPE_CHECKING:
     Write = tuple[str, Item, bool]
     """Table, item (or its key), whether it is put (else deleted)."""
 
-ALIVE, OPEN, SWEEPS, CLOUD_STATES = "0#alive", "open#0", "sweeps#0", "cloud_states#0"
+ALIVE, OPEN = "0#alive", "open#0"
+SWEEPS, CLOUD_STATES, ORPHANS = "sweeps#0", "cloud_states#0", "orphans#0"
+
+ORPHAN_COLUMNS = (
+    "machine_id", "batch_id", "state", "zone", "account", "region", "launch_time", "sweeps",
+    "provider", "instance_type", "price_type", "name", "private_ip_address",
+)  # fmt: skip
+"""Of the table `orphans`, and then of `orphan_facts`: what the item of one has."""
 
 MOST_BYTES = 400_000
 """Of an item, the names of its attributes included."""

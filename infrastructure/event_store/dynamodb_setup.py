@@ -18,7 +18,7 @@ from infrastructure.event_store.dynamodb_log import (
     new_head,
     read_head,
 )
-from infrastructure.event_store.dynamodb_rows import CLOUD_STATES, SWEEPS, writes_of
+from infrastructure.event_store.dynamodb_rows import CLOUD_STATES, ORPHANS, SWEEPS, writes_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -280,7 +280,8 @@ def rebuild_rows(store: DynamodbEventStore) -> None:
 
 def _empty_notebook(tables: Tables) -> None:
     gone = []
-    for suffix, partition in ((LOG, SEEN), (ROWS, SWEEPS), (ROWS, CLOUD_STATES)):
+    places = [(LOG, SEEN), (ROWS, SWEEPS), (ROWS, CLOUD_STATES), (ROWS, ORPHANS)]
+    for suffix, partition in places:
         gone += [(suffix, partition, item["SK"]["S"]) for item in tables.query(suffix, partition)]
     tables.delete_all(gone)
     for item in tables.query(LOG, LEASES):

@@ -3,12 +3,12 @@ and of the items that are nowhere else."""
 
 from __future__ import annotations
 
-from application.json_text import loads
+from application.json_text import dumps, loads
 from application.projections import VERSIONS
 from infrastructure.event_store.commit import Rows
 from infrastructure.event_store.dynamodb_client import LOG, ROWS
 from infrastructure.event_store.dynamodb_log import BODIES, COMMANDS, FORMAT, read_head
-from infrastructure.event_store.dynamodb_rows import SWEEPS
+from infrastructure.event_store.dynamodb_rows import ORPHAN_COLUMNS, ORPHANS, SWEEPS
 from infrastructure.event_store.sql import upsert
 from infrastructure.read_models.sql_queries import PAGE, SqlQueries
 
@@ -127,6 +127,20 @@ class DynamodbQueries(SqlQueries):
             for item in self._tables.query(ROWS, SWEEPS)
         ]
         return found
+
+    def orphans(self) -> list[dict[str, Any]]:
+        """As of SqlQueries; they are items, whoever's worker saw them."""
+        seen = [loads(item["row"]["S"]) for item in self._tables.query(ROWS, ORPHANS)]
+        adopted = {
+            row["machine_id"]
+            for row in self._rows(
+                "SELECT m.machine_id FROM json_each(?) j JOIN machines m "
+                "ON m.machine_id = j.value AND m.alive = 1",
+                (dumps([machine_id for machine_id, *_ in seen]),),
+            )
+        }
+        rows = [dict(zip(ORPHAN_COLUMNS, row, strict=True)) for row in seen]
+        return [row for row in rows if row["machine_id"] not in adopted]
 
     def facts(self) -> dict[str, Any]:
         """As of SqlQueries; `waiting` are read rows of the last commit that are not written yet,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from application.failures import AlreadyTracked, Conflict, Fenced, StoreError
+from application.ports import Instance
 from application.projections.record import COLUMNS
 from domain.deployment import Deployment
 from domain.launch_template import LaunchTemplate
@@ -327,3 +329,46 @@ def test_a_worker_on_another_machine_is_known_to_live(
     lease.release()
     assert not here.read_model().holder_lives()
     store.close()
+
+
+@pytest.mark.stores(*SERVED)
+def test_orphans_are_known_on_every_machine(
+    store_kind: str, new_place: Callable[[str], Place], tmp_path: Any, clock: FakeClock
+) -> None:
+    """Whichever machine's worker saw them, and whichever sees that they are gone: an operator's
+    list, counts and commands have them."""
+    place = new_place(store_kind)
+    there, here = (place.storage(f"{tmp_path}/{name}") for name in ("there", "here"))
+    there.create(clock, ACTOR, "0.1.0")
+    stores = [storage.event_store(clock, ACTOR) for storage in (there, here)]
+    near, far = (
+        storage.notebook(store, "default", "us-east-1")
+        for storage, store in zip((there, here), stores, strict=True)
+    )
+    away = there.notebook(stores[0], "away", "us-east-1")
+
+    def orphan(number: int) -> Instance:
+        return Instance(
+            f"i-{number}", "running", "host", "10.0.0.1", 1_800_000_000, "a", "t3.small"
+        )
+
+    def known() -> list[str]:
+        """Everywhere the same."""
+        answers = []
+        for storage, store in zip((there, here), stores, strict=True):
+            with closing(storage.queries()) as view:
+                answers.append(view.orphans())
+                assert view.facts()["orphans"] == len(answers[-1])
+            answers.append(storage.view_of(store).orphans())
+        assert answers == answers[:1] * 4
+        return [row["machine_id"] for row in answers[0]]
+
+    assert known() == []
+    assert near.see_orphans([orphan(1), orphan(2)]) == {"i-1": 1, "i-2": 1}
+    assert away.see_orphans([orphan(3)]) == {"i-3": 1}
+    assert near.see_orphans([orphan(2)]) == {"i-2": 2}
+    assert known() == ["i-2", "i-3"]
+    far.see_orphans([])  # a worker here has taken over
+    assert known() == ["i-3"]
+    for store in stores:
+        store.close()
