@@ -259,7 +259,7 @@ def store_status(view: View, now: Instant, places: Sequence[str]) -> Row:
                 "held": row["boot_id"] == now[1] and row["expires"] > now[2],
                 # Told as of the boot clock it was written with; of another boot it means nothing.
                 "expires_at": _at(now[0] + row["expires"] - now[2])
-                if row["boot_id"] == now[1] and row["expires"]
+                if row["boot_id"] == now[1] and row["expires"] > 0
                 else None,
             }
             for row in leases

@@ -49,13 +49,17 @@ class DynamodbLease(SqliteLease):
         lock = self._lock_file()
         item = self._tables.get(LOG, LEASES, self.account)
         _, boot_id, seconds = self._clock.now()
-        followed = None
+        followed: float | None = None
         number = 0
         if item is not None:
             number = int(item["fence"]["N"])
-            if not int(item["released"]["N"]):
-                here = item["boot"]["S"] == boot_id
-                is_over = here and seconds >= float(item["expires"]["N"])
+            here = item["boot"]["S"] == boot_id
+            expires = float(item["expires"]["N"])
+            if int(item["released"]["N"]):
+                if expires < 0:
+                    followed = -expires if here else seconds
+            else:
+                is_over = here and seconds >= expires
                 is_over = is_over or (here and bool(lock["S"]) and item.get("lock") == lock)
                 if not is_over and not self._was_unchanged(item, boot_id, seconds):
                     self._ask_to_end(item)
@@ -110,10 +114,11 @@ class DynamodbLease(SqliteLease):
                 "UpdateItem",
                 TableName=self._tables.table(LOG),
                 Key=key(LEASES, self.account),
-                UpdateExpression="SET released = :yes, version = :version",
+                UpdateExpression="SET released = :yes, version = :version, expires = :expires",
                 ConditionExpression="fence = :fence",
                 ExpressionAttributeValues={
                     ":yes": {"N": "1"},
+                    ":expires": {"N": str(self._given_back())},
                     ":version": {"S": self._tables.random(8).hex()},
                     ":fence": {"N": str(self.number)},
                 },

@@ -4,6 +4,10 @@ The clock is the machine's boot clock with its boot id: it neither steps nor sto
 holder keeps a file lock, which the kernel lets go of when the process dies, so that a dead holder
 is followed at once and only a paused one has to expire. Who takes over from a paused one has no
 file lock (`locked` is 0) until that one lets go: a free lock says nothing about it meanwhile.
+
+One that is given back expires at 0. Who followed a holder that did not give it back, and gives it
+back before that one's call must be over, writes since when it had it instead, below 0: who comes
+next counts on from there.
 """
 
 from __future__ import annotations
@@ -74,9 +78,15 @@ class SqliteLease:
         return self._expires - self._clock.now()[2]
 
     def since_another(self) -> float:
-        """Seconds since this one followed a holder who did not give it back, and who may have left
-        a call on its way; endless when there was none."""
+        """Seconds since this one, or one before it, followed a holder who did not give it back, and
+        who may have left a call on its way; endless when there was none."""
         return float("inf") if self._followed is None else self._clock.now()[2] - self._followed
+
+    def _given_back(self) -> float:
+        """What it expires at when it is given back. A lease lasts longer than a call."""
+        if self._followed is None or self.since_another() >= self._lease_time:
+            return 0.0
+        return -self._followed
 
     def acquire(self) -> bool:
         """Take it when it is free, expired, or its holder is dead. Asks an older release to end."""
@@ -101,7 +111,10 @@ class SqliteLease:
                             (self.program_version, self.account),
                         )
                     return None
-                followed = seconds if expires else None
+                if expires < 0 and holder_boot == boot_id:
+                    followed = -expires
+                else:
+                    followed = seconds if expires else None
             expires = seconds + self._lease_time
             self._store.connection.execute(
                 "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, '')",
@@ -158,8 +171,8 @@ class SqliteLease:
 
         def give_back() -> None:
             self._store.connection.execute(
-                "UPDATE leases SET expires = 0 WHERE account = ? AND fence = ?",
-                (self.account, self.number),
+                "UPDATE leases SET expires = ? WHERE account = ? AND fence = ?",
+                (self._given_back(), self.account, self.number),
             )
 
         self._store.write("lease", give_back)

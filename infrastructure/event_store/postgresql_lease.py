@@ -73,8 +73,8 @@ class PostgresqlLease:
         return self._expires - self._clock.now()[2]
 
     def since_another(self) -> float:
-        """Seconds since this one followed a holder who did not give it back, and who may have left
-        a call on its way; endless when there was none."""
+        """Seconds since this one, or one before it, followed a holder who did not give it back, and
+        who may have left a call on its way; endless when there was none."""
         return float("inf") if self._followed is None else self._clock.now()[2] - self._followed
 
     def acquire(self) -> bool:
@@ -100,7 +100,10 @@ class PostgresqlLease:
                     now + self._lease_time, 0, "",
                 ),
             )  # fmt: skip
-            return number + 1, before + self._lease_time, before if expires else None
+            followed = before if expires else None
+            if expires < 0:
+                followed = before - (now + expires)
+            return number + 1, before + self._lease_time, followed
 
         # Kept in memory only when it is committed: a failed commit must not look like a lease.
         taken = self._store.write("lease", take)
@@ -150,9 +153,13 @@ class PostgresqlLease:
         """Give it back, so that the next one need not wait."""
 
         def give_back() -> None:
-            self._store.connection.execute(
-                "UPDATE leases SET expires = 0 WHERE account = ? AND fence = ?",
-                (self.account, self.number),
+            # As in `lease.py`, by the database's clock.
+            since, now = self.since_another(), database_time(self._clock)
+            if since >= self._lease_time:
+                since, now = 0.0, "0"
+            self._store.connection.run(
+                f"UPDATE leases SET expires = %s - {now} WHERE account = %s AND fence = %s",
+                (since, self.account, self.number),
             )
 
         self._store.write("lease", give_back)

@@ -21,7 +21,7 @@ class PostgresqlQueries(SqlQueries):
             self._connection.run(f"SELECT account, expires - {DATABASE_TIME} FROM leases").rows
         )
         for lease in facts["leases"]:
-            if lease["expires"]:
+            if lease["expires"] > 0:
                 lease["boot_id"] = boot_id
                 lease["expires"] = now + left[lease["account"]]
         return facts

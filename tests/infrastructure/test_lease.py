@@ -160,6 +160,23 @@ def test_a_paused_holder_is_followed_after_its_expiry(make: Make, clock: FakeClo
     assert paused.remaining() <= 0
 
 
+def test_a_paused_holder_is_remembered_when_its_follower_gives_it_back(
+    make: Make, clock: FakeClock
+) -> None:
+    """Its call may still go out: whoever comes next counts on, until a call must be over."""
+    make("paused").acquire()
+    clock.advance(LEASE_TIME)
+    ages = []
+    for number in range(5):
+        lease = make(f"short-{number}")
+        assert lease.acquire()
+        ages.append(lease.since_another())
+        clock.advance(15.0)
+        lease.release()
+        clock.advance(5.0)
+    assert ages == [0.0, 20.0, 40.0, 60.0, float("inf")]
+
+
 def test_a_follower_of_a_paused_holder_is_not_followed_when_that_one_wakes(
     make: Make, clock: FakeClock
 ) -> None:
