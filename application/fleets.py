@@ -16,15 +16,13 @@ from application.backoff import Backoff, Seldom
 from application.demand import market_for, may_still_launch
 from application.instants import Instant, seconds_between
 from application.ports import CallFailed, Instance
+from application.returning import terminations
 from application.turn import Turn
 from domain.brake import LAUNCHING
 from domain.capacity import CREATE_GROUP, MAINTAIN, RUN_INSTANCES, SPOT
-from domain.event_sourced import MOST_IN_AN_EVENT
 from domain.fleet import Fleet
-from domain.identifiers import TERMINATION, new_id
 from domain.launch_batch import DOUBTFUL, OPEN, LaunchBatch
 from domain.template import Template
-from domain.termination_batch import TerminationBatch
 
 FIRST_RETRY, LONGEST_RETRY = 2.0, 60.0
 
@@ -189,29 +187,18 @@ class Fleets:
         for handed_back in turn.work.open_returns():
             waiting = [owed[m] for m in handed_back["alive"] if m in owed]
             told = turn.work.refusals(handed_back["position"]) if waiting else {}
-            zones: dict[str, list[Row]] = {}
+            zones: dict[str, list[str]] = {}
             for machine in waiting:
                 if machine["machine_id"] not in told and not machine["protected"]:
-                    zones.setdefault(machine["zone"], []).append(machine)
-            for machines in zones.values():
-                for start in range(0, len(machines), MOST_IN_AN_EVENT):
-                    self._refuse(row, machines[start : start + MOST_IN_AN_EVENT], why)
-
-    def _refuse(self, row: Row, machines: list[Row], why: str) -> None:
-        """A termination that is over before its call."""
-        turn = self._turn
-        machine_ids = [machine["machine_id"] for machine in machines]
-        first = machines[0]
-        termination = TerminationBatch.intend(
-            new_id(TERMINATION, turn.random(16)),
-            machine_ids,
-            row["account"],
-            row["region"],
-            first["zone"],
-            first["owed"],
-        )
-        termination.conclude([], [[machine_id, why] for machine_id in machine_ids], "")
-        turn.save(termination, correlation_id=first["return_id"], causation_id=first["event_id"])
+                    zones.setdefault(machine["zone"], []).append(machine["machine_id"])
+            for refused in terminations(turn, zones, waiting[0]["owed"] if waiting else ""):
+                # Over before its call.
+                refused.conclude([], [[machine_id, why] for machine_id in refused.machine_ids], "")
+                turn.save(
+                    refused,
+                    correlation_id=waiting[0]["return_id"],
+                    causation_id=waiting[0]["event_id"],
+                )
 
     def _on_demand(self, row: Row, target: int) -> int:
         """How much of a target is on demand: what is kept, and its share of what is still wanted of
