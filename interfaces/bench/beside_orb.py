@@ -87,19 +87,40 @@ def measure(
     with stand_in() as sandbox:
         orb.begin(sandbox.url)
         request_id = _request(orb)
-        for what, theirs, ours in (
-            ("--version", ["--version"], hostledger("--version")),
-            ("--help", ["--help"], hostledger("--help")),
-            ("list the templates", ["templates", "list"], script("getAvailableTemplates", empty)),
-            ("list the requests", ["requests", "list"], hostledger("requests", "list")),
+        status = ["requests", "status", request_id]
+        show = ["requests", "show", site.lives[0].request_id]
+        for what, theirs, name, ours in (
+            ("version", ["--version"], "hostledger --version", hostledger("--version")),
+            ("help", ["--help"], "hostledger --help", hostledger("--help")),
             (
-                "status of a request",
-                ["requests", "status", request_id],
+                "templates, for a person",
+                ["templates", "list"],
+                "hostledger templates list",
+                hostledger("templates", "list"),
+            ),
+            (
+                "templates, for HostFactory",
+                ["templates", "list"],
+                "getAvailableTemplates.sh",
+                script("getAvailableTemplates", empty),
+            ),
+            (
+                "requests, for a person",
+                ["requests", "list"],
+                "hostledger requests list",
+                hostledger("requests", "list"),
+            ),
+            ("a request, for a person", status, "hostledger requests show", hostledger(*show)),
+            (
+                "a request, for HostFactory",
+                status,
+                "getRequestStatus.sh",
                 script("getRequestStatus", poll),
             ),
             (
-                "request a machine",
+                "ask for a machine, for HostFactory",
                 ["machines", "request", THEIRS, "1"],
+                "requestMachines.sh",
                 script("requestMachines", ask),
             ),
         ):
@@ -110,6 +131,8 @@ def measure(
             rows.append(
                 {
                     "what": what,
+                    "theirs": " ".join(["orb", *theirs[:2]]),
+                    "ours": name,
                     "orb": orb.version,
                     "orb_ms": there["ms"],
                     "orb_ratio": there["ratio"],

@@ -215,8 +215,8 @@ class Bench:
         events = self._events(site)
         poll = {"requests": [{"requestId": site.lives[0].request_id}]}
         bare = peak_of(BARE, site.environ)
+        self._row("memory", {"what": "python -c pass", "peak_mib": bare, "ratio": 1.0})
         for what, command in (
-            ("python -c pass", BARE),
             ("getRequestStatus", script("getRequestStatus", site.input("poll", poll))),
             ("hostledger requests list", hostledger("requests", "list")),
             (

@@ -55,6 +55,11 @@ def height(found: Sequence[Chart]) -> int:
     return sum(HEAD + GAP * len(chart.bars) for chart in found) + GAP
 
 
+def figure(value: float) -> str:
+    """As a person reads it: three digits, or all that stand before the point."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
 def shapes(found: Sequence[Chart]) -> Iterator[Shape]:
     top = 0.0
     for number, chart in enumerate(found):
@@ -77,5 +82,5 @@ def shapes(found: Sequence[Chart]) -> Iterator[Shape]:
             if bar.mark is not None:
                 yield "line", [(x(bar.mark), top - 3), (x(bar.mark), top + TALL + 3)], INK, ""
             yield words(LEFT - 8, top + TALL - 3, "r", bar.name)
-            yield words(max(end, x(bar.mark or 0.0)) + 6, top + TALL - 3, "l", f"{bar.value:.3g}")
+            yield words(max(end, x(bar.mark or 0.0)) + 6, top + TALL - 3, "l", figure(bar.value))
             top += GAP
