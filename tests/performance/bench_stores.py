@@ -123,8 +123,9 @@ def cycling() -> Iterator[DomainEvent]:
 
 ASKING = "requests"
 
-EVENTS = {ASKING: (asking, 0), "cycle": (cycling, 5_000)}
-"""What is appended, and how many of it before anything is measured."""
+EVENTS = {ASKING: (asking, 10_000), "cycle": (cycling, 10_000)}
+"""What is appended, and how many of it before anything is measured: until the file with the newest
+commits has its size."""
 
 CYCLING = 1_000
 """Machines that live meanwhile."""
