@@ -362,7 +362,8 @@ def past_bounds(found: dict[str, Any]) -> str:
         ],
         least=False,
     )
-    return least if least == most else f"{least} {most}"
+    told = [sentence for sentence in (least, most) if "Missed" in sentence]
+    return " ".join(told) or least
 
 
 def _flags() -> list[str]:

@@ -403,7 +403,7 @@ def missed(figures: Iterable[tuple[str, float, float]], *, least: bool) -> str:
     """Which of (what, figure, bound) are past their bound, in a sentence; `least`: it is the least
     that they may be."""
     past = [
-        f"{what} is {figure:.2f}, not {bound:g}"
+        f"{what} is {figure:,.2f}, not {bound:,g}"
         for what, figure, bound in figures
         if (figure < bound if least else figure > bound)
     ]
