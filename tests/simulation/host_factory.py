@@ -110,7 +110,10 @@ class HostFactory:
         hosts = [{"machineId": m, "name": name} for m, name in sorted(self.hosts.items())]
         answer = self.call("getReturnRequests", {"machines": hosts})
         listed = {one["machineId"] for one in answer["requests"]} if answer else set()
-        keep("only HostFactory's own hosts are to be given up", listed - self.hosts.keys())
+        # Of those that it named: a call may wait for a worker while others of its calls go on.
+        named = {one["machineId"] for one in hosts}
+        keep("only HostFactory's own hosts are to be given up", listed - named)
+        listed &= self.hosts.keys()
         if listed:
             self.give_back(sorted(listed))
 
