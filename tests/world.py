@@ -455,7 +455,7 @@ class World:
 
     def leftovers(self) -> dict[str, list[str]]:
         """What of ours is left at AWS besides instances, but for what nobody can name: an instant
-        fleet that launched nothing and whose call was never answered."""
+        fleet whose call was never answered and none of whose machines was ever seen to live."""
         left = self.sandbox.leftovers({"hostledger:deployment": self.deployment})
         empty = left.pop("empty_fleets", [])
         named = [fleet_id for (fleet_id,) in self.query("SELECT fleet_id FROM fleets")]

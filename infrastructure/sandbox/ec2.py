@@ -333,7 +333,7 @@ class Sandbox:
         """Ids by kind of what has these tags, is no instance, and should not be there any more.
 
         volumes and network_interfaces without a living machine, launch_templates, fleets and
-        spot_fleets that are not deleted, empty_fleets (instant, without a launch) that are not
+        spot_fleets that are not deleted, empty_fleets (instant, none of it lives) that are not
         deleted, spot_requests without an instance, groups (of Auto Scaling, by name) that are not
         deleted.
         """

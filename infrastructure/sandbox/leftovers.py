@@ -22,9 +22,9 @@ def leftovers(
 
     Volumes and network interfaces without a living machine, launch templates, fleets and Spot
     Fleet requests that were not deleted, and spot instance requests that are open without a
-    living instance. Fleets of type instant that launched nothing are empty_fleets: no listing
-    shows them (DescribeFleets has to be given their id), and they cost nothing. Kinds without
-    any are left out.
+    living instance. Fleets of type instant without a living machine are empty_fleets: no listing
+    shows them (DescribeFleets has to be given their id), and they cost nothing. Kinds without any
+    are left out.
     """
 
     def ours(resource: str) -> bool:
@@ -75,4 +75,6 @@ def leftovers(
 
 
 def _is_hidden(fleet: Fleet) -> bool:
-    return fleet.kind == INSTANT and not fleet.launches
+    return fleet.kind == INSTANT and all(
+        machine.state not in LIVE_STATES for machine in fleet.machines.values()
+    )
