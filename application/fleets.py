@@ -15,6 +15,7 @@ from application import ports
 from application.backoff import Backoff, Seldom
 from application.demand import market_for, may_still_launch
 from application.instants import Instant, seconds_between
+from application.launch_templates import COMPARED_EVERY, STRAYS
 from application.ports import CallFailed, Instance
 from application.returning import terminations
 from application.turn import Turn
@@ -25,13 +26,6 @@ from domain.launch_batch import DOUBTFUL, OPEN, LaunchBatch
 from domain.template import Template
 
 FIRST_RETRY, LONGEST_RETRY = 2.0, 60.0
-
-COMPARED_EVERY = 3600.0
-"""Seconds between two looks for fleets and groups that were made late, by a worker that was paused
-before its call: another has made the same one, or given it up, and deleted it since."""
-
-STRAYS = "strays"
-"""What is backed off from when AWS does not list them; beside the batches of fleets."""
 
 Row = dict[str, Any]
 

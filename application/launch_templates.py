@@ -17,11 +17,12 @@ UNUSED_FOR = 600.0
 which may want it."""
 
 COMPARED_EVERY = 3600.0
-"""Seconds between two looks for launch templates that were made late, by a worker that was paused
-before its call: another has made the same one, or given it up, and removed it since."""
+"""Seconds between two looks for launch templates, and for fleets and groups, that were made late,
+by a worker that was paused before its call: another has made the same one, or given it up, and
+removed it since."""
 
 STRAYS = "strays"
-"""What is backed off from when AWS does not list them; beside the keys of launch templates."""
+"""What is backed off from when AWS does not list them; beside the keys of those that are known."""
 
 
 class LaunchTemplates:
