@@ -59,24 +59,23 @@ def is_address(url: str) -> bool:
     return usable and not re.search(r"\s", url)
 
 
-def from_variable(value: object) -> object:
-    """An object of which the keys are the site's own is one variable, as JSON."""
+def _from_json(value: object, kind: str) -> object:
     if not isinstance(value, str):
         return value
     try:
         return json.loads(value)
     except ValueError:
-        raise ValueError("a JSON object is needed") from None
+        raise ValueError(f"a JSON {kind} is needed") from None
+
+
+def from_variable(value: object) -> object:
+    """An object of which the keys are the site's own is one variable, as JSON."""
+    return _from_json(value, "object")
 
 
 def list_from_variable(value: object) -> object:
     """A list is one variable too."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        raise ValueError("a JSON list is needed") from None
+    return _from_json(value, "list")
 
 
 Whole = Annotated[int, BeforeValidator(_refuse_switch)]
